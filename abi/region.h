@@ -1,0 +1,149 @@
+/* The node region: what tenants, processes and charges look like in shared memory.
+ *
+ * The region is a folder; each tenant is one file in it, `<name>.tenant`, owned by the user who made
+ * it. Only the tenant's own processes write the file; everyone who may read it maps it read-only.
+ * That is why a tenant that writes garbage harms at most itself, why file permissions decide who may
+ * change whose slice, and why a name is in use exactly while its file exists (docs/adr/0001).
+ *
+ *   byte 0        4096        8192             40960           4759552
+ *   +-------------+-----------+----------------+---------------+----------+
+ *   | header      | gpus[16]  | slot_words     | slots[4096]   | exports  |
+ *   | 4 KiB       | 256 B each| 4096 x 8 B     | 1152 B each   | 1024x16B |
+ *   +-------------+-----------+----------------+---------------+----------+
+ *        written by: creator,    all processes     the slot's      exporting
+ *        `allot set`             of the tenant     own process     process
+ *
+ * Every byte is hostile: whoever reads checks magic, version and sizes once, then copies an index to
+ * a local before it checks and uses it. Fields are only ever appended in the reserved space; a change
+ * of meaning raises the major version, and a file of another major version is refused.
+ *
+ * Charges. A process writes how much it holds into its own slot, by GPU and kind. The account of a
+ * GPU is one 16-byte word {used, generation, sequence} that is changed by compare-and-swap, so the
+ * limit can never be overshot by a race. Invariant, whenever no operation is under way:
+ *     account.used == sum of charges[gpu][*] over all slots that are live
+ * A process killed between the two writes breaks it; a recount (new generation) mends it. The
+ * algorithm and why it is right: src/core/ledger.h.
+ *
+ * Readable from C; sizes and offsets are pinned by abi/region_test.cc.
+ */
+#ifndef ALLOT_ABI_REGION_H
+#define ALLOT_ABI_REGION_H
+
+#include <stdint.h>
+
+#define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
+#define ALLOT_REGION_MAJOR 1u
+#define ALLOT_REGION_MINOR 0u
+#define ALLOT_REGION_SUFFIX ".tenant"
+#define ALLOT_MAX_GPUS 16u
+#define ALLOT_MAX_SLOTS 4096u
+#define ALLOT_MAX_EXPORTS 1024u
+#define ALLOT_NAME_BYTES 64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
+#define ALLOT_UNLIMITED UINT64_MAX
+
+/* What a charge is for. Order is part of the layout. */
+enum AllotKind {
+  ALLOT_KIND_LINEAR = 0,  /* cuMemAlloc, cuMemAllocPitch */
+  ALLOT_KIND_ARRAY = 1,   /* arrays and mipmapped arrays */
+  ALLOT_KIND_MANAGED = 2, /* cuMemAllocManaged, in full while it lives */
+  ALLOT_KIND_POOL = 3,    /* bytes that stream-ordered pools have reserved */
+  ALLOT_KIND_VMM = 4,     /* cuMemCreate, until released and unmapped */
+  ALLOT_KIND_GRAPH = 5,   /* graph memory nodes */
+  ALLOT_KIND_IMPORT = 6,  /* memory of another tenant, opened here */
+  ALLOT_KIND_DRIVER = 7,  /* contexts, modules, NCCL: what no call shows, as NVML measured it */
+  ALLOT_KINDS = 8
+};
+
+/* Time enforcement levels, priorities and tenant states; used by the GPU time part. */
+enum AllotLevel { ALLOT_LEVEL_AUTO = 0, ALLOT_LEVEL_CHANNEL = 1, ALLOT_LEVEL_LAUNCH = 2, ALLOT_LEVEL_OBSERVE = 3 };
+enum AllotPriority { ALLOT_PRIORITY_NORMAL = 0, ALLOT_PRIORITY_HIGH = 1, ALLOT_PRIORITY_LOW = 2 };
+
+/* Flags of a tenant. */
+#define ALLOT_TENANT_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
+#define ALLOT_TENANT_SOFTWARE 2u    /* runs on the software GPU */
+#define ALLOT_TENANT_DEFAULT 4u     /* takes in processes that carry no tenant of their own */
+
+/* State of a slot, the low 8 bits of its word. */
+enum AllotSlotState { ALLOT_SLOT_FREE = 0, ALLOT_SLOT_TAKING = 1, ALLOT_SLOT_LIVE = 2 };
+
+/* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends a slot. */
+#define ALLOT_SLOT_WORD(state, generation, pid) \
+  ((uint64_t)(uint8_t)(state) | ((uint64_t)((generation)&0xffffffu) << 8) | ((uint64_t)(uint32_t)(pid) << 32))
+#define ALLOT_SLOT_STATE(word) ((uint8_t)(word))
+#define ALLOT_SLOT_GENERATION(word) ((uint32_t)((word) >> 8) & 0xffffffu)
+#define ALLOT_SLOT_PID(word) ((uint32_t)((word) >> 32))
+
+typedef struct AllotHeader {
+  uint64_t magic;               /* written last by the creator, with release order */
+  uint32_t major;
+  uint32_t minor;
+  uint64_t file_bytes;          /* sizeof(AllotTenantFile) of the creator */
+  uint32_t header_bytes;
+  uint32_t gpu_bytes;
+  uint32_t slot_bytes;
+  uint32_t slot_count;
+  uint8_t boot_id[16];          /* a file of an earlier boot is stale */
+  char name[ALLOT_NAME_BYTES];
+  uint32_t uid;
+  uint32_t flags;               /* atomic; ALLOT_TENANT_* */
+  int32_t launcher_pid;         /* `allot run`; 0 for the environment-only way */
+  uint32_t gpu_count;           /* atomic; entries of gpus[] in use, grows only */
+  uint64_t launcher_start;      /* start time of the launcher, /proc/PID/stat field 22 */
+  uint64_t created_unix_ns;
+  uint64_t pid_namespace;       /* inode of the creator's pid namespace */
+  uint64_t config_sequence;     /* atomic; raised by every change of a limit */
+  uint32_t slots_high;          /* atomic; slots from here on were never used */
+  uint32_t unknown_symbols;     /* atomic; driver entries asked for that the table does not know */
+  uint32_t priority;            /* atomic; AllotPriority */
+  uint32_t level;               /* atomic; AllotLevel asked for */
+  uint8_t reserved[4096 - 184];
+} AllotHeader;
+
+/* 16 bytes, aligned to 16, read and written only as a whole. */
+typedef struct AllotAccount {
+  uint64_t used_bytes;
+  uint32_t generation;          /* raised by a recount */
+  uint32_t sequence;            /* raised by every other change */
+} __attribute__((aligned(16))) AllotAccount;
+
+typedef struct AllotGpu {
+  uint8_t uuid[16];             /* as cuDeviceGetUuid gives it; written before gpu_count grows */
+  AllotAccount account;
+  uint64_t limit_bytes;         /* atomic; ALLOT_UNLIMITED = none */
+  uint64_t physical_bytes;      /* what the card has, as the driver said */
+  uint64_t context_bytes;       /* atomic; what a context took here last, 0 = not known */
+  uint64_t peak_bytes;          /* atomic; highest account.used seen, for display */
+  uint64_t refused;             /* atomic; requests turned down at the limit */
+  uint32_t share_permille;      /* atomic; 0 = none asked for */
+  uint32_t max_permille;        /* atomic; 0 = none */
+  uint8_t reserved[256 - 80];
+} AllotGpu;
+
+typedef struct AllotSlot {
+  uint64_t start_time;          /* /proc/PID/stat field 22, with the pid the process's identity */
+  uint64_t pid_namespace;
+  uint64_t joined_unix_ns;
+  uint32_t execing;             /* atomic; inside an exec call: the next image may not be ours */
+  uint32_t level;               /* atomic; AllotLevel in force */
+  char command[32];             /* of /proc/PID/comm, for listings */
+  uint8_t reserved[64];
+  uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
+} AllotSlot;
+
+/* Memory that a process of the tenant offers to others (IPC handles, exported VMM handles): whoever
+ * opens it inside the same tenant is not charged a second time. */
+typedef struct AllotExport {
+  uint64_t handle_hash;         /* atomic; 0 = free */
+  uint32_t slot;
+  uint32_t slot_generation;
+} AllotExport;
+
+typedef struct AllotTenantFile {
+  AllotHeader header;
+  AllotGpu gpus[ALLOT_MAX_GPUS];
+  uint64_t slot_words[ALLOT_MAX_SLOTS]; /* atomic */
+  AllotSlot slots[ALLOT_MAX_SLOTS];
+  AllotExport exports[ALLOT_MAX_EXPORTS];
+} AllotTenantFile;
+
+#endif
