@@ -20,7 +20,7 @@ inline constexpr size_t kPathBytes = 512;
 // value of ALLOT_DIR, may be null). With `create`, makes the user's own folder if it is missing.
 // Errors: kNotFound, kNoPermission (exists, but is not ours to use), kBadValue (path too long).
 // Any thread; does not allocate; blocks only on the file system.
-Result<void*> region_folder(const char* dir, bool create, char* out);
+Result<void> region_folder(const char* dir, bool create, char* out);
 
 // True for a usable tenant name: 1 to 63 of [A-Za-z0-9._-], first not '.' or '-'.
 bool valid_name(const char* name);
@@ -55,7 +55,7 @@ Result<Tenant> open_tenant(const char* path, bool writable);
 // Takes the mapping away; removes the file. remove_tenant refuses (kExists) while a live process that
 // is not `except_pid` stands in it.
 void unmap(Tenant& tenant);
-Result<void*> remove_tenant(const char* path, uint32_t except_pid);
+Result<void> remove_tenant(const char* path, uint32_t except_pid);
 
 // Finds the GPU with this uuid, or adds it with `limit_bytes` and `physical_bytes`.
 // Errors: kFull (16 GPUs). Any process of the tenant, any thread; lock-free.
