@@ -19,9 +19,12 @@ MAY_INCLUDE = {
     "src/shm": {"abi", "src/base", "src/sys", "src/core"},
     "src/shim": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm"},
     "src/bench": {"abi", "src/base", "src/driver"},
-    "src/cli": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/bench"},
+    "src/cpus": {"abi", "src/base", "src/sys", "src/model"},
+    "src/model": {"abi", "src/base", "src/core"},
+    "src/cli": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/bench",
+                "src/cpus", "src/model"},
     "sim": {"abi", "src/base", "src/driver"},
-    "tests": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm"},
+    "tests": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/cpus", "src/model"},
     "fuzz": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/shim"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
