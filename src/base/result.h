@@ -1,7 +1,7 @@
 // Result<T>: the value of a call, or why there is none.
 //
-// Guest code has no exceptions, so every call that can fail returns one of these. The error is a code
-// and the errno that came with it; text for people is made where it is shown (src/cli).
+// Guest code has no exceptions, so every call that can fail returns one of these. The error is a
+// code and the errno that came with it; text for people is made where it is shown (src/cli).
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,16 @@
 namespace allot {
 
 enum class Errc : uint8_t {
-  kBadValue = 1,      // text or number out of its range
-  kNotFound,          // no such file, tenant, GPU or symbol
-  kExists,            // name in use
-  kNoPermission,      // EACCES, EPERM, or owned by someone else
-  kWrongVersion,      // a region file of another major version
-  kDamaged,           // a region file whose bytes contradict each other
-  kFull,              // no slot, GPU entry or space left
-  kOverLimit,         // the request does not fit into the slice
-  kUnsupported,       // this machine or driver cannot do it
-  kSystem,            // a system call failed; os_errno says how
+  kBadValue = 1,  // text or number out of its range
+  kNotFound,      // no such file, tenant, GPU or symbol
+  kExists,        // name in use
+  kNoPermission,  // EACCES, EPERM, or owned by someone else
+  kWrongVersion,  // a region file of another major version
+  kDamaged,       // a region file whose bytes contradict each other
+  kFull,          // no slot, GPU entry or space left
+  kOverLimit,     // the request does not fit into the slice
+  kUnsupported,   // this machine or driver cannot do it
+  kSystem,        // a system call failed; os_errno says how
 };
 
 struct Error {
