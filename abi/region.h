@@ -38,7 +38,8 @@
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
 #define ALLOT_MAX_EXPORTS 1024u
-#define ALLOT_NAME_BYTES 64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
+#define ALLOT_NAME_BYTES \
+  64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
 #define ALLOT_UNLIMITED UINT64_MAX
 
 /* What a charge is for. Order is part of the layout. */
@@ -55,77 +56,104 @@ enum AllotKind {
 };
 
 /* Time enforcement levels, priorities and tenant states; used by the GPU time part. */
-enum AllotLevel { ALLOT_LEVEL_AUTO = 0, ALLOT_LEVEL_CHANNEL = 1, ALLOT_LEVEL_LAUNCH = 2, ALLOT_LEVEL_OBSERVE = 3 };
+enum AllotLevel {
+  ALLOT_LEVEL_AUTO = 0,
+  ALLOT_LEVEL_CHANNEL = 1,
+  ALLOT_LEVEL_LAUNCH = 2,
+  ALLOT_LEVEL_OBSERVE = 3
+};
 enum AllotPriority { ALLOT_PRIORITY_NORMAL = 0, ALLOT_PRIORITY_HIGH = 1, ALLOT_PRIORITY_LOW = 2 };
 
 /* Flags of a tenant. */
 #define ALLOT_TENANT_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
 #define ALLOT_TENANT_SOFTWARE 2u    /* runs on the software GPU */
 #define ALLOT_TENANT_DEFAULT 4u     /* takes in processes that carry no tenant of their own */
+#define ALLOT_TENANT_LEAVING \
+  8u /* about to be removed: who has taken a slot after this leaves again */
 
-/* State of a slot, the low 8 bits of its word. */
-enum AllotSlotState { ALLOT_SLOT_FREE = 0, ALLOT_SLOT_TAKING = 1, ALLOT_SLOT_LIVE = 2 };
+/* State of a slot, the low 8 bits of its word.
+ *
+ *          take_slot          filled in           end_slot, or found dead      dead, and recounted
+ *   FREE -------------> TAKING ---------> LIVE ---------------------> ENDING ----------------> FREE
+ *                         |  found dead                                              (next generation
+ *                         +----------------------------------------------------> FREE  when taken)
+ *
+ * Only LIVE slots count. An ENDING slot is not used again while its process lives, so that a thread
+ * of it that comes late writes into nobody else's charges; and whoever finds ENDING and dead recounts
+ * before freeing it, because the one who wrote ENDING may have been killed before his recount.
+ * In TAKING the fields of the slot are not valid yet; pid is 0 if the taker lives in another pid
+ * namespace than the creator of the file (nobody can ask after him, so nobody frees such a slot). */
+enum AllotSlotState {
+  ALLOT_SLOT_FREE = 0,
+  ALLOT_SLOT_TAKING = 1,
+  ALLOT_SLOT_LIVE = 2,
+  ALLOT_SLOT_ENDING = 3
+};
 
 /* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends a slot. */
-#define ALLOT_SLOT_WORD(state, generation, pid) \
-  ((uint64_t)(uint8_t)(state) | ((uint64_t)((generation)&0xffffffu) << 8) | ((uint64_t)(uint32_t)(pid) << 32))
+#define ALLOT_SLOT_WORD(state, generation, pid)                             \
+  ((uint64_t)(uint8_t)(state) | ((uint64_t)((generation)&0xffffffu) << 8) | \
+   ((uint64_t)(uint32_t)(pid) << 32))
 #define ALLOT_SLOT_STATE(word) ((uint8_t)(word))
 #define ALLOT_SLOT_GENERATION(word) ((uint32_t)((word) >> 8) & 0xffffffu)
 #define ALLOT_SLOT_PID(word) ((uint32_t)((word) >> 32))
 
 typedef struct AllotHeader {
-  uint64_t magic;               /* written last by the creator, with release order */
+  uint64_t magic; /* written last by the creator, with release order */
   uint32_t major;
   uint32_t minor;
-  uint64_t file_bytes;          /* sizeof(AllotTenantFile) of the creator */
+  uint64_t file_bytes; /* sizeof(AllotTenantFile) of the creator */
   uint32_t header_bytes;
   uint32_t gpu_bytes;
   uint32_t slot_bytes;
   uint32_t slot_count;
-  uint8_t boot_id[16];          /* a file of an earlier boot is stale */
+  uint8_t boot_id[16]; /* a file of an earlier boot is stale */
   char name[ALLOT_NAME_BYTES];
   uint32_t uid;
-  uint32_t flags;               /* atomic; ALLOT_TENANT_* */
-  int32_t launcher_pid;         /* `allot run`; 0 for the environment-only way */
-  uint32_t gpu_count;           /* atomic; entries of gpus[] in use, grows only */
-  uint64_t launcher_start;      /* start time of the launcher, /proc/PID/stat field 22 */
+  uint32_t flags;          /* atomic; ALLOT_TENANT_* */
+  int32_t launcher_pid;    /* `allot run`; 0 for the environment-only way */
+  uint32_t gpu_count;      /* atomic; entries of gpus[] in use, grows only */
+  uint64_t launcher_start; /* start time of the launcher, /proc/PID/stat field 22 */
   uint64_t created_unix_ns;
-  uint64_t pid_namespace;       /* inode of the creator's pid namespace */
-  uint64_t config_sequence;     /* atomic; raised by every change of a limit */
-  uint32_t slots_high;          /* atomic; slots from here on were never used */
-  uint32_t unknown_symbols;     /* atomic; driver entries asked for that the table does not know */
-  uint32_t priority;            /* atomic; AllotPriority */
-  uint32_t level;               /* atomic; AllotLevel asked for */
-  uint8_t reserved[4096 - 184];
+  uint64_t pid_namespace;   /* inode of the creator's pid namespace */
+  uint64_t config_sequence; /* atomic; raised by every change of a limit */
+  uint32_t slots_high;      /* atomic; slots from here on were never used */
+  uint32_t unknown_symbols; /* atomic; driver entries asked for that the table does not know */
+  uint32_t priority;        /* atomic; AllotPriority */
+  uint32_t level;           /* atomic; AllotLevel asked for */
+  uint32_t ledger_faults;   /* atomic; releases of more than was charged: a fault of ours */
+  uint8_t reserved[4096 - 188];
 } AllotHeader;
 
 /* 16 bytes, aligned to 16, read and written only as a whole. */
 typedef struct AllotAccount {
   uint64_t used_bytes;
-  uint32_t generation;          /* raised by a recount */
-  uint32_t sequence;            /* raised by every other change */
+  uint32_t generation; /* raised by a recount */
+  uint32_t sequence;   /* raised by every other change */
 } __attribute__((aligned(16))) AllotAccount;
 
 typedef struct AllotGpu {
-  uint8_t uuid[16];             /* as cuDeviceGetUuid gives it; written before gpu_count grows */
+  uint8_t uuid[16]; /* as cuDeviceGetUuid gives it; claimed whole by one 16-byte CAS from
+                                   all zero, so two processes never make two entries of one GPU */
   AllotAccount account;
-  uint64_t limit_bytes;         /* atomic; ALLOT_UNLIMITED = none */
-  uint64_t physical_bytes;      /* what the card has, as the driver said */
-  uint64_t context_bytes;       /* atomic; what a context took here last, 0 = not known */
-  uint64_t peak_bytes;          /* atomic; highest account.used seen, for display */
-  uint64_t refused;             /* atomic; requests turned down at the limit */
-  uint32_t share_permille;      /* atomic; 0 = none asked for */
-  uint32_t max_permille;        /* atomic; 0 = none */
-  uint8_t reserved[256 - 80];
+  uint64_t limit_bytes;    /* atomic; ALLOT_UNLIMITED = none; 0 = not set yet (first use sets it) */
+  uint64_t physical_bytes; /* what the card has, as the driver said */
+  uint64_t context_bytes;  /* atomic; what a context took here last, 0 = not known */
+  uint64_t peak_bytes;     /* atomic; highest account.used seen, for display */
+  uint64_t refused;        /* atomic; requests turned down at the limit */
+  uint32_t share_permille; /* atomic; 0 = none asked for */
+  uint32_t max_permille;   /* atomic; 0 = none */
+  uint32_t recount_turn;   /* atomic; a hint: a recount keeps losing, others hold off a moment */
+  uint8_t reserved[256 - 84];
 } AllotGpu;
 
 typedef struct AllotSlot {
-  uint64_t start_time;          /* /proc/PID/stat field 22, with the pid the process's identity */
+  uint64_t start_time; /* /proc/PID/stat field 22, with the pid the process's identity */
   uint64_t pid_namespace;
   uint64_t joined_unix_ns;
-  uint32_t execing;             /* atomic; inside an exec call: the next image may not be ours */
-  uint32_t level;               /* atomic; AllotLevel in force */
-  char command[32];             /* of /proc/PID/comm, for listings */
+  uint32_t execing; /* atomic; inside an exec call: the next image may not be ours */
+  uint32_t level;   /* atomic; AllotLevel in force */
+  char command[32]; /* of /proc/PID/comm, for listings */
   uint8_t reserved[64];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
@@ -133,7 +161,7 @@ typedef struct AllotSlot {
 /* Memory that a process of the tenant offers to others (IPC handles, exported VMM handles): whoever
  * opens it inside the same tenant is not charged a second time. */
 typedef struct AllotExport {
-  uint64_t handle_hash;         /* atomic; 0 = free */
+  uint64_t handle_hash; /* atomic; 0 = free */
   uint32_t slot;
   uint32_t slot_generation;
 } AllotExport;

@@ -1,26 +1,50 @@
 // The memory ledger of one tenant: reserve first, then allocate.
 //
-// Pure: works on caller-owned memory (an AllotTenantFile, shared between processes), makes no system
-// call, holds no lock, and asks the caller whether a process is alive. Everything here may be cut off
-// by SIGKILL or SIGSTOP at any instruction without blocking or misleading anybody else.
+// Pure: works on caller-owned memory (an AllotTenantFile, shared between processes), makes no
+// system call, holds no lock, and asks the caller whether a process is alive. Everything here may
+// be cut off by SIGKILL or SIGSTOP at any instruction without blocking or misleading anybody else.
+// Every byte of the file is hostile: indexes and counts are copied and clamped before use, sums
+// saturate.
 //
 // Two places hold a charge: the slot of the process (how much of which kind) and the account of the
 // GPU (the sum, against which the limit is checked). They cannot change together, so:
 //
-//   reserve(n):  A = account                     (remember A.generation)
+//   reserve(n):  A = account; refuse if A.used + n > limit
 //                slot.charge += n
-//                loop: if A.used + n > limit: slot.charge -= n; touch(account); refuse
-//                      CAS account: A -> {A.used + n, same generation, A.sequence + 1}; done if it took
-//                      A = account; if A.generation changed: recount, which now includes n
-//   release(n):  the same with slot.charge -= n first
-//   recount():   A = account; S = sum of charges over live slots
-//                CAS account: A -> {S, A.generation + 1, A.sequence + 1}; again if it failed
+//                loop: CAS account: A -> {A.used + n, same generation, sequence + 1}; done if it
+//                took
+//                      A = account
+//                      generation changed:    recount, which now includes n; done if its sum is
+//                      within
+//                                             the limit, else slot.charge -= n, recount, start
+//                                             again
+//                      A.used + n > limit:    slot.charge -= n, touch the account, refuse
+//   release(n):  A = account; slot.charge -= n; the same loop with - n, without a limit
+//   touch:       CAS account: A -> {A.used, same generation, sequence + 1}; generation changed:
+//   recount recount():   A = account; S = sum of charges over live slots
+//                CAS account: A -> {S, generation + 1, sequence + 1}; again if it failed
+//   end a slot:  LIVE -> ENDING (counts no more); recount; FREE once the process is dead
 //
-// Rule that makes it exact: every change of a slot's charge is followed by a change of the account
-// word by the same thread. So a recount whose sum saw a half-made operation either fails its CAS (the
-// operation finished meanwhile) or wins, and then the operation sees the new generation and recounts
-// instead of adding. A process killed half-way leaves a slot that dies with it; whoever ends the slot
-// recounts. The word is 16 bytes (cmpxchg16b), so no wrap of the counters can be met in practice.
+// Two rules make it exact.
+// (1) Every change of a slot's charge comes after its thread has read the account's generation and
+// is
+//     followed by a change of the account word by the same thread. So a recount whose sum missed
+//     the change of a charge, or saw one half made, either fails its CAS (the operation finished
+//     meanwhile) or wins, and then the operation sees the new generation and recounts instead of
+//     adding.
+// (2) A slot is freed only after a recount that began when the slot no longer counted. So a recount
+//     that read a slot's word before that and its charges after somebody else had taken it fails.
+// A process killed half-way leaves a slot that dies with it; whoever ends it recounts; and if he is
+// killed before he does, the slot still says ENDING and the next one recounts.
+//
+// So at every instant: account.used >= sum of all reservations granted and not yet being released.
+// That is what keeps the cap. Between a kill and the reclaim the account can be too high, never too
+// low. The word is 16 bytes (cmpxchg16b): for a wrong success both counters would have to come
+// round (2^64 changes) while one thread stands between two instructions.
+//
+// A recount of many slots can lose again and again while others are busy. After a few failures it
+// raises `recount_turn`, and operations that see it hold off for some microseconds (bounded, and
+// only a hint: if the recounting process dies, the first one to wait it out takes it down).
 #pragma once
 
 #include <cstdint>
@@ -30,13 +54,28 @@
 
 namespace allot::core {
 
-// Answers whether the process behind a slot still runs (true) or its charges may be returned (false).
-// Called with copies; must not call back into the ledger.
+// Answers whether the process behind a slot still runs (true) or its charges may be returned
+// (false). Called with copies: `slot` holds everything but the charges. start_time 0 means it is
+// not known yet (the slot is being taken): then the answer is whether any process of that pid
+// exists. Must not call back into the ledger.
 using AliveFn = bool (*)(void* context, uint32_t pid, const AllotSlot& slot);
+
+// Makes the memory of slot `index` safe to touch (allocates it on the file system). Returns 0 or an
+// errno, which take_slot gives on.
+using PrepareFn = int (*)(void* context, uint32_t index);
 
 struct SlotId {
   uint32_t index;
   uint32_t generation;
+};
+
+// Who takes a slot.
+struct SlotOwner {
+  uint32_t pid;
+  uint64_t start_time;     // /proc/PID/stat field 22
+  uint64_t pid_namespace;  // inode
+  const char* command;     // may be null
+  uint64_t now_unix_ns;
 };
 
 class Ledger {
@@ -44,40 +83,62 @@ class Ledger {
   // `file` must be a mapped tenant file that shm has checked; it outlives the ledger.
   explicit Ledger(AllotTenantFile* file) : file_(file) {}
 
-  // Takes a slot for process `pid` started at `start_time`; a live slot of the same pid is reset and
-  // taken over (an earlier image of this process, or a pid used again).
-  // Errors: kFull when all slots are live after dead ones were reclaimed by the caller.
-  // One thread a process; neither allocates nor blocks.
-  Result<SlotId> take_slot(uint32_t pid, uint64_t start_time, uint64_t pid_namespace,
-                           const char* command, uint64_t now_unix_ns);
+  // Takes a slot; slots that an earlier image of this process or an earlier process of the same pid
+  // left are ended first.
+  // Errors: kFull (all slots in use: reclaim() first; or `prepare` failed, os_errno says how).
+  // One thread a process; lock-free; neither allocates nor blocks (but see `prepare`).
+  Result<SlotId> take_slot(const SlotOwner& owner, PrepareFn prepare = nullptr,
+                           void* context = nullptr);
 
-  // Ends a slot and returns its charges. Harmless when the slot has already ended.
+  // The live slot of this process, if another part of it (a second library) has taken one.
+  // Errors: kNotFound. Any thread; signal-safe.
+  Result<SlotId> find_slot(uint32_t pid, uint64_t start_time, uint64_t pid_namespace) const;
+
+  // Ends the slot of the calling process and returns its charges. Harmless when it has already
+  // ended. The slot stays reserved (ENDING) until the process is gone. Any thread; lock-free.
   void end_slot(SlotId slot);
 
+  // True while the slot is live and still the caller's. Any thread; signal-safe.
+  bool live(SlotId slot) const;
+
   // Ends every slot whose process `alive` denies, and recounts if any ended. Returns how many.
+  // Any thread of any process of the tenant; lock-free; blocks as far as `alive` does.
   uint32_t reclaim(AliveFn alive, void* context);
 
-  // Charges `bytes` if they fit below the limit; false (nothing changed) if not.
-  // Any thread of the slot's process; lock-free; neither allocates nor blocks. Not for use by a
-  // process that does not own the slot.
+  // Charges `bytes` if they fit below the limit; false (nothing changed) if not, or if the slot is
+  // no longer live. 0 bytes always fit. Any thread of the slot's process; lock-free; neither
+  // allocates nor blocks. Not for use by a process that does not own the slot.
   bool reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
-  // Charges `bytes` even above the limit: the driver has taken them already.
+  // Charges `bytes` even above the limit: the driver has taken them already. Nothing happens if the
+  // slot is no longer live. Threads as reserve().
   void charge(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
-  // Gives back `bytes` of an earlier charge; more than the slot holds of that kind gives back what it
-  // holds (and is counted as a fault of ours, see faults()).
+  // Gives back `bytes` of an earlier charge; more than the slot holds of that kind gives back what
+  // it holds and is counted in header.ledger_faults. Threads as reserve().
   void release(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
   // Sets the account of `gpu` to the sum over live slots. Returns that sum.
+  // Any thread of any process of the tenant; lock-free.
   uint64_t recount(uint32_t gpu);
 
-  // Bytes charged on `gpu` by the whole tenant / by one slot and kind.
+  // Bytes charged on `gpu` by the whole tenant / by one slot and kind (0 when it is not live). On a
+  // read-only mapping too. Any thread; signal-safe.
   uint64_t used(uint32_t gpu) const;
   uint64_t charged(SlotId slot, uint32_t gpu, AllotKind kind) const;
 
-  // The one answer to "how much is there": total = min(limit, physical), free = min(limit - used,
-  // physical_free), never below 0.
+  // Sum of charges over the live slots whose process `alive` affirms (null: all live slots),
+  // without changing anything: what used() will be after a reclaim. On a read-only mapping too.
+  uint64_t used_by_living(uint32_t gpu, AliveFn alive, void* context) const;
+
+  // The limit in bytes; a change takes effect with the next reservation of anybody. Below what is
+  // in use, further reservations fail until it fits. Any process that may write the file; any
+  // thread.
+  uint64_t limit(uint32_t gpu) const;
+  void set_limit(uint32_t gpu, uint64_t bytes);
+
+  // The one answer to "how much is there", in bytes: total = min(limit, physical_total), free =
+  // min(limit - used, physical_free), never below 0. Any thread; signal-safe.
   struct View {
     uint64_t total_bytes;
     uint64_t free_bytes;
@@ -88,6 +149,19 @@ class Ledger {
   AllotTenantFile* file() const { return file_; }
 
  private:
+  enum class Step { kTaken, kRefused, kAgain };
+  struct Dead;
+
+  AllotSlot* own(SlotId slot) const;
+  Step try_reserve(uint32_t gpu, uint64_t* charge, uint64_t bytes);
+  void settle(uint32_t gpu, uint32_t generation, uint64_t add, uint64_t subtract);
+  bool recount_within(uint32_t gpu, uint64_t bound, uint64_t* sum_out);
+  uint64_t sum_of_live(uint32_t gpu) const;
+  void recount_all();
+  void retire(uint32_t index, uint64_t word);
+  void retire_own(uint32_t pid, uint64_t pid_namespace);
+  bool judge(uint32_t index, AliveFn alive, void* context, Dead& dead);
+
   AllotTenantFile* file_;
 };
 

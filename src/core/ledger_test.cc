@@ -1,0 +1,447 @@
+// The ledger seen by one thread: each promise of ledger.h, and random sequences of operations beside
+// a model that keeps plain sums.
+#include "core/ledger.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "core/test_file.h"
+
+namespace allot::core {
+namespace {
+
+bool everybody(void*, uint32_t, const AllotSlot&) {
+  return true;
+}
+bool nobody(void*, uint32_t, const AllotSlot&) {
+  return false;
+}
+bool in_set(void* context, uint32_t pid, const AllotSlot&) {
+  return static_cast<std::set<uint32_t>*>(context)->count(pid) != 0;
+}
+
+TEST(Ledger, ChargesUpToTheLimitAndNotABytePast) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 600));
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 401));
+  EXPECT_EQ(ledger.used(0), 600u);
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_POOL, 400));
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_POOL, 1));
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_POOL, 0));
+  EXPECT_EQ(ledger.charged(slot, 0, ALLOT_KIND_LINEAR), 600u);
+  EXPECT_EQ(ledger.charged(slot, 0, ALLOT_KIND_POOL), 400u);
+  EXPECT_EQ(file->gpus[0].refused, 2u);
+  ledger.release(slot, 0, ALLOT_KIND_LINEAR, 600);
+  EXPECT_EQ(ledger.used(0), 400u);
+  EXPECT_EQ(file->gpus[0].peak_bytes, 1000u);
+  EXPECT_EQ(ledger.recount(0), 400u);
+  EXPECT_EQ(ledger.used(0), 400u);
+}
+
+TEST(Ledger, NumbersNearTheEndOfTheRangeDoNotWrap) {
+  TestFile file(ALLOT_UNLIMITED);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, UINT64_MAX - 10));
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 11));
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 10));
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, UINT64_MAX));
+  ledger.charge(slot, 0, ALLOT_KIND_DRIVER, 5);
+  EXPECT_EQ(ledger.used(0), UINT64_MAX);
+  EXPECT_EQ(ledger.recount(0), UINT64_MAX);
+  ledger.release(slot, 0, ALLOT_KIND_LINEAR, UINT64_MAX);
+  ledger.recount(0);
+  EXPECT_EQ(ledger.used(0), 5u);
+}
+
+TEST(Ledger, ChargeGoesAboveTheLimitAndThenNothingFits) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  ledger.charge(slot, 0, ALLOT_KIND_DRIVER, 1500);
+  EXPECT_EQ(ledger.used(0), 1500u);
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1));
+  Ledger::View view = ledger.view(0, 5000, 4000);
+  EXPECT_EQ(view.total_bytes, 1000u);
+  EXPECT_EQ(view.free_bytes, 0u);
+  EXPECT_EQ(view.used_bytes, 1500u);
+  ledger.release(slot, 0, ALLOT_KIND_DRIVER, 600);
+  EXPECT_EQ(ledger.view(0, 5000, 4000).free_bytes, 100u);
+  EXPECT_EQ(ledger.view(0, 5000, 40).free_bytes, 40u);
+  EXPECT_EQ(ledger.view(0, 500, 400).total_bytes, 500u);
+}
+
+TEST(Ledger, ReleaseOfMoreThanIsHeldGivesBackWhatIsHeldAndIsCounted) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  ASSERT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 100));
+  ASSERT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_VMM, 100));
+  ledger.release(slot, 0, ALLOT_KIND_LINEAR, 150);
+  EXPECT_EQ(ledger.used(0), 100u);
+  EXPECT_EQ(ledger.charged(slot, 0, ALLOT_KIND_VMM), 100u);
+  EXPECT_EQ(file->header.ledger_faults, 1u);
+  ledger.release(slot, 0, ALLOT_KIND_LINEAR, 1);
+  EXPECT_EQ(ledger.used(0), 100u);
+  EXPECT_EQ(file->header.ledger_faults, 2u);
+}
+
+TEST(Ledger, AChangedLimitHoldsAtOnceAndLosesNothing) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  ASSERT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 800));
+  ledger.set_limit(0, 500);
+  EXPECT_EQ(file->header.config_sequence, 1u);
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1));
+  EXPECT_EQ(ledger.used(0), 800u);
+  ledger.release(slot, 0, ALLOT_KIND_LINEAR, 301);
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1));
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1));
+  ledger.set_limit(0, ALLOT_UNLIMITED);
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1 << 20));
+}
+
+TEST(Ledger, GpusHaveAccountsOfTheirOwn) {
+  TestFile file(1000, 3);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1000));
+  EXPECT_TRUE(ledger.reserve(slot, 2, ALLOT_KIND_LINEAR, 1000));
+  EXPECT_FALSE(ledger.reserve(slot, 2, ALLOT_KIND_LINEAR, 1));
+  EXPECT_EQ(ledger.used(1), 0u);
+}
+
+TEST(Ledger, IndexesOutOfRangeAreRefused) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  SlotId outside{ALLOT_MAX_SLOTS, 1};
+  EXPECT_FALSE(ledger.reserve(slot, ALLOT_MAX_GPUS, ALLOT_KIND_LINEAR, 1));
+  EXPECT_FALSE(ledger.reserve(slot, 0, ALLOT_KINDS, 1));
+  EXPECT_FALSE(ledger.reserve(outside, 0, ALLOT_KIND_LINEAR, 1));
+  ledger.charge(outside, 0, ALLOT_KIND_LINEAR, 1);
+  ledger.release(outside, 0, ALLOT_KIND_LINEAR, 1);
+  ledger.end_slot(outside);
+  EXPECT_EQ(ledger.used(ALLOT_MAX_GPUS), 0u);
+  EXPECT_EQ(ledger.recount(ALLOT_MAX_GPUS), 0u);
+  ledger.set_limit(ALLOT_MAX_GPUS, 1);
+  EXPECT_EQ(ledger.used(0), 0u);
+}
+
+TEST(Slots, AProcessThatEndsGivesItsChargesBack) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId a = *ledger.take_slot(owner_of(7));
+  SlotId b = *ledger.take_slot(owner_of(8));
+  EXPECT_NE(a.index, b.index);
+  ASSERT_TRUE(ledger.reserve(a, 0, ALLOT_KIND_LINEAR, 600));
+  ASSERT_TRUE(ledger.reserve(b, 0, ALLOT_KIND_LINEAR, 300));
+  ledger.end_slot(a);
+  EXPECT_EQ(ledger.used(0), 300u);
+  EXPECT_FALSE(ledger.live(a));
+  ledger.end_slot(a);
+  EXPECT_EQ(ledger.used(0), 300u);
+  EXPECT_FALSE(ledger.reserve(a, 0, ALLOT_KIND_LINEAR, 1));
+  ledger.release(a, 0, ALLOT_KIND_LINEAR, 600);  // a thread that comes late
+  EXPECT_EQ(ledger.used(0), 300u);
+}
+
+TEST(Slots, AnEndedSlotIsUsedAgainOnlyWhenItsProcessIsGone) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId a = *ledger.take_slot(owner_of(7));
+  ledger.end_slot(a);
+  EXPECT_NE(ledger.take_slot(owner_of(8))->index, a.index);
+  EXPECT_EQ(ledger.reclaim(everybody, nullptr), 0u);
+  EXPECT_NE(ledger.take_slot(owner_of(9))->index, a.index);
+  std::set<uint32_t> living{8, 9};
+  EXPECT_EQ(ledger.reclaim(in_set, &living), 1u);
+  SlotId again = *ledger.take_slot(owner_of(10));
+  EXPECT_EQ(again.index, a.index);
+  EXPECT_NE(again.generation, a.generation);
+  EXPECT_FALSE(ledger.live(a));
+  EXPECT_TRUE(ledger.live(again));
+}
+
+TEST(Slots, ReclaimEndsOnlyTheDead) {
+  TestFile file(10000, 2);
+  Ledger ledger = file.ledger();
+  std::vector<SlotId> slots;
+  for (uint32_t pid = 1; pid <= 200; ++pid) {
+    slots.push_back(*ledger.take_slot(owner_of(pid)));
+    ASSERT_TRUE(ledger.reserve(slots.back(), 0, ALLOT_KIND_LINEAR, 10));
+    ASSERT_TRUE(ledger.reserve(slots.back(), 1, ALLOT_KIND_LINEAR, 1));
+  }
+  std::set<uint32_t> living{3, 50, 199};
+  EXPECT_EQ(ledger.used_by_living(0, in_set, &living), 30u);
+  EXPECT_EQ(ledger.used_by_living(0, nullptr, nullptr), 2000u);
+  EXPECT_EQ(ledger.reclaim(in_set, &living), 197u);
+  EXPECT_EQ(ledger.used(0), 30u);
+  EXPECT_EQ(ledger.used(1), 3u);
+  EXPECT_TRUE(ledger.live(slots[2]));
+  EXPECT_FALSE(ledger.live(slots[0]));
+  EXPECT_EQ(ledger.reclaim(in_set, &living), 0u);
+}
+
+TEST(Slots, TheSamePidAgainEndsWhatItsEarlierImageHeld) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId before = *ledger.take_slot(owner_of(7));
+  ASSERT_TRUE(ledger.reserve(before, 0, ALLOT_KIND_LINEAR, 600));
+  SlotId after = *ledger.take_slot(owner_of(7));
+  EXPECT_EQ(ledger.used(0), 0u);
+  EXPECT_FALSE(ledger.live(before));
+  EXPECT_TRUE(ledger.live(after));
+  SlotOwner elsewhere = owner_of(7);
+  elsewhere.pid_namespace = kNamespace + 1;  // another process that happens to have this number
+  ASSERT_TRUE(ledger.take_slot(elsewhere));
+  EXPECT_TRUE(ledger.live(after));
+}
+
+TEST(Slots, ASecondLibraryOfTheProcessFindsItsSlot) {
+  TestFile file;
+  Ledger ledger = file.ledger();
+  EXPECT_FALSE(ledger.find_slot(7, 1007, kNamespace));
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  auto found = ledger.find_slot(7, 1007, kNamespace);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->index, slot.index);
+  EXPECT_EQ(found->generation, slot.generation);
+  EXPECT_FALSE(ledger.find_slot(7, 1008, kNamespace));
+  EXPECT_FALSE(ledger.find_slot(7, 1007, kNamespace + 1));
+  ledger.end_slot(slot);
+  EXPECT_FALSE(ledger.find_slot(7, 1007, kNamespace));
+}
+
+TEST(Slots, AFullTableIsAnErrorAndReclaimMakesRoom) {
+  TestFile file;
+  Ledger ledger = file.ledger();
+  for (uint32_t pid = 1; pid <= ALLOT_MAX_SLOTS; ++pid)
+    ASSERT_TRUE(ledger.take_slot(owner_of(pid)));
+  auto full = ledger.take_slot(owner_of(ALLOT_MAX_SLOTS + 1));
+  ASSERT_FALSE(full);
+  EXPECT_EQ(full.error().code, Errc::kFull);
+  EXPECT_EQ(ledger.reclaim(nobody, nullptr), ALLOT_MAX_SLOTS);
+  EXPECT_TRUE(ledger.take_slot(owner_of(ALLOT_MAX_SLOTS + 1)));
+}
+
+TEST(Slots, AKillBetweenTakingAndLiveLeavesNothing) {
+  TestFile file;
+  Ledger ledger = file.ledger();
+  file->slot_words[0] = ALLOT_SLOT_WORD(ALLOT_SLOT_TAKING, 5, 77);
+  file->slots[0].start_time =
+      12345;  // of whoever had it before: must not be held against the taker
+  file->header.slots_high = 1;
+  auto start_unknown = [](void*, uint32_t pid, const AllotSlot& slot) {
+    EXPECT_EQ(pid, 77u);
+    EXPECT_EQ(slot.start_time, 0u);
+    EXPECT_EQ(slot.pid_namespace, kNamespace);
+    return true;
+  };
+  ledger.reclaim(start_unknown, nullptr);
+  EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_TAKING);
+  ledger.reclaim(nobody, nullptr);
+  EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_FREE);
+  file->slot_words[0] = ALLOT_SLOT_WORD(ALLOT_SLOT_TAKING, 5, 0);  // a taker nobody can ask after
+  ledger.reclaim(nobody, nullptr);
+  EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_TAKING);
+}
+
+TEST(Slots, AKillBetweenEndingAndRecountIsMended) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  ASSERT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 600));
+  file->slot_words[slot.index] = ALLOT_SLOT_WORD(ALLOT_SLOT_ENDING, slot.generation, 7);
+  EXPECT_EQ(ledger.used(0), 600u);
+  EXPECT_EQ(ledger.reclaim(nobody, nullptr), 1u);
+  EXPECT_EQ(ledger.used(0), 0u);
+  EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[slot.index]), ALLOT_SLOT_FREE);
+}
+
+TEST(Slots, PrepareThatFailsLeavesTheSlotFree) {
+  TestFile file;
+  Ledger ledger = file.ledger();
+  uint32_t asked = 99;
+  auto no_space = [](void* context, uint32_t index) {
+    *static_cast<uint32_t*>(context) = index;
+    return 28;
+  };
+  auto slot = ledger.take_slot(owner_of(7), no_space, &asked);
+  ASSERT_FALSE(slot);
+  EXPECT_EQ(slot.error().code, Errc::kFull);
+  EXPECT_EQ(slot.error().os_errno, 28);
+  EXPECT_EQ(asked, 0u);
+  EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_FREE);
+}
+
+TEST(Slots, CommandIsCutAndClosed) {
+  TestFile file;
+  Ledger ledger = file.ledger();
+  SlotOwner owner = owner_of(7);
+  const std::string longer(100, 'x');
+  owner.command = longer.c_str();
+  SlotId slot = *ledger.take_slot(owner);
+  EXPECT_STREQ(file->slots[slot.index].command, std::string(31, 'x').c_str());
+}
+
+// Random operations beside a model of plain sums, one GPU pair, up to eight processes.
+class RandomOperations {
+ public:
+  explicit RandomOperations(uint64_t seed) : random_(seed) { limits_[0] = limits_[1] = 1000; }
+
+  void run(int operations) {
+    for (int i = 0; i < operations && !testing::Test::HasFailure(); ++i) one();
+  }
+
+ private:
+  struct Process {
+    SlotId slot;
+    uint64_t charges[2][ALLOT_KINDS] = {};
+  };
+
+  uint64_t pick(uint64_t below) { return random_() % below; }
+  uint64_t sum(uint32_t gpu) {
+    uint64_t total = 0;
+    for (auto& [pid, process] : processes_) {
+      for (uint64_t charge : process.charges[gpu]) total += charge;
+    }
+    return total;
+  }
+
+  void one() {
+    const uint32_t pid = 1 + static_cast<uint32_t>(pick(8));
+    auto it = processes_.find(pid);
+    if (it == processes_.end() || pick(100) < 2) return start(pid);
+    const uint32_t gpu = static_cast<uint32_t>(pick(2));
+    const AllotKind kind = static_cast<AllotKind>(pick(ALLOT_KINDS));
+    uint64_t& held = it->second.charges[gpu][kind];
+    const uint64_t bytes = pick(300);
+    const uint64_t action = pick(100);
+    if (action < 45) {
+      const bool fits = bytes == 0 || sum(gpu) + bytes <= limits_[gpu];
+      EXPECT_EQ(ledger_.reserve(it->second.slot, gpu, kind, bytes), fits);
+      if (fits) held += bytes;
+    } else if (action < 85) {
+      const uint64_t back = std::min(bytes, held);
+      ledger_.release(it->second.slot, gpu, kind, back);
+      held -= back;
+    } else if (action < 88) {
+      ledger_.charge(it->second.slot, gpu, kind, bytes);
+      held += bytes;
+    } else if (action < 91) {
+      limits_[gpu] = pick(2000);
+      ledger_.set_limit(gpu, limits_[gpu]);
+    } else if (action < 94) {
+      EXPECT_EQ(ledger_.recount(gpu), sum(gpu));
+    } else if (action < 97) {
+      ledger_.end_slot(it->second.slot);
+      processes_.erase(it);
+    } else {
+      processes_.erase(it);  // killed: nobody tells the ledger
+      std::set<uint32_t> living;
+      for (auto& [other, process] : processes_) living.insert(other);
+      ledger_.reclaim(in_set, &living);
+    }
+    check();
+  }
+
+  void start(uint32_t pid) {
+    auto slot = ledger_.take_slot(owner_of(pid));
+    ASSERT_TRUE(slot);
+    processes_[pid] = Process{*slot};
+    check();
+  }
+
+  void check() {
+    for (uint32_t gpu = 0; gpu < 2; ++gpu) {
+      ASSERT_EQ(ledger_.used(gpu), sum(gpu));
+      for (auto& [pid, process] : processes_) {
+        for (uint32_t kind = 0; kind < ALLOT_KINDS; ++kind) {
+          ASSERT_EQ(ledger_.charged(process.slot, gpu, static_cast<AllotKind>(kind)),
+                    process.charges[gpu][kind]);
+        }
+      }
+    }
+  }
+
+  std::mt19937_64 random_;
+  TestFile file_{1000, 2};
+  Ledger ledger_ = file_.ledger();
+  std::map<uint32_t, Process> processes_;
+  uint64_t limits_[2];
+};
+
+TEST(LedgerModel, RandomOperationsAgreeWithPlainSums) {
+  for (uint64_t seed = 1; seed <= 200 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    RandomOperations(seed).run(500);
+  }
+}
+
+// Threads of several processes race to a cap, with recounts and reclaims of others under way.
+TEST(LedgerThreads, NeverPastTheCapAndUsableToTheLastGranule) {
+  constexpr uint64_t kGranule = 2, kLimit = 64 * kGranule;
+  constexpr int kThreads = 8;
+  TestFile file(kLimit);
+  Ledger ledger = file.ledger();
+  std::vector<SlotId> slots;
+  for (uint32_t pid = 1; pid <= 4; ++pid) slots.push_back(*ledger.take_slot(owner_of(pid)));
+  std::atomic<uint64_t> held{0};
+  std::atomic<bool> over{false};
+  std::atomic<bool> stop{false};
+  std::thread recounter([&] {
+    while (!stop) {
+      ledger.recount(0);
+      if (ledger.used(0) > kLimit + kThreads * kGranule) over = true;
+      std::this_thread::yield();
+    }
+  });
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::thread> threads;
+    std::atomic<uint64_t> granted{0};
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        const SlotId slot = slots[static_cast<size_t>(t) % slots.size()];
+        for (int i = 0; i < 40; ++i) {
+          if (!ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, kGranule)) continue;
+          if (held.fetch_add(kGranule) + kGranule > kLimit) over = true;
+          if (i % 3 == 0) {
+            held.fetch_sub(kGranule);
+            ledger.release(slot, 0, ALLOT_KIND_LINEAR, kGranule);
+          } else {
+            granted.fetch_add(kGranule);
+          }
+        }
+        while (ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, kGranule)) {
+          if (held.fetch_add(kGranule) + kGranule > kLimit) over = true;
+          granted.fetch_add(kGranule);
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    while (ledger.reserve(slots[0], 0, ALLOT_KIND_LINEAR, kGranule)) granted.fetch_add(kGranule);
+    ASSERT_FALSE(over) << "round " << round;
+    ASSERT_EQ(granted, kLimit) << "round " << round;
+    ASSERT_EQ(ledger.used(0), kLimit);
+    for (SlotId slot : slots) {
+      ledger.release(slot, 0, ALLOT_KIND_LINEAR, ledger.charged(slot, 0, ALLOT_KIND_LINEAR));
+    }
+    held = 0;
+    ASSERT_EQ(ledger.used(0), 0u);
+  }
+  stop = true;
+  recounter.join();
+  EXPECT_EQ(file->header.ledger_faults, 0u);
+}
+
+}  // namespace
+}  // namespace allot::core
