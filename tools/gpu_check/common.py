@@ -1,0 +1,203 @@
+"""What the steps share: the machine, running programs with a limit on time, and recording results.
+
+A step is a function registered with @step. It gets the Machine and returns the figures it measured
+as a dictionary; it calls `expect` for what must hold and raises Skip for what cannot be asked on this
+machine. Nothing here imports a GPU framework: those run in processes of their own, so that a hung or
+crashed one costs its step and no more.
+"""
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+MIB = 1 << 20
+GIB = 1 << 30
+PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
+
+
+class Skip(Exception):
+    """The step cannot be asked here; the text says why."""
+
+
+class StepFailed(Exception):
+    """What had to hold did not; `figures` keeps what was measured."""
+
+    def __init__(self, why, figures=None):
+        super().__init__(why)
+        self.figures = figures or {}
+
+
+def expect(condition, why, figures=None):
+    if not condition:
+        raise StepFailed(why, figures)
+
+
+@dataclasses.dataclass
+class Ran:
+    status: int
+    out: str
+    err: str
+    seconds: float
+    timed_out: bool
+
+    def json(self):
+        """The last line of stdout that is a JSON object."""
+        for line in reversed(self.out.splitlines()):
+            if line.startswith("{"):
+                return json.loads(line)
+        raise StepFailed(f"no result printed (exit {self.status}{', timed out' if self.timed_out else ''}): "
+                         f"{(self.err or self.out).strip()[-600:]}")
+
+
+@dataclasses.dataclass
+class Step:
+    name: str
+    group: str
+    function: object
+    needs: tuple
+    sim: bool
+
+
+STEPS = []
+
+
+def step(name, group, needs=(), sim=False):
+    """Registers a step. needs: what Machine.missing may lack; sim: also runs on the software GPU."""
+
+    def register(function):
+        STEPS.append(Step(name, group, function, tuple(needs), sim))
+        return function
+
+    return register
+
+
+class Machine:
+    """Paths, environments and what this machine has."""
+
+    def __init__(self, root, sim, deadline):
+        self.root = root
+        self.sim = sim
+        self.deadline = deadline
+        self.bin = os.path.join(root, "build", "bin")
+        self.lib = os.path.join(root, "build", "lib")
+        self.allot = os.path.join(self.bin, "allot")
+        self.bench = os.path.join(self.bin, "allot-bench")
+        self.scratch = tempfile.mkdtemp(prefix="allot-gpu-check-")
+        self.plain_env = {k: v for k, v in os.environ.items()
+                          if not k.startswith("ALLOT_") and k != "LD_PRELOAD"}
+        if sim:
+            self.plain_env["ALLOT_SIM_GPUS"] = os.environ.get("ALLOT_SIM_GPUS", "1x80G")
+            self.plain_env["ALLOT_SIM_DIR"] = os.path.join(self.scratch, "sim")
+            os.makedirs(self.plain_env["ALLOT_SIM_DIR"], exist_ok=True)
+        self.bare_env = dict(self.plain_env)
+        if sim:
+            self.bare_env["LD_LIBRARY_PATH"] = os.path.join(self.lib, "allot-sim")
+        self.missing = self._missing()
+
+    def _missing(self):
+        """Need -> why it is not there."""
+        missing = {}
+        for module in ("torch", "jax", "cupy", "numba", "numpy"):
+            if self.sim and module != "numpy":
+                missing[module] = "needs a card"
+                continue
+            found = subprocess.run(
+                [sys.executable, "-c",
+                 f"import importlib.util,sys; sys.exit(importlib.util.find_spec('{module}') is None)"])
+            if found.returncode != 0:
+                missing[module] = f"no Python package {module}"
+        for program in ("nvidia-smi", "nvcc"):
+            if self.sim:
+                missing[program] = "needs a card"
+            elif shutil.which(program) is None:
+                missing[program] = f"no {program} in PATH"
+        return missing
+
+    def left(self):
+        return self.deadline - time.monotonic()
+
+    def in_slice(self, command, memory=None, name=None, options=()):
+        """The command line that runs `command` in a slice."""
+        line = [self.allot, "run"]
+        if self.sim:
+            line.append("--sim=" + self.plain_env["ALLOT_SIM_GPUS"])
+        if memory is not None:
+            line += ["--gpu-mem", str(memory)]
+        if name is not None:
+            line += ["--name", name]
+        return line + list(options) + ["--"] + [str(part) for part in command]
+
+    def start(self, command, bare=False, env=None, **more):
+        environment = dict(self.bare_env if bare else self.plain_env)
+        environment.update(env or {})
+        return subprocess.Popen([str(part) for part in command], env=environment, text=True,
+                                stdin=more.pop("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, start_new_session=True, **more)
+
+    def finish(self, process, timeout, begin=None):
+        begin = begin or time.monotonic()
+        limit = max(1.0, min(timeout, self.left()))
+        timed_out = False
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            stop(process)
+            out, err = process.communicate()
+        return Ran(process.returncode, out, err, time.monotonic() - begin, timed_out)
+
+    def run(self, command, timeout=60, bare=False, env=None):
+        begin = time.monotonic()
+        return self.finish(self.start(command, bare=bare, env=env), timeout, begin)
+
+    def python(self, program, *arguments):
+        return [sys.executable, os.path.join(PROGRAMS, program), *arguments]
+
+    def close(self):
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def stop(process):
+    """Ends a process started by Machine.start with everything it started in its session."""
+    for sign, wait in ((signal.SIGTERM, 2), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(wait)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def wait_for_line(process, timeout, starts="{"):
+    """The first line of a process's stdout that starts so; None when it ends or time is over."""
+    import select
+    until = time.monotonic() + timeout
+    buffer = ""
+    descriptor = process.stdout.fileno()
+    while time.monotonic() < until:
+        ready, _, _ = select.select([descriptor], [], [], 0.2)
+        if not ready:
+            continue
+        piece = os.read(descriptor, 65536).decode(errors="replace")
+        if not piece:
+            return None
+        buffer += piece
+        for line in buffer.splitlines(keepends=True):
+            if line.startswith(starts) and line.endswith("\n"):
+                return line.strip()
+    return None
+
+
+def median(values):
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if not ordered:
+        return 0.0
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

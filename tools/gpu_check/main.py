@@ -1,0 +1,208 @@
+"""Runs the checks of one kind (memory or time), writes their results, prints a table.
+
+Every step runs, whatever the ones before it did; a step that hangs is ended at its own limit. The
+whole run ends before its deadline. Results are written after every step, so that a run that is cut
+off loses nothing it had. Files: one JSON a group of steps, summary.json, README.md, log.txt.
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import common  # noqa: E402
+from common import Machine, Skip, StepFailed  # noqa: E402
+
+DEADLINE_S = 460
+
+
+def first_line(command, cwd=None):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=cwd)
+        return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def commit_of(root):
+    """The commit this tree was built from: said by the caller, by git, or by a file of the build."""
+    if os.environ.get("ALLOT_COMMIT"):
+        return os.environ["ALLOT_COMMIT"]
+    commit = first_line(["git", "rev-parse", "HEAD"], cwd=root)
+    if commit:
+        changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root)
+        return commit + ("+changes" if changed else "")
+    for name in ("build/commit", "build/bin/commit"):
+        try:
+            with open(os.path.join(root, name)) as file:
+                return file.read().strip()
+        except OSError:
+            continue
+    return "unknown"
+
+
+def gpu_state(machine):
+    if machine.sim:
+        return {"name": "software GPU"}
+    fields = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.draw,temperature.gpu"
+    line = first_line(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"])
+    if line is None:
+        return {}
+    return dict(zip(fields.split(","), [part.strip() for part in line.split(",")]))
+
+
+def processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def describe(machine, kind):
+    return {"check": kind, "commit": commit_of(machine.root),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "gpu": gpu_state(machine),
+            "software_gpu": machine.sim, "cpu": processor(), "cpus": os.cpu_count(),
+            "kernel": platform.release(), "libc": " ".join(platform.libc_ver()),
+            "python": platform.python_version(), "load": list(os.getloadavg()),
+            "command": " ".join(["tools/gpu_check/gpu_check.sh"] + sys.argv[3:])}
+
+
+def folder_of(machine, about):
+    folder = os.environ.get("OUT")
+    if not folder:
+        driver = about["gpu"].get("driver_version", "software" if machine.sim else "unknown")
+        folder = os.path.join(machine.root, "bench", "results", f"{about['date'][:10]}-{driver}")
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+class Results:
+    def __init__(self, folder, about):
+        self.folder = folder
+        self.about = about
+        self.groups = {}
+        self.rows = []
+
+    def write(self, name, content):
+        with open(os.path.join(self.folder, name), "w") as file:
+            if isinstance(content, str):
+                file.write(content)
+            else:
+                json.dump(content, file, indent=1)
+                file.write("\n")
+
+    def add(self, step, verdict, seconds, why, figures):
+        row = {"step": step.name, "result": verdict, "seconds": round(seconds, 1)}
+        if why:
+            row["why"] = why
+        self.rows.append(row)
+        self.groups.setdefault(step.group, []).append({**row, "figures": figures})
+        self.write(step.group + ".json", {"about": self.about, "steps": self.groups[step.group]})
+        self.write("summary.json", {"about": self.about, "counts": self.counts(), "steps": self.rows})
+
+    def counts(self):
+        return {verdict: sum(row["result"] == verdict for row in self.rows)
+                for verdict in ("pass", "FAIL", "skip")}
+
+    def table(self):
+        lines = [f"{row['step']:<26}{row['result']:<6}{row['seconds']:>7.1f} s  "
+                 f"{row.get('why', '').splitlines()[0][:110] if row.get('why') else ''}".rstrip()
+                 for row in self.rows]
+        counts = self.counts()
+        lines.append(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+        return "\n".join(lines)
+
+    def readme(self):
+        about = self.about
+        gpu = ", ".join(f"{key} {value}" for key, value in about["gpu"].items())
+        return (f"# {about['check']} checks of {about['date'][:10]}\n\n"
+                f"- command: `{about['command']}`\n- commit: {about['commit']}\n- GPU: {gpu}\n"
+                f"- machine: {about['cpu']}, {about['cpus']} CPUs, Linux {about['kernel']}, "
+                f"{about['libc']}, Python {about['python']}\n\n```\n{self.table()}\n```\n\n"
+                "One JSON file a group of steps; fields are explained in bench/README.md.\n")
+
+
+def run_step(machine, step, results, log):
+    begin = time.monotonic()
+    figures, why, verdict = {}, "", "pass"
+    try:
+        lacking = [machine.missing[need] for need in step.needs if need in machine.missing]
+        if machine.sim and not step.sim:
+            raise Skip("needs a card")
+        if lacking:
+            raise Skip(lacking[0])
+        if machine.left() < 5:
+            raise Skip("no time left in this run")
+        figures = step.function(machine) or {}
+    except Skip as skip:
+        verdict, why = "skip", str(skip)
+    except StepFailed as failure:
+        verdict, why, figures = "FAIL", str(failure), failure.figures
+    except Exception as error:  # a fault of the check itself is a failure of its step, no more
+        verdict, why = "FAIL", f"{type(error).__name__}: {error}"
+        log.write(traceback.format_exc())
+    seconds = time.monotonic() - begin
+    results.add(step, verdict, seconds, why, figures)
+    line = f"{step.name:<26}{verdict:<6}{seconds:>6.1f} s  {why}".rstrip()
+    print(line, flush=True)
+    log.write(line + "\n" + json.dumps(figures) + "\n")
+    log.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="checks a built tree against a GPU")
+    parser.add_argument("--root", required=True)
+    parser.add_argument("kind", nargs="?", choices=("memory", "time"), default="memory")
+    parser.add_argument("--sim", action="store_true", help="use the software GPU")
+    parser.add_argument("--only", default="", help="only steps whose names begin so, by commas")
+    parser.add_argument("--list", action="store_true", help="name the steps and end")
+    options = parser.parse_args()
+
+    if options.kind == "memory":
+        import warm
+        import steps_memory  # noqa: F401
+        import steps_views  # noqa: F401
+        import steps_frameworks  # noqa: F401
+        import steps_overhead  # noqa: F401
+        import steps_parity  # noqa: F401
+        import steps_processes  # noqa: F401
+    else:
+        import steps_time  # noqa: F401
+    only = tuple(part for part in options.only.split(",") if part)
+    steps = [step for step in common.STEPS if not only or step.name.startswith(only)]
+    if options.list:
+        print("\n".join(step.name for step in steps))
+        return 0
+
+    machine = Machine(options.root, options.sim, time.monotonic() + DEADLINE_S)
+    about = describe(machine, options.kind)
+    folder = folder_of(machine, about)
+    results = Results(folder, about)
+    try:
+        with open(os.path.join(folder, "log.txt"), "w") as log:
+            log.write(json.dumps(about) + "\n")
+            if options.kind == "memory":
+                warm.start(machine)
+            for step in steps:
+                run_step(machine, step, results, log)
+        about["gpu_after"] = gpu_state(machine)
+        results.write("summary.json",
+                      {"about": about, "counts": results.counts(), "steps": results.rows})
+        results.write("README.md", results.readme())
+    finally:
+        machine.close()
+    print("\n" + results.table() + f"\nresults in {folder}")
+    return 1 if results.counts()["FAIL"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""torch_train.py MODEL: trains as told by lines on stdin ("N": N steps) with a fixed seed.
+
+Answers each line with the seconds it took and the bits of every loss. transformer: two encoder layers,
+AdamW. mlp: many small layers, so that the time goes into launches.
+"""
+import json
+import sys
+import time
+import os
+
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(512, 512)
+
+    def forward(self, batch):
+        return self.head(self.layers(batch))
+
+
+def mlp():
+    layers = []
+    for _ in range(12):
+        layers += [nn.Linear(128, 128), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+torch.manual_seed(1234)
+torch.use_deterministic_algorithms(True)
+torch.backends.cudnn.benchmark = False
+kind = sys.argv[1]
+model = (Transformer() if kind == "transformer" else mlp()).cuda()
+shape = (32, 128, 512) if kind == "transformer" else (64, 128)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+generator = torch.Generator(device="cuda")
+generator.manual_seed(99)
+inputs = torch.randn(8, *shape, device="cuda", generator=generator)
+targets = torch.randn(8, *shape, device="cuda", generator=generator)
+done = 0
+
+
+def train_step():
+    global done
+    batch = done % 8
+    done += 1
+    optimizer.zero_grad(set_to_none=True)
+    loss = nn.functional.mse_loss(model(inputs[batch]), targets[batch])
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+for _ in range(20):
+    train_step()
+torch.cuda.synchronize()
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    begin = time.perf_counter()
+    losses = [train_step() for _ in range(int(line))]
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    print(json.dumps({"seconds": seconds, "losses": [float(loss).hex() for loss in losses]}), flush=True)
