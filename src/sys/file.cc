@@ -1,0 +1,296 @@
+// Files: see file.h. Raw system calls only; no descriptor outlives its Fd.
+#include "sys/file.h"
+
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "base/text.h"
+#include "sys/keep_errno.h"
+#include "sys/raw.h"
+
+namespace allot::sys {
+namespace {
+
+tl::unexpected<Error> failed(long result) {
+  return tl::unexpected<Error>(error_of(static_cast<int>(-result)));
+}
+
+// Repeats a call that a signal interrupted.
+template <class Call>
+long again(Call call) {
+  long result;
+  do {
+    result = call();
+  } while (result == -EINTR);
+  return result;
+}
+
+Result<void> done(long result) {
+  if (raw_failed(result)) return failed(result);
+  return {};
+}
+
+const char* below_root(Root root, const char* path) {
+  if (root.fd < 0) return path;
+  while (*path == '/') ++path;
+  return *path == '\0' ? "." : path;
+}
+
+int folder_of(Root root) {
+  return root.fd < 0 ? AT_FDCWD : root.fd;
+}
+
+Result<FileInfo> stat_call(int folder, const char* name, int flags) {
+  // On 64-bit machines libc's struct stat is the kernel's.
+  struct stat st;
+  long result = raw_call(SYS_newfstatat, folder, raw_pointer(name), raw_pointer(&st), flags);
+  if (raw_failed(result)) return failed(result);
+  return FileInfo{st.st_dev, st.st_ino, static_cast<uint64_t>(st.st_size), st.st_mode,
+                  st.st_uid, st.st_gid, static_cast<uint32_t>(st.st_nlink)};
+}
+
+}  // namespace
+
+Fd& Fd::operator=(Fd&& other) noexcept {
+  if (this != &other) {
+    close();
+    fd_ = other.fd_;
+    other.fd_ = -1;
+  }
+  return *this;
+}
+
+void Fd::close() {
+  if (fd_ >= 0) raw_call(SYS_close, fd_);  // Linux closes it even when it says EINTR
+  fd_ = -1;
+}
+
+Error error_of(int os_errno) {
+  switch (os_errno) {
+    case ENOENT:
+    case ENOTDIR:
+    case ESRCH:
+      return {Errc::kNotFound, os_errno};
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ELOOP:
+      return {Errc::kNoPermission, os_errno};
+    case EEXIST:
+      return {Errc::kExists, os_errno};
+    case ENOSPC:
+    case EDQUOT:
+      return {Errc::kFull, os_errno};
+    case EOPNOTSUPP:
+    case ENOSYS:
+      return {Errc::kUnsupported, os_errno};
+    case ENAMETOOLONG:
+      return {Errc::kBadValue, os_errno};
+    default:
+      return {Errc::kSystem, os_errno};
+  }
+}
+
+Result<Fd> open_at(int folder, const char* name, int flags) {
+  long result =
+      again([&] { return raw_call(SYS_openat, folder, raw_pointer(name), flags | O_CLOEXEC, 0); });
+  if (raw_failed(result)) return failed(result);
+  return Fd(static_cast<int>(result));
+}
+
+Result<Fd> open_file(Root root, const char* path, int flags) {
+  return open_at(folder_of(root), below_root(root, path), flags);
+}
+
+Result<FileInfo> info_of(int fd) {
+  return stat_call(fd, "", AT_EMPTY_PATH);
+}
+
+Result<FileInfo> info_at(int folder, const char* name) {
+  return stat_call(folder, name, AT_SYMLINK_NOFOLLOW);
+}
+
+Result<uint64_t> read_at(int fd, void* out, uint64_t bytes, uint64_t offset) {
+  char* at = static_cast<char*>(out);
+  uint64_t have = 0;
+  while (have < bytes) {
+    long result = again([&] {
+      return raw_call(SYS_pread64, fd, raw_pointer(at + have), static_cast<long>(bytes - have),
+                      static_cast<long>(offset + have));
+    });
+    if (raw_failed(result)) return failed(result);
+    if (result == 0) break;
+    have += static_cast<uint64_t>(result);
+  }
+  return have;
+}
+
+Result<void> write_at(int fd, const void* data, uint64_t bytes, uint64_t offset) {
+  const char* at = static_cast<const char*>(data);
+  uint64_t have = 0;
+  while (have < bytes) {
+    long result = again([&] {
+      return raw_call(SYS_pwrite64, fd, raw_pointer(at + have), static_cast<long>(bytes - have),
+                      static_cast<long>(offset + have));
+    });
+    if (raw_failed(result)) return failed(result);
+    if (result == 0) return fail(Errc::kSystem, EIO);
+    have += static_cast<uint64_t>(result);
+  }
+  return {};
+}
+
+Result<uint32_t> read_file(Root root, const char* path, char* out, uint32_t size) {
+  if (size == 0) return fail(Errc::kFull);
+  auto fd = open_file(root, path, O_RDONLY | O_NOCTTY);
+  if (!fd) return tl::unexpected<Error>(fd.error());
+  // Read forward, not at offsets: some files of /proc give their text only that way.
+  uint32_t have = 0;
+  for (;;) {
+    if (have == size) return fail(Errc::kFull);
+    long result = again([&] {
+      return raw_call(SYS_read, fd->get(), raw_pointer(out + have), static_cast<long>(size - have));
+    });
+    if (raw_failed(result)) return failed(result);
+    if (result == 0) break;
+    have += static_cast<uint32_t>(result);
+  }
+  out[have] = '\0';
+  return have;
+}
+
+Result<uint32_t> read_link(Root root, const char* path, char* out, uint32_t size) {
+  long result = raw_call(SYS_readlinkat, folder_of(root), raw_pointer(below_root(root, path)),
+                         raw_pointer(out), size);
+  if (raw_failed(result)) return failed(result);
+  if (result >= static_cast<long>(size)) return fail(Errc::kFull);
+  out[result] = '\0';
+  return static_cast<uint32_t>(result);
+}
+
+Result<void> set_size(int fd, uint64_t bytes) {
+  return done(again([&] { return raw_call(SYS_ftruncate, fd, static_cast<long>(bytes)); }));
+}
+
+Result<void> allocate(int fd, uint64_t offset, uint64_t bytes) {
+  return done(again([&] {
+    return raw_call(SYS_fallocate, fd, 0, static_cast<long>(offset), static_cast<long>(bytes));
+  }));
+}
+
+// Mappings go through libc, so that sanitizers and the like see them.
+Result<void*> map_file(int fd, uint64_t bytes, bool writable) {
+  KeepErrno keep;
+  void* at = mmap(nullptr, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) return tl::unexpected<Error>(error_of(errno));
+  return at;
+}
+
+Result<void*> map_memory(uint64_t bytes) {
+  KeepErrno keep;
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return tl::unexpected<Error>(error_of(errno));
+  return at;
+}
+
+Result<void> protect_read_only(void* at, uint64_t bytes) {
+  return done(raw_call(SYS_mprotect, raw_pointer(at), static_cast<long>(bytes), PROT_READ));
+}
+
+void unmap(void* at, uint64_t bytes) {
+  KeepErrno keep;
+  munmap(at, bytes);
+}
+
+Result<NewFile> NewFile::create(int folder, uint32_t mode) {
+  NewFile file;
+  file.folder_ = folder;
+  long result = again([&] {
+    return raw_call(SYS_openat, folder, raw_pointer("."), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  });
+  if (result == -EOPNOTSUPP || result == -EISDIR || result == -ENOENT) {
+    for (uint32_t attempt = 0; attempt < 100; ++attempt) {
+      TextBuf name(file.temporary_, sizeof(file.temporary_));
+      name.text(".new-").u64(static_cast<uint64_t>(raw_call(SYS_gettid)));
+      name.put('-').u64(attempt);
+      result = again([&] {
+        return raw_call(SYS_openat, folder, raw_pointer(file.temporary_),
+                        O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
+      });
+      if (result != -EEXIST) break;
+    }
+    if (raw_failed(result)) file.temporary_[0] = '\0';
+  }
+  if (raw_failed(result)) return failed(result);
+  file.fd_ = Fd(static_cast<int>(result));
+  result = raw_call(SYS_fchmod, file.fd(), mode);
+  if (raw_failed(result)) {
+    file.discard();
+    return failed(result);
+  }
+  return file;
+}
+
+Result<void> NewFile::publish(const char* name) {
+  if (temporary_[0] != '\0') {
+    long result =
+        raw_call(SYS_linkat, folder_, raw_pointer(temporary_), folder_, raw_pointer(name), 0);
+    if (!raw_failed(result)) discard();
+    return done(result);
+  }
+  // Linking by descriptor alone needs a capability; through /proc it needs none.
+  char path[40];
+  TextBuf(path, sizeof(path)).text("/proc/self/fd/").i64(fd_.get());
+  return done(raw_call(SYS_linkat, AT_FDCWD, raw_pointer(path), folder_, raw_pointer(name),
+                       AT_SYMLINK_FOLLOW));
+}
+
+void NewFile::discard() {
+  if (temporary_[0] != '\0') raw_call(SYS_unlinkat, folder_, raw_pointer(temporary_), 0);
+  temporary_[0] = '\0';
+}
+
+Result<void> remove_at(int folder, const char* name) {
+  return done(raw_call(SYS_unlinkat, folder, raw_pointer(name), 0));
+}
+
+Result<void> lock_now(int fd) {
+  long result = again([&] { return raw_call(SYS_flock, fd, LOCK_EX | LOCK_NB); });
+  if (result == -EWOULDBLOCK) return fail(Errc::kExists, EWOULDBLOCK);
+  return done(result);
+}
+
+Result<void> make_folder(const char* path, uint32_t mode) {
+  return done(raw_call(SYS_mkdirat, AT_FDCWD, raw_pointer(path), mode));
+}
+
+Result<void> list_folder(int folder, bool (*visit)(void* context, const char* name),
+                         void* context) {
+  // The kernel's linux_dirent64: ino 8, off 8, reclen 2, type 1, name.
+  constexpr uint32_t kNameAt = 19;
+  alignas(8) char buffer[4096];
+  for (;;) {
+    long result = raw_call(SYS_getdents64, folder, raw_pointer(buffer), sizeof(buffer));
+    if (raw_failed(result)) return failed(result);
+    if (result == 0) return {};
+    for (long at = 0; at < result;) {
+      uint16_t length;
+      __builtin_memcpy(&length, buffer + at + 16, sizeof(length));
+      const char* name = buffer + at + kNameAt;
+      at += length;
+      if (std::string_view(name) == "." || std::string_view(name) == "..") continue;
+      if (!visit(context, name)) return {};
+    }
+  }
+}
+
+uint32_t user_id() {
+  return static_cast<uint32_t>(raw_call(SYS_geteuid));
+}
+
+}  // namespace allot::sys

@@ -1,0 +1,117 @@
+// Files: the part of Linux's file calls that allot needs, as Results.
+//
+// Paths are absolute and taken below a Root, so that tests run on folders that look like a machine.
+// errno is left alone. Every descriptor is close-on-exec and lives only as long as its Fd: guest code
+// keeps none, because a host may close all descriptors and reuse the numbers.
+// Unless a function says otherwise: any thread, allocates nothing, blocks only on the file system.
+#pragma once
+
+#include <fcntl.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/result.h"
+
+namespace allot::sys {
+
+// Where "/" is: the machine's own, or the folder open as `fd`.
+struct Root {
+  int fd = -1;
+};
+
+// An open descriptor, closed at the end of its scope.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  Fd& operator=(Fd&& other) noexcept;
+  ~Fd() { close(); }
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+  void close();
+
+ private:
+  int fd_ = -1;
+};
+
+// Errc for an errno: ENOENT, ENOTDIR kNotFound; EACCES, EPERM, EROFS, ELOOP kNoPermission; EEXIST
+// kExists; ENOSPC, EDQUOT kFull; EOPNOTSUPP, ENOSYS kUnsupported; else kSystem. A link where none is
+// followed gives ELOOP.
+Error error_of(int os_errno);
+
+// open(2) with O_CLOEXEC added. The second form takes a name in an open folder.
+// Errors: as error_of.
+Result<Fd> open_file(Root root, const char* path, int flags);
+Result<Fd> open_at(int folder, const char* name, int flags);
+
+// What stat tells.
+struct FileInfo {
+  uint64_t device;
+  uint64_t inode;
+  uint64_t bytes;
+  uint32_t mode;  // with the type bits
+  uint32_t uid;
+  uint32_t gid;
+  uint32_t links;
+};
+Result<FileInfo> info_of(int fd);
+Result<FileInfo> info_at(int folder, const char* name);  // of a link itself
+
+// Reads all of a small file into `out` and closes it with NUL; returns the length.
+// Errors: as error_of; kFull if it does not fit.
+Result<uint32_t> read_file(Root root, const char* path, char* out, uint32_t size);
+
+// pread until `bytes` are there or the file ends; returns how many. pwrite of all `bytes`.
+Result<uint64_t> read_at(int fd, void* out, uint64_t bytes, uint64_t offset);
+Result<void> write_at(int fd, const void* data, uint64_t bytes, uint64_t offset);
+
+// The target of a link, closed with NUL; returns the length. Errors: as error_of; kFull.
+Result<uint32_t> read_link(Root root, const char* path, char* out, uint32_t size);
+
+// Sets the size (sparse) / makes sure that the range takes no more space when written, so that a full
+// file system is an error here and not SIGBUS later.
+// Errors of allocate: kFull (no space), kUnsupported (the file system cannot say).
+Result<void> set_size(int fd, uint64_t bytes);
+Result<void> allocate(int fd, uint64_t offset, uint64_t bytes);
+
+// Shared mapping of `bytes` from the start of a file; private zeroed memory.
+Result<void*> map_file(int fd, uint64_t bytes, bool writable);
+Result<void*> map_memory(uint64_t bytes);
+Result<void> protect_read_only(void* at, uint64_t bytes);
+void unmap(void* at, uint64_t bytes);
+
+// A file without a name in `folder`, mode set whatever the umask; publish gives it one.
+// Where the file system has no O_TMPFILE it gets a temporary name, which publish takes away again and
+// discard too. Errors: as error_of; publish: kExists when the name is taken (nothing is replaced).
+class NewFile {
+ public:
+  static Result<NewFile> create(int folder, uint32_t mode);
+  int fd() const { return fd_.get(); }
+  Result<void> publish(const char* name);
+  void discard();
+
+ private:
+  int folder_ = -1;
+  Fd fd_;
+  char temporary_[48] = {};
+};
+
+// unlinkat. Errors: as error_of.
+Result<void> remove_at(int folder, const char* name);
+
+// Exclusive flock without waiting; ends with the descriptor. Errors: kExists (somebody holds it).
+Result<void> lock_now(int fd);
+
+// mkdir with exactly this mode's bits cleared by the umask, as the system does it.
+// Errors: kExists, as error_of.
+Result<void> make_folder(const char* path, uint32_t mode);
+
+// Calls `visit` for each name in an open folder, but "." and ".."; it returns false to stop.
+Result<void> list_folder(int folder, bool (*visit)(void* context, const char* name), void* context);
+
+// The effective user.
+uint32_t user_id();
+
+}  // namespace allot::sys
