@@ -1,0 +1,203 @@
+// Which CPUs a request gets, given what the machine has and what is leased: the first half of place(),
+// without any change to the machine, so that `plan` can say the same.
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+
+#include "cpus/memory_policy.h"
+#include "cpus/slice.h"
+
+namespace allot::cpus {
+namespace {
+
+// A number alone is a count; a list with one CPU is written "3," or "3-3".
+std::optional<int> as_count(std::string_view text) {
+  int value = 0;
+  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end != text.data() + text.size() || text.empty()) return std::nullopt;
+  if (ec == std::errc::result_out_of_range) return 1 << 30;
+  return ec == std::errc{} ? std::optional<int>(value) : std::nullopt;
+}
+
+Expected<CpuSet> cpus_of_list(const Topology& t, const CpuSet& allowed, const std::string& text) {
+  Result<CpuSet> set = parse_list(text);
+  if (!set && set.error().os_errno != EINVAL) {
+    return failure(Errc::kBadValue,
+                   fmt::format("--cpus {}: this machine has CPUs {}", text, to_list(t.present)),
+                   ERANGE);
+  }
+  if (!set) {
+    return failure(Errc::kBadValue,
+                   fmt::format("--cpus {}: not a number, a list such as 0-3,8, or gpu", text),
+                   EINVAL);
+  }
+  if (set->empty()) return failure(Errc::kBadValue, "--cpus: the list is empty", EINVAL);
+  if (CpuSet none = *set - t.present; !none.empty()) {
+    return failure(Errc::kBadValue,
+                   fmt::format("--cpus {}: there is no CPU {}, this machine has {}", text,
+                               to_list(none), to_list(t.present)),
+                   ERANGE);
+  }
+  if (CpuSet off = *set - t.online; !off.empty()) {
+    return failure(Errc::kBadValue, fmt::format("--cpus {}: CPU {} is offline", text, to_list(off)),
+                   EINVAL);
+  }
+  if (CpuSet out = *set - allowed; !out.empty()) {
+    return failure(Errc::kBadValue,
+                   fmt::format("--cpus {}: CPU {} is not allowed here, only {}", text, to_list(out),
+                               to_list(allowed)),
+                   EINVAL);
+  }
+  return *set;
+}
+
+struct Held {
+  CpuSet exclusive, shared, all;
+  std::string owner_of(const CpuSet& cpus, const std::vector<Lease>& leases,
+                       bool exclusive_only) const {
+    for (const Lease& lease : leases) {
+      if ((lease.exclusive || !exclusive_only) && (lease.cpus | lease.blocked).overlaps(cpus))
+        return lease.name;
+    }
+    return "";
+  }
+};
+
+Held held_by(const std::vector<Lease>& leases) {
+  Held held;
+  for (const Lease& lease : leases) {
+    (lease.exclusive ? held.exclusive : held.shared) |= lease.cpus | lease.blocked;
+  }
+  held.all = held.exclusive | held.shared;
+  return held;
+}
+
+// A list, or the CPUs of a GPU, as it stands: no planning, only the check against leases.
+Expected<void> take_fixed(const Topology& t, const CpuSet& allowed,
+                          const std::vector<Lease>& leases, const SliceRequest& request,
+                          Placement* p) {
+  Held held = held_by(leases);
+  CpuSet whole = t.threads_of_cores_touching(p->cpus);
+  CpuSet taken = request.exclusive ? held.all : held.exclusive;
+  if (request.cpus == "gpu") {
+    p->cpus -= t.threads_of_cores_touching(taken);
+    if (request.exclusive) p->cpus -= default_housekeeping(t, allowed);
+    if (!p->cpus.empty()) return {};
+    return failure(Errc::kFull, "--cpus gpu: all CPUs near the GPU are leased");
+  }
+  if (CpuSet clash = p->cpus & taken; !clash.empty()) {
+    return failure(Errc::kFull,
+                   fmt::format("--cpus {}: CPU {} is leased to {}", request.cpus, to_list(clash),
+                               held.owner_of(clash, leases, !request.exclusive)),
+                   EBUSY);
+  }
+  if (CpuSet clash = (whole - p->cpus) & taken; !clash.empty()) {
+    p->notes.push_back(fmt::format("CPU {} of the same core is leased to {}", to_list(clash),
+                                   held.owner_of(clash, leases, !request.exclusive)));
+  }
+  if (request.exclusive) p->lease.blocked = (whole - p->cpus) & allowed;
+  return {};
+}
+
+Expected<void> take_planned(const Topology& t, const CpuSet& allowed,
+                            const std::vector<Lease>& leases, const SliceRequest& request,
+                            int count, Placement* p) {
+  Held held = held_by(leases);
+  CpuSet housekeeping = default_housekeeping(t, allowed);
+  Need need{request.name, count, request.unit, -1};
+  if (request.gpu >= 0 && request.gpu < static_cast<int>(t.gpus.size())) {
+    need.node = t.gpus[static_cast<size_t>(request.gpu)].node;
+    if (need.node < 0 && t.numa)
+      p->notes.push_back(fmt::format("the place of GPU {} is unknown", request.gpu));
+  }
+  // CPUs kept from the scheduler at boot are for those who name them.
+  CpuSet free = allowed - t.isolated - t.threads_of_cores_touching(held.all);
+  if (request.exclusive) free -= housekeeping;
+  Expected<Plan> plan = plan_cpus(t, free, housekeeping, {need});
+  if (!plan && plan.error().code == Errc::kFull && !request.exclusive &&
+      held.shared.overlaps(allowed)) {
+    // Nothing is promised to a shared slice but not to be on exclusive CPUs.
+    free = allowed - t.isolated - t.threads_of_cores_touching(held.exclusive);
+    plan = plan_cpus(t, free, housekeeping, {need});
+    if (plan) p->notes.push_back("shares CPUs with other slices: no free ones are left");
+  }
+  if (!plan) {
+    std::string text = fmt::format("--cpus {}: {}", request.cpus, plan.error().text);
+    if (request.exclusive)
+      text += fmt::format(" (core of CPU {} is kept for the system)", housekeeping.first());
+    if (!held.all.empty()) text += fmt::format("; {} are leased", to_list(held.all));
+    return failure(plan.error().code, text);
+  }
+  p->cpus = plan->grants[0].cpus;
+  p->lease.blocked = plan->grants[0].blocked;
+  return {};
+}
+
+Expected<void> take_mems(const Topology& t, const SliceRequest& request, Placement* p) {
+  if (request.mems.empty()) return {};
+  if (request.mems == "auto") {
+    p->mems = nodes_for(t, p->cpus);
+    if (p->mems.empty())
+      p->notes.push_back("memory is not bound: the memory nodes of these CPUs are unknown");
+    return {};
+  }
+  Result<CpuSet> set = parse_list(request.mems);
+  if (!set || set->empty())
+    return failure(Errc::kBadValue,
+                   fmt::format("--mems {}: not auto or a list such as 0,1", request.mems), EINVAL);
+  for (int id = set->first(); id >= 0; id = set->next(id)) {
+    const Node* node = t.node(id);
+    if (node == nullptr)
+      return failure(Errc::kBadValue,
+                     fmt::format("--mems {}: there is no memory node {}", request.mems, id),
+                     EINVAL);
+    if (!node->has_memory)
+      return failure(Errc::kBadValue,
+                     fmt::format("--mems {}: node {} has no memory", request.mems, id), EINVAL);
+    if (!t.allowed_mems.empty() && !t.allowed_mems.has(id)) {
+      return failure(Errc::kBadValue,
+                     fmt::format("--mems {}: node {} is not allowed here, only {}", request.mems,
+                                 id, to_list(t.allowed_mems)),
+                     EINVAL);
+    }
+  }
+  p->mems = *set;
+  return {};
+}
+
+}  // namespace
+
+Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
+                           const std::vector<Lease>& leases, const SliceRequest& request) {
+  Placement p;
+  p.name = request.name;
+  Expected<void> done;
+  std::string_view text = trim(request.cpus);
+  if (request.gpu >= static_cast<int>(t.gpus.size())) {
+    return failure(Errc::kNotFound, fmt::format("there is no GPU {}: {} are on the PCI bus",
+                                                request.gpu, t.gpus.size()));
+  }
+  if (text == "gpu") {
+    Expected<CpuSet> near = cpus_near_gpu(t, request.gpu < 0 ? 0 : request.gpu);
+    if (!near && near.error().code == Errc::kNotFound) return tl::unexpected<Failure>(near.error());
+    p.cpus = near ? *near & allowed : allowed - t.isolated;
+    if (!near) p.notes.push_back(near.error().text + ": all allowed CPUs are taken");
+    done = take_fixed(t, allowed, leases, request, &p);
+  } else if (std::optional<int> count = as_count(text)) {
+    done = take_planned(t, allowed, leases, request, *count, &p);
+  } else {
+    Expected<CpuSet> list = cpus_of_list(t, allowed, std::string(text));
+    if (!list) return tl::unexpected<Failure>(list.error());
+    p.cpus = *list;
+    done = take_fixed(t, allowed, leases, request, &p);
+  }
+  if (done) done = take_mems(t, request, &p);
+  if (!done) return tl::unexpected<Failure>(done.error());
+  p.lease.name = p.name;
+  p.lease.cpus = p.cpus;
+  p.lease.exclusive = request.exclusive;
+  return p;
+}
+
+}  // namespace allot::cpus

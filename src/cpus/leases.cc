@@ -1,0 +1,185 @@
+// The ledger of CPU leases: see leases.h.
+#include "cpus/leases.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "cpus/cpuset_fs.h"
+
+namespace allot::cpus {
+namespace {
+
+constexpr std::string_view kSuffix = ".lease";
+
+std::string to_json(const Lease& lease) {
+  return nlohmann::json{{"name", lease.name},
+                        {"cpus", to_list(lease.cpus)},
+                        {"blocked", to_list(lease.blocked)},
+                        {"exclusive", lease.exclusive},
+                        {"launcher", {lease.launcher.pid, lease.launcher.start_ticks}},
+                        {"member", {lease.member.pid, lease.member.start_ticks}},
+                        {"group", lease.group}}
+      .dump();
+}
+
+// Other users can write into a shared folder: whatever does not read as a lease is no lease.
+std::optional<Lease> from_json(const std::string& text) {
+  nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
+  if (!j.is_object()) return std::nullopt;
+  Lease lease;
+  try {
+    Result<CpuSet> cpus = parse_list(j.at("cpus").get<std::string>());
+    Result<CpuSet> blocked = parse_list(j.at("blocked").get<std::string>());
+    if (!cpus || !blocked) return std::nullopt;
+    lease.cpus = *cpus;
+    lease.blocked = *blocked;
+    lease.name = j.at("name").get<std::string>();
+    lease.exclusive = j.at("exclusive").get<bool>();
+    lease.launcher = {j.at("launcher").at(0).get<pid_t>(), j.at("launcher").at(1).get<uint64_t>()};
+    lease.member = {j.at("member").at(0).get<pid_t>(), j.at("member").at(1).get<uint64_t>()};
+    lease.group = j.at("group").get<std::string>();
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+  return lease;
+}
+
+// A lock of the open file, which every copy of the descriptor shares and which ends with the last one.
+struct flock whole_file(short type) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+int try_lock(int fd) {
+  struct flock lock = whole_file(F_WRLCK);
+  return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
+}
+
+bool file_locked(const std::string& path) {
+  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return false;
+  struct flock lock = whole_file(F_WRLCK);
+  bool locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  close(fd);
+  return locked;
+}
+
+bool group_populated(const FsRoot& fs, const std::string& group) {
+  if (group.empty()) return false;
+  // Both files exist in version 1 and 2; a group of ours has no children.
+  return !fs.read_line(group + "/cgroup.procs").value_or("").empty();
+}
+
+int write_whole(int fd, const std::string& text) {
+  if (ftruncate(fd, 0) != 0) return errno;
+  return pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) ? 0 : EIO;
+}
+
+}  // namespace
+
+std::string lease_folder(const char* dir) {
+  if (dir != nullptr && dir[0] != '\0') return dir;
+  struct stat info {};
+  if (stat("/run/allot", &info) == 0 && S_ISDIR(info.st_mode) && access("/run/allot", W_OK) == 0) {
+    return "/run/allot";
+  }
+  return fmt::format("/dev/shm/allot-{}", geteuid());
+}
+
+Expected<LockedLedger> LockedLedger::open(const std::string& folder) {
+  if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return failure(Errc::kNoPermission,
+                   fmt::format("cannot make {}: {}", folder, std::strerror(errno)), errno);
+  }
+  struct stat info {};
+  if (lstat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) ||
+      (info.st_uid != geteuid() && info.st_uid != 0)) {
+    return failure(Errc::kNoPermission,
+                   fmt::format("{} is not a folder of this user or of root", folder));
+  }
+  std::string path = folder + "/cpus.lock";
+  // Group-writable where the folder is shared; the umask takes that away in a folder of one user.
+  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
+  if (fd < 0) {
+    return failure(Errc::kNoPermission,
+                   fmt::format("cannot open {}: {}", path, std::strerror(errno)), errno);
+  }
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point end = Clock::now() + std::chrono::seconds(10);
+  while (try_lock(fd) != 0) {
+    if (Clock::now() >= end) {
+      ::close(fd);
+      return failure(Errc::kSystem, fmt::format("another run has held {} for 10 s", path),
+                     ETIMEDOUT);
+    }
+    poll(nullptr, 0, 1);
+  }
+  return LockedLedger(folder, fd);
+}
+
+LockedLedger::LockedLedger(LockedLedger&& other) noexcept
+    : folder_(std::move(other.folder_)), fd_(std::exchange(other.fd_, -1)) {}
+
+LockedLedger::~LockedLedger() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::string LockedLedger::path_of(const Lease& lease) const {
+  return fmt::format("{}/{}{}", folder_, group_name(lease.name, lease.launcher), kSuffix);
+}
+
+std::vector<Lease> LockedLedger::read(const FsRoot& fs) {
+  std::vector<Lease> leases;
+  FsRoot here;
+  for (const std::string& name : here.list(folder_)) {
+    if (!std::string_view(name).ends_with(kSuffix)) continue;
+    std::string path = folder_ + "/" + name;
+    std::optional<Lease> lease = from_json(here.read(path).value_or(""));
+    bool counts = file_locked(path);
+    if (lease && !counts) {
+      counts =
+          (lease->member.pid != 0 && alive(fs, lease->member)) || group_populated(fs, lease->group);
+    }
+    if (lease && counts) leases.push_back(*lease);
+    if (!counts) unlink(path.c_str());
+  }
+  return leases;
+}
+
+Expected<int> LockedLedger::add(const Lease& lease) {
+  std::string path = path_of(lease);
+  unlink(path.c_str());
+  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  int error = fd < 0 ? errno : write_whole(fd, to_json(lease));
+  if (error == 0) error = try_lock(fd);
+  if (error != 0) {
+    if (fd >= 0) ::close(fd);
+    unlink(path.c_str());
+    return failure(Errc::kSystem, fmt::format("cannot write {}: {}", path, std::strerror(error)),
+                   error);
+  }
+  return fd;
+}
+
+Expected<int> LockedLedger::update(const Lease& lease, int fd) {
+  if (int error = write_whole(fd, to_json(lease)); error != 0) {
+    return failure(Errc::kSystem,
+                   fmt::format("cannot write {}: {}", path_of(lease), std::strerror(error)), error);
+  }
+  return fd;
+}
+
+void LockedLedger::remove(const Lease& lease) {
+  unlink(path_of(lease).c_str());
+}
+
+}  // namespace allot::cpus

@@ -1,0 +1,47 @@
+// Memory nodes: see memory_policy.h. Raw calls; numbers from linux/mempolicy.h, which the kernel keeps.
+#include "cpus/memory_policy.h"
+
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace allot::cpus {
+
+CpuSet nodes_for(const Topology& t, const CpuSet& cpus) {
+  CpuSet chosen;
+  auto usable = [&t](const Node& node) {
+    return node.has_memory && (t.allowed_mems.empty() || t.allowed_mems.has(node.id));
+  };
+  for (int cpu = cpus.first(); cpu >= 0; cpu = cpus.next(cpu)) {
+    int home = cpu < static_cast<int>(t.cpus.size()) ? t.cpus[static_cast<size_t>(cpu)].node : -1;
+    if (home < 0) continue;
+    int best = 1 << 30, best_id = -1;
+    for (const Node& node : t.nodes) {
+      if (usable(node) && t.distance(home, node.id) < best) {
+        best = t.distance(home, node.id);
+        best_id = node.id;
+      }
+    }
+    chosen.add(best_id);
+  }
+  return chosen;
+}
+
+int bind_memory(const CpuSet& nodes) {
+  if (nodes.empty()) return syscall(SYS_set_mempolicy, MPOL_DEFAULT, nullptr, 0) == 0 ? 0 : errno;
+  // The kernel reads maxnode - 1 bits.
+  return syscall(SYS_set_mempolicy, MPOL_BIND, nodes.words(), CpuSet::bytes() * 8 + 1) == 0 ? 0
+                                                                                            : errno;
+}
+
+CpuSet bound_memory() {
+  CpuSet nodes;
+  int mode = 0;
+  if (syscall(SYS_get_mempolicy, &mode, nodes.words(), CpuSet::bytes() * 8, nullptr, 0) != 0)
+    return {};
+  return mode == MPOL_BIND ? nodes : CpuSet{};
+}
+
+}  // namespace allot::cpus

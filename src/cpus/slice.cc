@@ -1,0 +1,163 @@
+// Making, entering and giving back a slice: see slice.h. Choosing the CPUs is in choose.cc.
+#include "cpus/slice.h"
+
+#include <fmt/format.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "cpus/memory_policy.h"
+
+#include <fcntl.h>
+
+namespace allot::cpus {
+namespace {
+
+// Makes the group for a placement, or says in it why there is none.
+void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, bool exclusive, Placement* p) {
+  if (h.base.empty()) {
+    p->reason = h.why_not;
+    return;
+  }
+  GroupSpec spec;
+  spec.path = h.base + "/" + group_name(p->name, p->lease.launcher);
+  spec.cpus = p->cpus;
+  spec.exclusive = exclusive;
+  // Version 1 takes no task into a group without mems, so those of the parent are the default.
+  spec.mems = p->mems;
+  if (spec.mems.empty() && h.kind == CpusetKind::kV1) {
+    if (Expected<GroupState> parent = read_group(fs, h, h.base)) spec.mems = parent->effective_mems;
+    if (spec.mems.empty()) spec.mems = t.allowed_mems;
+  }
+  std::string note;
+  Expected<GroupState> made = make_group(fs, h, spec, &note);
+  if (!made) {
+    p->reason = made.error().text;
+    return;
+  }
+  if (!note.empty()) p->notes.push_back("other cpusets may still overlap: " + note);
+  p->group = spec.path;
+  p->procs = procs_file(spec.path);
+  p->planned = Level::kEnforced;
+  p->kind = h.kind;
+}
+
+}  // namespace
+
+std::string_view level_name(Level level) {
+  switch (level) {
+    case Level::kEnforced:
+      return "enforced";
+    case Level::kAdvised:
+      return "advised";
+    case Level::kNone:
+      break;
+  }
+  return "none";
+}
+
+Expected<Placement> place(const SliceRequest& request) {
+  FsRoot fs;
+  Expected<Topology> topology = read_topology(fs);
+  if (!topology) return failure(topology.error().code, topology.error().text);
+  Hierarchy h = find_hierarchy(fs);
+  if (!request.use_cpuset) {
+    h.base.clear();
+    h.why_not = "cpusets were not to be used";
+  }
+  Expected<CpuSet> allowed = cpus_within_cpuset();
+  if (!allowed) return tl::unexpected<Failure>(allowed.error());
+  topology->allowed = *allowed & topology->online;
+
+  std::string folder = request.folder.empty() ? lease_folder(nullptr) : request.folder;
+  Expected<LockedLedger> ledger = LockedLedger::open(folder);
+  if (!ledger) return tl::unexpected<Failure>(ledger.error());
+  sweep(fs, h);
+  std::vector<Lease> leases = ledger->read(fs);
+  Expected<Placement> placement = choose(*topology, topology->allowed, leases, request);
+  if (!placement) return placement;
+  Placement& p = *placement;
+  p.folder = folder;
+  p.lease.launcher = identify(fs, getpid()).value_or(ProcessId{getpid(), 0});
+  fence(fs, *topology, h, request.exclusive, &p);
+  p.lease.group = p.group;
+  Expected<int> fd = ledger->add(p.lease);
+  if (!fd) {
+    if (!p.group.empty()) remove_group(h, p.group, 0);
+    return tl::unexpected<Failure>(fd.error());
+  }
+  p.lease_fd = *fd;
+  return placement;
+}
+
+Entered enter(const Placement& p) {
+  Entered out;
+  if (!p.procs.empty()) out.group_errno = enter_group(p.procs.c_str(), 0);
+  bool fenced = !p.procs.empty() && out.group_errno == 0;
+  // In the group the inherited mask is dropped, or from Linux 6.2 on the child of a pinned shell stays
+  // pinned in it. Without a group the mask is all there is.
+  out.mask_errno = fenced ? reset_user_mask(0) : set_affinity(0, p.cpus);
+  if (!p.mems.empty()) out.memory_errno = bind_memory(p.mems);
+  int error = get_affinity(0, &out.granted);
+  if (out.mask_errno == 0) out.mask_errno = error;
+  bool inside = !out.granted.empty() && p.cpus.contains(out.granted);
+  if (inside) out.level = fenced ? Level::kEnforced : Level::kAdvised;
+  return out;
+}
+
+pid_t fork_into(const Placement& p) {
+  if (p.kind != CpusetKind::kV2 || p.group.empty()) return fork();
+  int group = open(p.group.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (group < 0) return fork();
+  clone_args args{};
+  args.flags = CLONE_INTO_CGROUP;
+  args.exit_signal = SIGCHLD;
+  args.cgroup = static_cast<uint64_t>(group);
+  long pid = syscall(SYS_clone3, &args, sizeof args);
+  if (pid == 0) return 0;
+  int error = errno;
+  close(group);
+  if (pid < 0 && error != EAGAIN && error != ENOMEM) return fork();
+  errno = error;
+  return static_cast<pid_t>(pid);
+}
+
+void set_member(Placement* p, pid_t program) {
+  p->lease.member = identify(FsRoot{}, program).value_or(ProcessId{});
+  if (Expected<LockedLedger> ledger = LockedLedger::open(p->folder)) {
+    // A lease whose member is unknown ends with the launcher, which is the worst that can come of it.
+    static_cast<void>(ledger->update(p->lease, p->lease_fd));
+  }
+}
+
+void release(Placement* p) {
+  if (p->lease_fd < 0) return;
+  int error = p->group.empty() ? 0 : remove_group(Hierarchy{}, p->group, 200);
+  Expected<LockedLedger> ledger = LockedLedger::open(p->folder);
+  bool over = p->group.empty() ? !alive(FsRoot{}, p->lease.member) : error == 0;
+  if (ledger && over) ledger->remove(p->lease);
+  close(p->lease_fd);
+  p->lease_fd = -1;
+}
+
+std::string describe(const Placement& p, const Entered& e) {
+  std::string text = fmt::format("CPUs {}", to_list(e.granted));
+  if (!p.mems.empty() && (e.level == Level::kEnforced || e.memory_errno == 0)) {
+    text += fmt::format(", memory node {}", to_list(p.mems));
+  }
+  text += fmt::format(": {}", level_name(e.level));
+  if (e.level == Level::kEnforced) return text + fmt::format(" (cpuset {})", p.group);
+  if (e.group_errno != 0) {
+    return text + fmt::format(": cannot enter {}: {}", p.group, std::strerror(e.group_errno));
+  }
+  if (e.mask_errno != 0)
+    return text + fmt::format(": the mask was refused: {}", std::strerror(e.mask_errno));
+  if (!p.cpus.contains(e.granted)) return text + fmt::format(": asked for {}", to_list(p.cpus));
+  return text + (p.reason.empty() ? "" : ": " + p.reason);
+}
+
+}  // namespace allot::cpus
