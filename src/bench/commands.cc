@@ -68,6 +68,17 @@ uint64_t size_of(const std::string& text, const char* option) {
   return *bytes;
 }
 
+// CLI11's own check names the largest double there is when it refuses; this one says what to write.
+CLI::Validator above_zero() {
+  return CLI::Validator(
+      [](std::string& text) {
+        double value = 0;
+        const bool good = CLI::detail::lexical_cast(text, value) && value > 0 && value < 1e12;
+        return good ? std::string() : text + ": not a number above 0";
+      },
+      "");
+}
+
 CLI::App* add_command(CLI::App& app, const char* name, const char* help, bool* json, int* gpu) {
   CLI::App* command = app.add_subcommand(name, help);
   command->add_flag("--json", *json, "print the result as JSON");
@@ -84,9 +95,9 @@ void add_load(CLI::App& app, int* exit_status) {
   const auto state = std::make_shared<State>();
   CLI::App* command = add_command(app, "load", "keep a GPU busy and say how much got done",
                                   &state->json, &state->options.gpu);
-  command->add_option("--seconds", state->options.seconds, "how long")->check(CLI::PositiveNumber);
+  command->add_option("--seconds", state->options.seconds, "how long")->check(above_zero());
   command->add_option("--kernel-us", state->options.kernel_us, "device time of a kernel, alone")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->add_option("--inflight", state->options.inflight, "wait after every N-th launch")
       ->check(CLI::Range(1u, 1000000u));
   command->add_flag("--graph", state->options.graph, "launch a graph of 20 such kernels instead");
@@ -111,7 +122,7 @@ void add_alloc(CLI::App& app, int* exit_status) {
   command->add_option("--step", state->step, "size of one allocation");
   command->add_option("--limit", state->limit, "stop here even if not refused");
   command->add_option("--hold", state->options.hold_s, "keep it this many seconds")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e9));
   command->add_option("--kind", state->kind, "linear, async, vmm, managed, array, pitch or graph");
   command->callback([state, exit_status] {
     guarded(exit_status, [&] {
@@ -137,11 +148,11 @@ void add_latency(CLI::App& app, int* exit_status) {
   const auto state = std::make_shared<State>();
   CLI::App* command = add_command(app, "latency", "time small requests on a fixed period",
                                   &state->json, &state->options.gpu);
-  command->add_option("--seconds", state->options.seconds, "how long")->check(CLI::PositiveNumber);
+  command->add_option("--seconds", state->options.seconds, "how long")->check(above_zero());
   command->add_option("--kernel-us", state->options.kernel_us, "device time of a request, alone")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->add_option("--period-us", state->options.period_us, "time between requests")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->add_option("--iters", state->options.iterations,
                       "spin steps of a request, instead of calibrating");
   command->callback([state, exit_status] {
@@ -158,7 +169,7 @@ void add_hooks(CLI::App& app, int* exit_status) {
   CLI::App* command = add_command(app, "hooks", "what the shim adds to a driver call", &state->json,
                                   &state->options.gpu);
   command->add_option("--seconds", state->options.seconds, "at most this long for one operation")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command
       ->add_option("--live", state->options.live_blocks, "numbers of live blocks to measure with")
       ->delimiter(',');
