@@ -144,7 +144,8 @@ typedef struct AllotGpu {
   uint32_t share_permille; /* atomic; 0 = none asked for */
   uint32_t max_permille;   /* atomic; 0 = none */
   uint32_t recount_turn;   /* atomic; a hint: a recount keeps losing, others hold off a moment */
-  uint8_t reserved[256 - 84];
+  uint32_t index_plus_one; /* atomic; 1 + the number `allot gpus` shows; 0 = not known */
+  uint8_t reserved[256 - 88];
 } AllotGpu;
 
 typedef struct AllotSlot {
