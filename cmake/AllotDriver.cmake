@@ -1,6 +1,6 @@
 # Files made from the tables of driver entries by tools/gen_driver.py.
 #
-#   allot_generate_tables(TARGET)        makes driver/{cuda,nvml}_{entries,table}.inc for a target and
+#   allot_generate_tables(TARGET)        makes driver/{cuda,nvml}_{entries,table,shapes}.inc for a target and
 #                                        whoever links it
 #   allot_generate_stubs(TARGET PREFIX cuda|nvml [EXTRA ioctl dlopen ...])
 #                                        adds the jump stubs to a shared library and lets it export
@@ -30,7 +30,9 @@ function(allot_generate_tables target)
   foreach(api cuda nvml)
     _allot_generate(inc ${api} ${folder}/driver/${api}_entries.inc)
     _allot_generate(table ${api} ${folder}/driver/${api}_table.inc)
-    list(APPEND files ${folder}/driver/${api}_entries.inc ${folder}/driver/${api}_table.inc)
+    _allot_generate(shapes ${api} ${folder}/driver/${api}_shapes.inc)
+    list(APPEND files ${folder}/driver/${api}_entries.inc ${folder}/driver/${api}_table.inc
+         ${folder}/driver/${api}_shapes.inc)
   endforeach()
   # A header that others include: a target of its own, so that they wait for it.
   add_custom_target(${target}_tables DEPENDS ${files})

@@ -9,6 +9,7 @@ cudaTypedefs.h and nvml.h:
             version and stream variant
   classes   no entry that looks like an allocation, a release or a submission is classed plain, unless
             it stands in PLAIN_ON_PURPOSE with a reason
+  shapes    every function's parameters travel as the table says (tools/driver_shapes.py)
   layouts   two probe programs, one with the vendor's header and one with ours, print every size,
             offset, enumerator and constant that ours declares; they must print the same
 
@@ -24,10 +25,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-import gen_driver  # noqa: E402  (both stand beside this file)
+import driver_shapes  # noqa: E402
+import gen_driver  # noqa: E402  (all three stand beside this file)
 from driver_layout import Compiler, check_layouts  # noqa: E402
 
 SKIPPED = 77
+INTERNAL = "#define __CUDA_API_VERSION_INTERNAL 1"  # also declares the entries that cuda.h renames away
 
 # Entries that look like an allocation, a release or a submission and are plain. Names without suffix.
 PLAIN_ON_PURPOSE = {
@@ -169,6 +172,15 @@ def check_classes(report, entries, declared):
             report.fail(f"{name} stands in PLAIN_ON_PURPOSE but is {classes.get(name, 'not in the table')}")
 
 
+def check_shapes(report, entries, shapes):
+    """Legacy and per-thread forms have one shape, so an undeclared form is held against the other."""
+    for entry in entries:
+        known = shapes.get(entry.symbol) or shapes.get(re.sub(r"_pt[ds][sz]$", "", entry.symbol))
+        if known is not None and entry.shape != known:
+            report.fail(f"{entry.symbol}: its parameters have the shape {known}, the table says "
+                        f"{entry.shape}")
+
+
 def check_nvml(report, entries, declared):
     by_symbol = {entry.symbol: entry for entry in entries}
     for symbol in sorted(declared):
@@ -197,7 +209,7 @@ def check_cuda_headers(report, cc, headers, tables, include_roots):
     version = int(re.search(r"#define\s+CUDA_VERSION\s+(\d+)", text).group(1))
     declared = {}
     for prologue in ("", "#define CUDA_API_PER_THREAD_DEFAULT_STREAM 1",
-                     "#define __CUDA_API_VERSION_INTERNAL 1"):
+                     INTERNAL):
         for header in ("cuda.h", "cudaProfiler.h"):
             if (headers / header).is_file():
                 preprocessed = vendors.preprocess(f'{prologue}\n#include "{header}"')
@@ -209,17 +221,22 @@ def check_cuda_headers(report, cc, headers, tables, include_roots):
     entries = gen_driver.read_table("cuda", tables / "cuda_entries.txt")
     check_cuda_entries(report, entries, declared, typed, version)
     check_classes(report, entries, declared)
+    check_shapes(report, entries, driver_shapes.shapes(
+        vendors, f'{INTERNAL}\n#include "cuda.h"\n#include "cudaProfiler.h"'
+        if (headers / "cudaProfiler.h").is_file() else f'{INTERNAL}\n#include "cuda.h"', declared))
     abi = int(re.search(r"ALLOT_CUDA_ABI_VERSION (\d+)",
                         (include_roots[0] / "driver/cuda_abi.h").read_text()).group(1))
     facts = check_layouts(report, ours, vendors, "driver/cuda_abi.h", "cuda.h",
-                          "#define __CUDA_API_VERSION_INTERNAL 1", version == abi, version > abi)
+                          INTERNAL, version == abi, version > abi)
     print(f"cuda.h {version}: {len(declared)} functions, {len(typed)} typed entries, {facts} facts of layout")
 
 
 def check_nvml_header(report, cc, headers, tables, include_roots):
     vendors, ours = Compiler(cc, [headers]), Compiler(cc, include_roots)
     declared = functions(vendors.preprocess('#include "nvml.h"'), "nvmlReturn_t", "nvml")
-    check_nvml(report, gen_driver.read_table("nvml", tables / "nvml_entries.txt"), declared)
+    entries = gen_driver.read_table("nvml", tables / "nvml_entries.txt")
+    check_nvml(report, entries, declared)
+    check_shapes(report, entries, driver_shapes.shapes(vendors, '#include "nvml.h"', declared))
     defines = vendors.preprocess('#include "nvml.h"', "-dM")
     version = int(re.search(r"#define NVML_API_VERSION\s+(\d+)", defines).group(1))
     abi = int(re.search(r"ALLOT_NVML_ABI_VERSION (\d+)",

@@ -7,6 +7,7 @@ entry is classed. This program, run by CMake at build time, turns it into:
   inc      an X-macro list: ALLOT_ENTRY(index, symbol, name, since, variant, class)
   table    C++ arrays: the entries, two hash tables (by symbol, by name) built here so that a lookup at
            run time neither allocates nor needs a constructor
+  shapes   how each entry's parameters travel, for compile-time checks of hooks
   stubs    x86-64 assembly: one exported jump per entry through a slot, and a lazy resolver
   exports  a linker script that exports exactly the table, with extra names as given
 
@@ -44,6 +45,7 @@ class Entry:
     since: int
     variant: str
     cls: str
+    shape: str
     notes: str
 
 
@@ -68,18 +70,18 @@ def read_table(api, path):
 
 def parse_line(api, line):
     if api == "cuda":
-        fields = line.split(None, 5)
-        if len(fields) < 5:
-            raise ValueError("expected: symbol name since variant class [notes]")
-        symbol, name, since, variant, cls = fields[:5]
-        notes = fields[5] if len(fields) > 5 else ""
+        fields = line.split(None, 6)
+        if len(fields) < 6:
+            raise ValueError("expected: symbol name since variant class shape [notes]")
+        symbol, name, since, variant, cls, shape = fields[:6]
+        notes = fields[6] if len(fields) > 6 else ""
     else:
-        fields = line.split(None, 3)
-        if len(fields) < 3:
-            raise ValueError("expected: symbol since class [notes]")
-        symbol, since, cls = fields[:3]
+        fields = line.split(None, 4)
+        if len(fields) < 4:
+            raise ValueError("expected: symbol since class shape [notes]")
+        symbol, since, cls, shape = fields[:4]
         name, variant = symbol, "none"
-        notes = fields[3] if len(fields) > 3 else ""
+        notes = fields[4] if len(fields) > 4 else ""
     if not re.fullmatch(r"[A-Za-z_]\w*", symbol) or not re.fullmatch(r"[A-Za-z_]\w*", name):
         raise ValueError(f"{symbol}: not a symbol")
     if not since.isdigit():
@@ -88,7 +90,9 @@ def parse_line(api, line):
         raise ValueError(f"{symbol}: unknown variant {variant}")
     if cls not in CLASSES[api]:
         raise ValueError(f"{symbol}: unknown class {cls}")
-    return Entry(symbol, name, int(since), variant, cls, notes)
+    if not re.fullmatch(r"[?-]|[lihcfdMS]+", shape):
+        raise ValueError(f"{symbol}: shape {shape} is none of driver_shapes.py")
+    return Entry(symbol, name, int(since), variant, cls, shape, notes)
 
 
 def hash_text(text):
@@ -163,6 +167,13 @@ def make_table(api, entries, source):
     lines += [f"    {{{first}, {count}}}," for _, first, count in groups]
     lines += ["};", f"constexpr uint16_t k{api.capitalize()}NameOrder[] = {{", numbers(order), "};"]
     return "\n".join(lines) + "\n"
+
+
+def make_shapes(api, entries, source):
+    lines = [f"// Made by tools/gen_driver.py from {source}; included by src/driver/signature.h only.",
+             f"inline constexpr Shape k{api.capitalize()}Shapes[] = {{"]
+    lines += [f'    {{"{entry.symbol}", "{entry.shape}"}},' for entry in entries]
+    return "\n".join([*lines, "};"]) + "\n"
 
 
 def make_stubs(api, entries, source):
@@ -299,7 +310,7 @@ def make_exports(entries, extra):
 
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("inc", "table", "stubs", "exports"))
+    parser.add_argument("what", choices=("inc", "table", "shapes", "stubs", "exports"))
     parser.add_argument("--api", choices=("cuda", "nvml"), required=True)
     parser.add_argument("--table", required=True, help="the table of entries")
     parser.add_argument("--output", required=True)
@@ -314,6 +325,7 @@ def main(arguments):
     text = {
         "inc": lambda: make_inc(options.api, entries, source),
         "table": lambda: make_table(options.api, entries, source),
+        "shapes": lambda: make_shapes(options.api, entries, source),
         "stubs": lambda: make_stubs(options.api, entries, source),
         "exports": lambda: make_exports(entries, options.extra),
     }[options.what]()

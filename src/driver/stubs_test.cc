@@ -113,6 +113,7 @@ TEST_F(Stubs, AnEntryThatNobodyHasAnswersNotSupported) {
 TEST_F(Stubs, ThreadsMayResolveTheSameEntryAtOnce) {
   set_resolver_([](unsigned) -> void* { return reinterpret_cast<void*>(&fold); });
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([this] {
       for (int i = 0; i < 1000; ++i) ASSERT_EQ(call(stub("cuLaunchKernel")), expected());

@@ -1,6 +1,6 @@
-"""proc_addresses.py exports | query NAMES_FILE: what the libcuda of this process has and answers.
+"""proc_addresses.py exports LIBRARY PREFIX | query NAMES_FILE: what this process's driver has and answers.
 
-exports: the cu* symbols of the library that dlopen("libcuda.so.1") gives. query: cuGetProcAddress_v2
+exports: the symbols of the library that dlopen(LIBRARY) gives. query: cuGetProcAddress_v2
 for each of them, without suffixes, in several CUDA versions and all stream modes; an answer is
 [result, symbolStatus, address].
 """
@@ -48,12 +48,14 @@ def dynamic_symbols(path):
 
 
 def main():
-    cuda = C.CDLL("libcuda.so.1")
-    library = file_of(C.cast(cuda.cuInit, C.c_void_p).value)
     if sys.argv[1] == "exports":
-        symbols = sorted(name for name in dynamic_symbols(library) if re.match(r"cu[A-Z]", name))
+        opened, prefix = C.CDLL(sys.argv[2]), sys.argv[3]
+        first = {"cu": "cuInit", "nvml": "nvmlInit_v2"}[prefix]
+        library = file_of(C.cast(getattr(opened, first), C.c_void_p).value)
+        symbols = sorted(name for name in dynamic_symbols(library) if re.match(prefix + "[A-Z]", name))
         print(json.dumps({"library": library, "symbols": symbols}))
         return
+    cuda = C.CDLL("libcuda.so.1")
     with open(sys.argv[2]) as file:
         names = sorted({re.sub(r"_v\d+$", "", re.sub(r"_pt[sd][sz]$", "", name)) for name in json.load(file)})
     names.append("cuNoSuchEntry")
