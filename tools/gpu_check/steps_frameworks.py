@@ -13,6 +13,8 @@ from common import GIB, expect, median, step, stop, wait_for_line
 LIMIT = 8 * GIB
 SEGMENTS = 7
 PROCESS_PAIRS = 2
+SEGMENT_S = 1.2
+WARM_STEPS = 50
 ALLOWED_SLOWER = 0.005
 
 
@@ -24,8 +26,8 @@ def ask(process, line, timeout=60):
     return json.loads(answer)
 
 
-def train_pair(machine, model, steps):
-    """Segments of both trainings in turn: ({plain: [seconds]...}, {plain: losses...})."""
+def train_pair(machine, model):
+    """Segments of both trainings in turn: ({plain: [seconds a step]...}, {plain: losses...})."""
     command = machine.python("torch_train.py", model)
     processes = {
         "plain": machine.start(command, bare=True, stdin=subprocess.PIPE),
@@ -35,13 +37,16 @@ def train_pair(machine, model, steps):
     try:
         for process in processes.values():
             expect(wait_for_line(process, 90) is not None, "the training did not start")
+        steps = WARM_STEPS
         for segment in range(SEGMENTS + 1):
             order = ("plain", "slice") if segment % 2 else ("slice", "plain")
             for name in order:
                 answer = ask(processes[name], str(steps))
                 losses[name] += answer["losses"]
-                if segment > 0:  # the first one warms up
-                    seconds[name].append(answer["seconds"])
+                if segment > 0:  # the first one warms up and says how many steps a segment needs
+                    seconds[name].append(answer["seconds"] / steps)
+            if segment == 0:
+                steps = max(WARM_STEPS, round(steps * SEGMENT_S / answer["seconds"]))
     finally:
         for process in processes.values():
             stop(process)
@@ -49,14 +54,14 @@ def train_pair(machine, model, steps):
     return seconds, losses
 
 
-def train(machine, model, steps):
+def train(machine, model):
     warm.settled()
     ratios, equal, compared, rates = [], True, 0, {"plain": [], "slice": []}
     for _ in range(PROCESS_PAIRS):
-        seconds, losses = train_pair(machine, model, steps)
+        seconds, losses = train_pair(machine, model)
         ratios += [b / a for a, b in zip(seconds["plain"], seconds["slice"])]
         for name in rates:
-            rates[name] += [steps / s for s in seconds[name]]
+            rates[name] += [1 / s for s in seconds[name]]
         equal = equal and losses["plain"] == losses["slice"]
         compared += len(losses["plain"])
     figures = {"model": model, "steps_per_s_plain": median(rates["plain"]),
@@ -69,15 +74,15 @@ def train(machine, model, steps):
     return figures
 
 
-@step("d.train_transformer", "frameworks", needs=("torch",))
+@step("d.train_transformer", "programs", needs=("torch",))
 def train_transformer(machine):
-    return train(machine, "transformer", 120)
+    return train(machine, "transformer")
 
 
-@step("d.train_mlp", "frameworks", needs=("torch",))
+@step("d.train_mlp", "programs", needs=("torch",))
 def train_mlp(machine):
     """Launch-bound: what the shim adds to a launch would show here first."""
-    return train(machine, "mlp", 600)
+    return train(machine, "mlp")
 
 
 def program_in_slice(machine, program, arguments=(), env=None, timeout=120):
@@ -90,7 +95,7 @@ def program_in_slice(machine, program, arguments=(), env=None, timeout=120):
     return figures
 
 
-@step("e.jax_preallocate", "frameworks", needs=("jax",))
+@step("e.jax_preallocate", "programs", needs=("jax",))
 def jax_preallocate(machine):
     figures = program_in_slice(machine, "jax_use.py", env={"XLA_PYTHON_CLIENT_PREALLOCATE": "true"})
     limit = figures["program"]["bytes_limit"]
@@ -99,12 +104,12 @@ def jax_preallocate(machine):
     return figures
 
 
-@step("e.jax_on_demand", "frameworks", needs=("jax",))
+@step("e.jax_on_demand", "programs", needs=("jax",))
 def jax_on_demand(machine):
     return program_in_slice(machine, "jax_use.py", env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
 
 
-@step("e.cupy", "frameworks", needs=("cupy",))
+@step("e.cupy", "programs", needs=("cupy",))
 def cupy(machine):
     figures = program_in_slice(machine, "cupy_use.py")
     view = figures["program"]
@@ -113,7 +118,7 @@ def cupy(machine):
     return figures
 
 
-@step("f.numba", "frameworks", needs=("numba",))
+@step("f.numba", "programs", needs=("numba",))
 def numba(machine):
     figures = program_in_slice(machine, "numba_use.py")
     expect(figures["program"]["total"] == LIMIT, "total is not the limit", figures)
@@ -135,11 +140,11 @@ def cudart(machine, kind):
     return figures
 
 
-@step("f.cudart_static", "frameworks", needs=("nvcc",))
+@step("f.cudart_static", "programs", needs=("nvcc",))
 def cudart_static(machine):
     return cudart(machine, "static")
 
 
-@step("f.cudart_shared", "frameworks", needs=("nvcc",))
+@step("f.cudart_shared", "programs", needs=("nvcc",))
 def cudart_shared(machine):
     return cudart(machine, "shared")

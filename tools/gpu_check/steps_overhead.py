@@ -7,7 +7,7 @@ TARGET_ALLOC_FREE_NS = 500
 TARGET_SYMBOL_NS = 1000
 
 
-@step("g.hooks", "hooks", sim=True)
+@step("g.hooks", "driver", sim=True)
 def hooks(machine):
     warm.settled()
     command = [machine.bench, "hooks", "--json", "--seconds", "0.8"]
@@ -27,7 +27,7 @@ def hooks(machine):
     return figures
 
 
-@step("g.load", "hooks", sim=True)
+@step("g.load", "driver", sim=True)
 def load(machine):
     """The same work in and out of a slice that limits memory only."""
     base = [machine.bench, "load", "--seconds", "2", "--json"]
@@ -43,7 +43,7 @@ def load(machine):
     return figures
 
 
-@step("g.latency", "hooks", sim=True)
+@step("g.latency", "driver", sim=True)
 def latency(machine):
     command = [machine.bench, "latency", "--seconds", "2", "--json"]
     figures = {"plain": machine.run(command, 60, bare=True).json()}

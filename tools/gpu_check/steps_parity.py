@@ -12,7 +12,7 @@ import sys
 from common import Skip, expect, step
 
 
-@step("h.table_and_toolkit", "parity", sim=True)
+@step("h.table_and_toolkit", "driver", sim=True)
 def table_and_toolkit(machine):
     tool = os.path.join(machine.root, "tools", "driver_parity.py")
     if not os.path.exists(tool):
@@ -34,7 +34,7 @@ def table_and_toolkit(machine):
     return figures
 
 
-@step("h.driver_exports", "parity", sim=True)
+@step("h.driver_exports", "driver", sim=True)
 def driver_exports(machine):
     """Every cu* symbol the driver exports is in the shim's exports, so that link-time users find it."""
     names = {}
@@ -53,7 +53,7 @@ def driver_exports(machine):
     return figures
 
 
-@step("i.cuGetProcAddress", "parity", sim=True)
+@step("i.cuGetProcAddress", "driver", sim=True)
 def proc_addresses(machine):
     exports = machine.run(machine.python("proc_addresses.py", "exports", "libcuda.so.1", "cu"), 60, bare=True).json()
     names = os.path.join(machine.scratch, "symbols.json")

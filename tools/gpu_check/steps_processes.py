@@ -20,23 +20,23 @@ def alloc(machine):
     return [machine.bench, "alloc", "--step", "2M", "--limit", "4G", "--json"]
 
 
-@step("l.env_i", "processes", sim=True)
+@step("l.env_i", "programs", sim=True)
 def emptied_environment(machine):
     return held_to_limit(machine, ["env", "-i", *alloc(machine)])
 
 
-@step("l.shell_chain", "processes", sim=True)
+@step("l.shell_chain", "programs", sim=True)
 def shell_chain(machine):
     line = " ".join(alloc(machine))
     return held_to_limit(machine, ["bash", "-c", f"sh -c '(exec env -i bash -c \"{line}\")'"])
 
 
-@step("l.subprocess", "processes", sim=True)
+@step("l.subprocess", "programs", sim=True)
 def python_subprocess(machine):
     return held_to_limit(machine, machine.python("spawn_child.py", *alloc(machine)))
 
 
-@step("l.torch_loader", "processes", needs=("torch",))
+@step("l.torch_loader", "programs", needs=("torch",))
 def torch_loader(machine):
     ran = machine.run(machine.in_slice(machine.python("torch_loader.py"), memory=8 * GIB), 120)
     view = ran.json()
@@ -47,7 +47,7 @@ def torch_loader(machine):
     return figures
 
 
-@step("l.exit_status", "processes", sim=True)
+@step("l.exit_status", "programs", sim=True)
 def exit_status(machine):
     figures = {}
     for name, command, wanted in (("own", ["sh", "-c", "exit 42"], 42),
