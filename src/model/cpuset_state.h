@@ -1,0 +1,175 @@
+// The state behind Cpusets: the structures drawn in cpuset.h, and the steps the rules are made of.
+//
+// Everything is kept by number (group id, tid), never by pointer, so that a State is copied by value:
+// `plan` tries a sequence on a copy. Internal to src/model. What must not happen here: a rule that
+// differs between v1 and v2; those stand in v1.cc, v2.cc and partition.cc.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/cpuset.h"
+#include "model/mutation.h"
+
+namespace allot::model {
+
+// Partition states of v2; the negative ones are the invalid forms.
+enum PartitionState { kMember = 0, kRootPartition = 1, kIsolated = 2 };
+
+// What the cpuset subsystem keeps for a group (struct cpuset).
+struct Cpuset {
+  Mask cpus, mems;                      // what was configured
+  Mask effective_cpus, effective_mems;  // what is usable
+  bool cpu_exclusive = false, mem_exclusive = false, mem_hardwall = false;
+  bool sched_load_balance = true, memory_migrate = false;
+  bool spread_page = false, spread_slab = false;
+  int64_t relax_domain_level = -1;
+  // v2: the effective set is the parent's for want of an own one.
+  bool use_parent_ecpus = false;
+  int partition = kMember;
+  int partition_error = 0;
+  Mask subparts_cpus;  // CPUs handed to partitions among the children
+};
+
+// A directory of the hierarchy (struct cgroup).
+struct Group {
+  int id = 0;
+  int parent = -1;
+  std::string path;
+  std::vector<int> children;  // in order of creation
+  std::optional<Cpuset> cpuset;
+  bool clone_children = false;
+  bool memory_pressure_enabled = false;  // root of v1 only
+  unsigned subtree_control = 0;          // v2: bits of controllers.h
+  int domain = 0;                        // v2: dom_cgrp; its own id unless threaded
+};
+
+// The tie between a group, the Cpuset that rules its tasks, and those tasks (struct css_set).
+struct CssSet {
+  int group = 0;
+  int cpuset = 0;          // the group that owns the Cpuset: itself or, on v2, an ancestor
+  std::vector<int> tasks;  // in the order in which they came
+};
+
+struct Task {
+  int tid = 0;
+  int tgid = 0;
+  int group = 0;
+  Mask cpus;                 // cpus_mask
+  std::optional<Mask> user;  // user_cpus_ptr
+  Mask mems;
+  uint32_t uid = 0;
+  bool no_setaffinity = false;
+  uint64_t born = 0;  // order of creation
+};
+
+struct State {
+  Machine machine;
+  Era era = Era::k6_1;
+  Hierarchy hierarchy = Hierarchy::kV1;
+  Broken broken = Broken::kNothing;
+  std::map<int, Group> groups;     // 0 is the root
+  std::map<int, CssSet> css_sets;  // by group, only groups with tasks
+  std::map<int, Task> tasks;
+  int next_group = 1;
+  uint64_t next_birth = 1;
+
+  bool is(Broken rule) const { return broken == rule; }
+  bool v2() const { return hierarchy == Hierarchy::kV2; }
+  bool v2_mode() const { return hierarchy != Hierarchy::kV1; }
+  bool user_masks() const { return era >= Era::k6_12; }
+  int cpu_bits() const;
+  const Mask& active() const { return machine.online_cpus; }
+
+  // The tree.
+  Group* find(std::string_view path);
+  const Group* find(std::string_view path) const;
+  Group& at(int id) { return groups.at(id); }
+  const Group& at(int id) const { return groups.at(id); }
+  // The group whose Cpuset rules this group's tasks.
+  int effective_css(int group) const;
+  Cpuset& css(int group) { return *groups.at(group).cpuset; }
+  const Cpuset& css(int group) const { return *groups.at(group).cpuset; }
+  // The group and all below it that have a Cpuset, parents first.
+  std::vector<int> css_preorder(int from) const;
+  std::vector<int> preorder(int from) const;
+  std::vector<int> children_with_css(int group) const;
+  bool has_tasks(int group) const;
+  bool populated(int group) const;  // tasks in it or below
+  std::vector<int> tasks_ruled_by(int css_group) const;
+  std::vector<int> threads_of(int tgid) const;  // leader first, then by birth
+  void move_task(Task* task, int group);
+  void relink_css_sets();  // after cpusets came or went
+
+  // Groups (cpuset.cc).
+  Outcome make_group(std::string_view path);
+  Outcome remove_group(std::string_view path);
+  void create_css(int group);
+
+  // cpus and mems (masks.cc).
+  Outcome write_cpus(int group, std::string_view text);
+  Outcome write_mems(int group, std::string_view text);
+  Outcome validate(int group, const Cpuset& trial) const;
+  Outcome validate_common(int group, const Cpuset& trial) const;
+  void update_cpus_below(int group, bool force);
+  void update_mems_below(int group);
+  Mask compute_effective(const Cpuset& own, int parent) const;
+  void update_task_cpus(int css_group);
+  void update_task_mems(int css_group);
+  Mask guarantee_mems(int css_group) const;
+
+  // v1 (v1.cc).
+  Outcome validate_legacy(int group, const Cpuset& trial) const;
+  Outcome write_v1(int group, std::string_view file, std::string_view text, const Caller& caller);
+  std::optional<std::string> read_v1(int group, std::string_view file) const;
+  void clone_parent(int group);
+  void hotplug_v1(int group, Reason* reason);
+
+  // v2 (v2.cc): the rules of the cgroup core.
+  Outcome write_v2(int group, std::string_view file, std::string_view text, const Caller& caller);
+  std::optional<std::string> read_v2(int group, std::string_view file) const;
+  Outcome write_subtree_control(int group, std::string_view text);
+  Outcome write_type(int group, std::string_view text);
+  void switch_cpusets(int group, bool on);
+  unsigned controllers(int group) const;
+  bool threaded(int group) const { return at(group).domain != group; }
+  bool valid_domain(int group) const;
+  bool thread_root(int group) const;
+  bool can_be_thread_root(int group) const;
+  Outcome vet_target(int group) const;
+  void hotplug_v2(int group);
+
+  // v2 partitions (partition.cc).
+  Outcome write_partition(int group, std::string_view text);
+  std::string partition_text(int group) const;
+  bool partitions_used() const;
+
+  // Tasks (tasks.cc).
+  Outcome write_procs(int group, std::string_view text, bool whole, const Caller& caller);
+  Outcome attach(int group, int tid, bool whole, const Caller& caller);
+  Outcome can_attach(int css_group, const std::vector<int>& tids) const;
+  void cpuset_attach(int css_group, int old_css, const std::vector<int>& tids);
+  void cpuset_attach_task(int css_group, Task* task, const Mask& mems);
+  Outcome fork(int tid, int child_tid, bool thread);
+  Outcome exit(int tid);
+  void wake(Task* task);
+  Outcome set_affinity(int tid, const Mask& mask, const Caller& caller);
+  Mask guarantee_cpus(const Task& task) const;
+  Mask allowed_for(const Task& task) const;  // cpuset_cpus_allowed()
+  bool set_mask(Task* task,
+                const Mask& mask) const;  // set_cpus_allowed_ptr(); false: no active CPU
+  Outcome plug(int cpu, bool up);
+};
+
+// Text of a write without the white space around it.
+std::string_view strip(std::string_view text);
+// kstrtoull / kstrtoll with base 0: 0, EINVAL or ERANGE. One trailing newline is allowed.
+int parse_unsigned(std::string_view text, uint64_t* value);
+int parse_signed(std::string_view text, int64_t* value);
+Outcome failure(int err, Why why, std::string_view group = {}, const Mask& cpus = {},
+                const Mask& mems = {});
+
+}  // namespace allot::model
