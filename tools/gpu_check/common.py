@@ -79,12 +79,12 @@ def step(name, group, needs=(), sim=False):
 class Machine:
     """Paths, environments and what this machine has."""
 
-    def __init__(self, root, sim, deadline):
+    def __init__(self, root, build, sim, deadline):
         self.root = root
         self.sim = sim
         self.deadline = deadline
-        self.bin = os.path.join(root, "build", "bin")
-        self.lib = os.path.join(root, "build", "lib")
+        self.bin = os.path.join(build, "bin")
+        self.lib = os.path.join(build, "lib")
         self.allot = os.path.join(self.bin, "allot")
         self.bench = os.path.join(self.bin, "allot-bench")
         self.scratch = tempfile.mkdtemp(prefix="allot-gpu-check-")

@@ -164,6 +164,7 @@ def main():
     parser.add_argument("kind", nargs="?", choices=("memory", "time"), default="memory")
     parser.add_argument("--sim", action="store_true", help="use the software GPU")
     parser.add_argument("--only", default="", help="only steps whose names begin so, by commas")
+    parser.add_argument("--build", help="build folder; default: build/ in the checkout")
     parser.add_argument("--list", action="store_true", help="name the steps and end")
     options = parser.parse_args()
 
@@ -183,7 +184,12 @@ def main():
         print("\n".join(step.name for step in steps))
         return 0
 
-    machine = Machine(options.root, options.sim, time.monotonic() + DEADLINE_S)
+    build = os.path.abspath(options.build or os.path.join(options.root, "build"))
+    for program in ("allot", "allot-bench"):
+        if not os.access(os.path.join(build, "bin", program), os.X_OK):
+            print(f"gpu_check: {build}/bin/{program} is not there; run ./dev build first", file=sys.stderr)
+            return 2
+    machine = Machine(options.root, build, options.sim, time.monotonic() + DEADLINE_S)
     about = describe(machine, options.kind)
     folder = folder_of(machine, about)
     results = Results(folder, about)

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Tests of the checks' own machinery: what is summed, what fails, what is written. No GPU needed."""
+import json
+import os
+import sys
+import tempfile
+import time
+import types
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import common  # noqa: E402
+import main  # noqa: E402
+import sampler  # noqa: E402
+import steps_frameworks  # noqa: E402,F401
+import steps_memory  # noqa: E402
+import steps_overhead  # noqa: E402,F401
+import steps_parity  # noqa: E402,F401
+import steps_processes  # noqa: E402,F401
+import steps_time  # noqa: E402,F401
+import steps_views  # noqa: E402,F401
+
+MIB = common.MIB
+
+
+class SamplerTest(unittest.TestCase):
+    def test_highest_sum_is_of_one_sample(self):
+        watch = sampler.Watch()
+        watch.known = {10: "a", 11: "a"}
+        watch.add([(10, 5), (11, 1)])
+        watch.add([(10, 1), (11, 5)])
+        self.assertEqual(watch.result()["max_bytes"], {"a": 6})
+
+    def test_descendants_belong_to_the_group(self):
+        watch = sampler.Watch()
+        watch.groups = {os.getppid(): "a"}
+        watch.add([(os.getpid(), 7), (1, 9)])
+        self.assertEqual(watch.result()["max_bytes"], {"a": 7, "other": 9})
+        self.assertEqual(watch.result()["samples"], 1)
+
+
+class CapTest(unittest.TestCase):
+    def figures(self, over):
+        return {"samples": 9, "max_physical_bytes": 1, "over_bytes": over, "shortfall_bytes": -over}
+
+    def test_one_byte_over_fails(self):
+        with self.assertRaises(common.StepFailed):
+            steps_memory.check_cap(self.figures(1), None)
+        steps_memory.check_cap(self.figures(0), 2 * MIB)
+
+    def test_unusable_slice_fails(self):
+        steps_memory.check_cap(self.figures(-2 * MIB), 2 * MIB)
+        with self.assertRaises(common.StepFailed):
+            steps_memory.check_cap(self.figures(-2 * MIB - 1), 2 * MIB)
+
+    def test_nothing_seen_fails(self):
+        with self.assertRaises(common.StepFailed):
+            steps_memory.check_cap({**self.figures(-1), "max_physical_bytes": 0}, None)
+
+
+class StepsTest(unittest.TestCase):
+    def test_names_are_unique_and_needs_are_known(self):
+        names = [step.name for step in common.STEPS]
+        self.assertEqual(len(names), len(set(names)))
+        known = {"torch", "jax", "cupy", "numba", "numpy", "nvidia-smi", "nvcc"}
+        for step in common.STEPS:
+            self.assertLessEqual(set(step.needs), known, step.name)
+            self.assertFalse(step.sim and step.needs, step.name)
+
+    def test_every_program_is_there(self):
+        folder = os.path.dirname(os.path.abspath(__file__))
+        for name in os.listdir(folder):
+            if not name.startswith("steps_"):
+                continue
+            with open(os.path.join(folder, name)) as file:
+                text = file.read()
+            for part in text.split('machine.python("')[1:]:
+                self.assertTrue(os.path.exists(os.path.join(common.PROGRAMS, part.split('"')[0])), part[:30])
+
+
+class RunTest(unittest.TestCase):
+    def run_steps(self, *functions):
+        machine = types.SimpleNamespace(missing={"torch": "no Python package torch"}, sim=False,
+                                        left=lambda: 100)
+        with tempfile.TemporaryDirectory() as folder:
+            results = main.Results(folder, {"check": "memory"})
+            with open(os.path.join(folder, "log.txt"), "w") as log:
+                for i, (function, needs) in enumerate(functions):
+                    step = common.Step(f"x.{i}", "memory", function, needs, True)
+                    main.run_step(machine, step, results, log)
+            with open(os.path.join(folder, "memory.json")) as file:
+                return results, json.load(file)["steps"]
+
+    def test_verdicts(self):
+        def fine(_):
+            return {"bytes": 3}
+
+        def wrong(_):
+            common.expect(False, "it did not hold", {"bytes": 4})
+
+        def broken(_):
+            raise KeyError("granted_bytes")
+
+        results, steps = self.run_steps((fine, ()), (wrong, ()), (broken, ()), (fine, ("torch",)))
+        self.assertEqual([step["result"] for step in steps], ["pass", "FAIL", "FAIL", "skip"])
+        self.assertEqual(steps[1]["figures"], {"bytes": 4})
+        self.assertIn("granted_bytes", steps[2]["why"])
+        self.assertEqual(steps[3]["why"], "no Python package torch")
+        self.assertEqual(results.counts(), {"pass": 1, "FAIL": 2, "skip": 1})
+        self.assertIn("1 passed, 2 failed, 1 skipped", results.table())
+
+
+class ProcessTest(unittest.TestCase):
+    def machine(self):
+        machine = common.Machine.__new__(common.Machine)
+        machine.plain_env = machine.bare_env = dict(os.environ)
+        machine.deadline = time.monotonic() + 60
+        return machine
+
+    def test_a_hung_program_is_ended_with_its_children(self):
+        begin = time.monotonic()
+        ran = self.machine().run(["sh", "-c", "sleep 600 & sleep 600"], 1)
+        self.assertTrue(ran.timed_out)
+        self.assertLess(time.monotonic() - begin, 20)
+        with self.assertRaises(common.StepFailed):
+            ran.json()
+
+    def test_the_last_object_is_the_result(self):
+        ran = self.machine().run(["sh", "-c", "echo '{\"a\": 1}'; echo noise; echo '{\"a\": 2}'; echo end"], 10)
+        self.assertEqual(ran.json(), {"a": 2})
+
+    def test_waits_for_a_line(self):
+        machine = self.machine()
+        process = machine.start(["sh", "-c", "echo no; echo '{\"a\": 1}'; sleep 600"])
+        try:
+            self.assertEqual(common.wait_for_line(process, 10), '{"a": 1}')
+        finally:
+            common.stop(process)
+            process.communicate()
+
+
+if __name__ == "__main__":
+    unittest.main()
