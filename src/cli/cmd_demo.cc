@@ -1,0 +1,190 @@
+// allot demo: two programs share one software GPU, each held to its memory. Needs no card.
+//
+// Everything shown is measured while it happens: the programs are `allot run ... -- allot bench alloc`,
+// the numbers beside them are read from the region while they run. The exit status is 0 only if both
+// were held. What is made stands in a folder of its own, which is removed at the end.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "abi/env.h"
+#include "cli/commands.h"
+#include "cli/failure.h"
+#include "cli/libraries.h"
+#include "cli/output.h"
+#include "cli/tenants.h"
+#include "cli/worker.h"
+
+namespace allot::cli {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kPatienceSeconds = 10;
+constexpr uint64_t kMiB = 1u << 20;
+constexpr uint64_t kStepBytes = 64 * kMiB;
+constexpr const char* kCard = "16G";
+
+// A folder for the demo's region and its software GPU, away from everybody's.
+class Stage {
+ public:
+  Stage() {
+    const char* base = access("/dev/shm", W_OK | X_OK) == 0 ? "/dev/shm" : "/tmp";
+    std::string pattern = std::string(base) + "/allot-demo-XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) {
+      refuse("demo: cannot make a folder in {}: {}", base, describe_errno(errno));
+    }
+    folder_ = pattern;
+    for (const char* part : {"/region", "/sim"}) mkdir((folder_ + part).c_str(), 0700);
+    setenv(ALLOT_ENV_DIR, (folder_ + "/region").c_str(), 1);
+    setenv(ALLOT_ENV_SIM_DIR, (folder_ + "/sim").c_str(), 1);
+  }
+  ~Stage() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  Stage(const Stage&) = delete;
+  Stage& operator=(const Stage&) = delete;
+
+ private:
+  std::string folder_;
+};
+
+struct Actor {
+  std::string name;
+  std::string limit_text;
+  uint64_t limit_bytes;
+};
+
+Worker start(const Actor& actor) {
+  const std::string allot = own_executable();
+  return Worker({allot, "run", std::string("--sim=") + kCard, "--gpu-mem", actor.limit_text,
+                 "--name", actor.name, "--", allot, "bench", "alloc", "--step", "64M", "--hold",
+                 "60", "--json"});
+}
+
+const TenantView* tenant_named(const RegionView& region, const std::string& name) {
+  for (const TenantView& tenant : region.tenants) {
+    if (tenant.name == name) return &tenant;
+  }
+  return nullptr;
+}
+
+std::string kinds_of(const TenantGpuView& gpu) {
+  std::string text;
+  for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
+    if (gpu.by_kind[kind] == 0) continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : " + ", kind_text(kind),
+                        size_text(gpu.by_kind[kind]));
+  }
+  return text;
+}
+
+// What the program itself said, in a sentence.
+bool tell_program(const Actor& actor, const json& said) {
+  const bool oom = said.value("refused_with", json()) == "CUDA_ERROR_OUT_OF_MEMORY";
+  const uint64_t granted = said.value("granted_bytes", uint64_t{0});
+  const json before = said.value("memory_before", json::object());
+  print(fmt::format("  {:<6} was told its card has {}; took {} in steps of 64 MiB, then got {}\n",
+                    actor.name, size_text(before.value("total", uint64_t{0})), size_text(granted),
+                    said.value("refused_with", json()).is_string()
+                        ? said["refused_with"].get<std::string>()
+                        : "no refusal"));
+  return oom && granted > 0 && granted <= actor.limit_bytes &&
+         before.value("total", uint64_t{0}) == actor.limit_bytes &&
+         said.value("mismatches", 1) == 0;
+}
+
+// What the region says about it, read now, while the program holds its memory.
+bool tell_region(const Actor& actor, const RegionView& region, const json& said) {
+  const TenantView* tenant = tenant_named(region, actor.name);
+  if (tenant == nullptr || tenant->gpus.empty()) {
+    print(fmt::format("  {:<6} is not in the region\n", actor.name));
+    return false;
+  }
+  const TenantGpuView& gpu = tenant->gpus[0];
+  print(fmt::format("  {:<6} {} of {} in use ({}), {} requests refused, pid {}\n", actor.name,
+                    size_text(gpu.used_bytes), size_text(gpu.limit_bytes), kinds_of(gpu),
+                    gpu.refused, tenant->processes.empty() ? 0 : tenant->processes[0].pid));
+  // Held: full to within one step, not a byte over, and the region agrees with the program.
+  return tenant->software() && gpu.limit_bytes == actor.limit_bytes &&
+         gpu.used_bytes <= gpu.limit_bytes && gpu.used_bytes + kStepBytes > gpu.limit_bytes &&
+         gpu.refused > 0 && gpu.used_bytes >= said.value("granted_bytes", UINT64_MAX);
+}
+
+json answer_of(const Actor& actor, Worker& worker) {
+  const std::optional<std::string> line = worker.line(kPatienceSeconds);
+  json said = line ? json::parse(*line, nullptr, false) : json();
+  if (!said.is_object()) {
+    refuse("demo: the program of {} said nothing within {} s; 'allot doctor --sim' may say why",
+           actor.name, kPatienceSeconds);
+  }
+  return said;
+}
+
+bool play() {
+  const Actor alice = {"alice", "3G", 3072 * kMiB};
+  const Actor bob = {"bob", "5G", 5120 * kMiB};
+  print(
+      "Two programs share one software GPU of 16 GiB. There is no card in this: the software GPU "
+      "is\n"
+      "allot's own stand-in for one, its memory is this machine's. Both programs take memory "
+      "until\n"
+      "they are refused.\n\n"
+      "  $ allot run --sim=16G --gpu-mem 3G --name alice -- allot bench alloc --step 64M --hold "
+      "60\n"
+      "  $ allot run --sim=16G --gpu-mem 5G --name bob   -- allot bench alloc --step 64M --hold "
+      "60\n\n");
+  Worker first = start(alice);
+  Worker second = start(bob);
+  const json alice_said = answer_of(alice, first);
+  const json bob_said = answer_of(bob, second);
+  print("What the programs saw:\n");
+  bool held = tell_program(alice, alice_said);
+  held = tell_program(bob, bob_said) && held;
+
+  print("\nWhat the region says while both hold their memory ('allot ps' shows the same):\n");
+  const RegionView together = read_region();
+  held = tell_region(alice, together, alice_said) && held;
+  held = tell_region(bob, together, bob_said) && held;
+
+  print("\nbob's program is killed; its memory comes back, alice keeps hers:\n");
+  if (const pid_t victim = bob_said.value("pid", 0); victim > 1) kill(victim, SIGKILL);
+  const int bob_status = second.wait(kPatienceSeconds);
+  const RegionView alone = read_region();
+  print(fmt::format(
+      "  bob    ended with status {}, {}\n", bob_status,
+      tenant_named(alone, "bob") == nullptr ? "its slice is gone" : "its slice is STILL THERE"));
+  held = bob_status == kExitSignalBase + SIGKILL && tenant_named(alone, "bob") == nullptr && held;
+  held = tell_region(alice, alone, alice_said) && held;
+
+  first.signal(SIGTERM);
+  first.wait(kPatienceSeconds);
+  const bool empty = read_region().tenants.empty();
+  print(fmt::format("\n{}\n", held && empty ? "Both were held to their memory. (software GPU)"
+                                            : "NOT HELD: see above. (software GPU)"));
+  return held && empty;
+}
+
+}  // namespace
+
+void add_demo(CLI::App& app, int* exit_status) {
+  CLI::App* sub =
+      app.add_subcommand("demo", "show two programs on one software GPU, each held to its memory");
+  sub->footer("Takes a few seconds and no card. Exit status: 0 only if both programs were held.");
+  sub->callback([exit_status] {
+#ifndef ALLOT_HAVE_BENCH
+    refuse("demo: this build of allot has no 'bench', which the demo runs; build it whole");
+#endif
+    need_sim();
+    need_shim();
+    const Stage stage;
+    *exit_status = play() ? kExitOk : kExitProblems;
+  });
+}
+
+}  // namespace allot::cli

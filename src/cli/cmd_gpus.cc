@@ -1,0 +1,136 @@
+// allot gpus: the cards, and what the slices took and were promised of each.
+#include <cstdlib>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "abi/env.h"
+#include "cli/commands.h"
+#include "cli/failure.h"
+#include "cli/gpu_inventory.h"
+#include "cli/output.h"
+#include "cli/tenants.h"
+
+namespace allot::cli {
+namespace {
+
+using nlohmann::json;
+
+// What the slices of this machine have of one GPU.
+struct Taken {
+  uint64_t used_bytes = 0;
+  uint64_t promised_bytes = 0;  // sum of the limits
+  uint32_t tenants = 0;
+  uint32_t unlimited = 0;  // of them without a limit
+};
+
+std::map<Uuid, Taken> taken_of(const RegionView& region) {
+  std::map<Uuid, Taken> taken;
+  for (const TenantView& tenant : region.tenants) {
+    for (const TenantGpuView& gpu : tenant.gpus) {
+      Taken& one = taken[gpu.uuid];
+      one.used_bytes += gpu.used_bytes;
+      ++one.tenants;
+      if (gpu.limit_bytes == ALLOT_UNLIMITED) {
+        ++one.unlimited;
+      } else {
+        one.promised_bytes += gpu.limit_bytes;
+      }
+    }
+  }
+  return taken;
+}
+
+std::string driver_text(const Inventory& inventory) {
+  if (inventory.software)
+    return "software GPU: its memory is this machine's own, there is no card\n";
+  std::string text =
+      "driver " + (inventory.driver_version.empty() ? "?" : inventory.driver_version);
+  if (inventory.cuda_version > 0) {
+    text += fmt::format(", CUDA {}.{}", inventory.cuda_version / 1000,
+                        inventory.cuda_version % 1000 / 10);
+  }
+  return text + " (asked through " + inventory.source + ")\n";
+}
+
+void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
+  Table table({"INDEX", "NAME", "TOTAL", "USED BY SLICES", "PROMISED", "FREE", "SLICES", "UUID"});
+  for (const Gpu& gpu : inventory.gpus) {
+    const auto found = taken.find(gpu.uuid);
+    const Taken one = found == taken.end() ? Taken{} : found->second;
+    std::string name = harmless(gpu.name);
+    if (inventory.software) name += " (software GPU)";
+    if (gpu.mig_enabled) name += " (divided: MIG)";
+    std::string promised = size_text(one.promised_bytes);
+    if (one.unlimited > 0) promised += fmt::format(" + {} without limit", one.unlimited);
+    table.row({std::to_string(gpu.index), name, size_text(gpu.total_bytes),
+               size_text(one.used_bytes), promised,
+               gpu.free_known ? size_text(gpu.free_bytes) : "?", std::to_string(one.tenants),
+               gpu.uuid_text});
+  }
+  print(driver_text(inventory) + table.text());
+}
+
+json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
+  json gpus = json::array();
+  for (const Gpu& gpu : inventory.gpus) {
+    const auto found = taken.find(gpu.uuid);
+    const Taken one = found == taken.end() ? Taken{} : found->second;
+    gpus.push_back({{"index", gpu.index},
+                    {"uuid", gpu.uuid_text},
+                    {"name", gpu.name},
+                    {"software", inventory.software},
+                    {"mig_enabled", gpu.mig_enabled},
+                    {"total_bytes", gpu.total_bytes},
+                    {"free_bytes", gpu.free_known ? json(gpu.free_bytes) : json(nullptr)},
+                    {"tenants", one.tenants},
+                    {"tenants_without_limit", one.unlimited},
+                    {"tenants_used_bytes", one.used_bytes},
+                    {"promised_bytes", one.promised_bytes}});
+  }
+  return {{"software", inventory.software},
+          {"source", inventory.source},
+          {"driver_version", inventory.driver_version},
+          {"cuda_version", inventory.cuda_version},
+          {"gpus", gpus}};
+}
+
+struct Options {
+  bool as_json = false;
+  std::string sim;
+};
+
+void gpus(const Options& options) {
+  if (!options.sim.empty() && options.sim != "default")
+    setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
+  const Inventory inventory = need_gpus(options.sim.empty() ? find_driver() : need_sim());
+  const std::map<Uuid, Taken> taken = taken_of(read_region());
+  if (options.as_json) {
+    print_json(gpus_json(inventory, taken));
+  } else {
+    print_text(inventory, taken);
+  }
+}
+
+}  // namespace
+
+void add_gpus(CLI::App& app, int* exit_status) {
+  CLI::App* sub = app.add_subcommand("gpus", "list the GPUs and what the slices have of each");
+  const auto options = std::make_shared<Options>();
+  sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
+  sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G")
+      ->type_name("[=SPEC]");
+  sub->footer(
+      "PROMISED is the sum of the slices' limits; it may be more than TOTAL, then not every slice "
+      "can be\n"
+      "full at once. FREE is what the driver says, whoever uses the rest.\n"
+      "\n"
+      "Examples:\n"
+      "  allot gpus\n"
+      "  allot gpus --sim=2x80G --json");
+  sub->callback([options, exit_status] {
+    gpus(*options);
+    *exit_status = kExitOk;
+  });
+}
+
+}  // namespace allot::cli

@@ -1,0 +1,213 @@
+// allot run: makes a slice, starts a program in it, stays until it ends, takes the slice away.
+//
+// Closed by default: whoever asks for a limit must not get a program without one, so everything that
+// can be known beforehand (the driver, the GPUs, our libraries, whether a preload reaches the program)
+// is checked before anything is made. What is made is held by objects that unmake it.
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+
+#include "abi/env.h"
+#include "cli/child_env.h"
+#include "cli/commands.h"
+#include "cli/failure.h"
+#include "cli/gpu_inventory.h"
+#include "cli/output.h"
+#include "cli/program_check.h"
+#include "cli/slice_file.h"
+#include "cli/slice_spec.h"
+#include "cli/supervise.h"
+#include "cli/tenants.h"
+
+extern char** environ;
+
+namespace allot::cli {
+namespace {
+
+struct Options {
+  std::string gpu, name, sim, fail = "closed", share, max, priority = "normal", level = "auto";
+  std::vector<std::string> gpu_mem;
+  bool exec = false;
+};
+
+void note(const std::string& line) {
+  fmt::print(stderr, "allot: note: {}\n", line);
+}
+
+SliceSpec read_spec(const Options& options) {
+  SliceSpec spec;
+  if (!options.gpu.empty()) spec.gpus = parse_gpu_list("--gpu", options.gpu);
+  for (const std::string& text : options.gpu_mem) {
+    for (MemoryLimit& limit : parse_gpu_mem("--gpu-mem", text))
+      spec.memory.push_back(std::move(limit));
+  }
+  if (!options.share.empty()) spec.share_permille = parse_share("--gpu-share", options.share);
+  if (!options.max.empty()) spec.max_permille = parse_share("--gpu-max", options.max);
+  if (spec.max_permille != 0 && spec.max_permille < spec.share_permille) {
+    wrong_usage("--gpu-max: {} is below the share of {}; write a ceiling of at least the share",
+                options.max, options.share);
+  }
+  spec.priority = parse_priority("--priority", options.priority);
+  spec.level = parse_level("--level", options.level);
+  spec.fail_closed = parse_fail("--fail", options.fail);
+  return spec;
+}
+
+void refuse_inside_slice() {
+  const char* outer = std::getenv(ALLOT_ENV_TENANT);
+  if (outer == nullptr || access(outer, F_OK) != 0) return;
+  refuse("run: this shell is inside a slice already ({}); leave it, or change it with 'allot set'",
+         outer);
+}
+
+void check_time(const SliceSpec& spec) {
+  if (!spec.wants_time()) return;
+  if (spec.fail_closed) {
+    refuse(
+        "GPU time limits (--gpu-share, --gpu-max, --priority, --level) are not enforced by this "
+        "version; "
+        "leave them out, or add --fail open to have them recorded only");
+  }
+  note("GPU time limits are recorded but not enforced by this version");
+}
+
+// False when the program must start without our libraries (only with --fail open).
+bool check_preload(const std::string& file, bool closed) {
+  const char* why = nullptr;
+  switch (preload_effect(file)) {
+    case Preload::kWorks:
+    case Preload::kStatic:
+      return true;
+    case Preload::kSetId:
+      why = "gains privileges when it starts, so the loader drops LD_PRELOAD";
+      break;
+    case Preload::kOtherLoader:
+      why = "uses the musl C library, which cannot load allot's libraries";
+      break;
+    case Preload::kOtherMachine:
+      why = "is made for another processor or word size";
+      break;
+  }
+  if (closed) {
+    refuse("{}: {}: it cannot be held to a slice; start the real program, or add --fail open", file,
+           why);
+  }
+  note(fmt::format("{}: {}: it runs without limits", file, why));
+  return false;
+}
+
+DriverFiles driver_files(const Options& options, bool closed) {
+  if (!options.sim.empty()) return need_sim();
+  DriverFiles driver = find_driver();
+  if (closed && driver.cuda.empty()) {
+    refuse(
+        "libcuda.so.1 was not found{}; install the NVIDIA driver, or use the software GPU with "
+        "--sim",
+        driver.nvml.empty() ? "" : fmt::format(" ({} is there)", driver.nvml));
+  }
+  return driver;
+}
+
+Inventory gpus_of(const DriverFiles& driver, bool closed) {
+  if (closed) return need_gpus(driver);
+  Inventory inventory = ask_driver(driver);
+  if (!inventory.problem.empty()) note(inventory.problem + "; no GPU is limited");
+  return inventory;
+}
+
+std::string visible_gpus(const std::vector<ChosenGpu>& chosen) {
+  std::string text;
+  for (const ChosenGpu& entry : chosen) text += (text.empty() ? "" : ",") + entry.gpu->uuid_text;
+  return text;
+}
+
+int run(const Options& options, const std::vector<std::string>& words) {
+  const SliceSpec spec = read_spec(options);
+  if (!options.name.empty()) check_name("--name", options.name);
+  if (words.empty()) {
+    wrong_usage(
+        "run: no program; write it after --, such as: allot run --gpu-mem 8G -- python train.py");
+  }
+  refuse_inside_slice();
+  check_time(spec);
+
+  Program program;
+  program.file = resolve_program(words[0], std::getenv("PATH"));
+  program.argv = words;
+  const bool preload = check_preload(program.file, spec.fail_closed);
+
+  if (!options.sim.empty() && options.sim != "default") {
+    setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
+  }
+  SliceEnvironment slice;
+  slice.shim = need_shim();
+  slice.simulated = !options.sim.empty();
+  slice.fail_closed = spec.fail_closed;
+  slice.preload = preload;
+  const DriverFiles driver = driver_files(options, spec.fail_closed);
+  slice.sim = driver;
+  const Inventory inventory = gpus_of(driver, spec.fail_closed);
+  const std::vector<ChosenGpu> chosen = choose_gpus(inventory, spec);
+  if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen);
+
+  const SignalGuard signals;
+  const SliceFile file(options.name.empty() ? default_name(words[0], getpid()) : options.name, spec,
+                       chosen, inventory.software);
+  slice.tenant_path = file.path();
+  program.env = slice_environment(slice, environ);
+  if (options.exec) become(program, signals);
+  return supervise(program, signals);
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_status) {
+  CLI::App* sub = app.add_subcommand("run", "run a program in a slice of the GPUs");
+  const auto options = std::make_shared<Options>();
+  sub->add_option("--gpu", options->gpu,
+                  "only these GPUs: indexes or UUIDs (or the beginning of one), joined by commas")
+      ->type_name("LIST");
+  sub->add_option(
+         "--gpu-mem", options->gpu_mem,
+         "memory limit for every GPU, or GPU:SIZE for one; joined by commas, or given again")
+      ->type_name("SIZE")
+      ->expected(1)
+      ->take_all();
+  sub->add_option("--name", options->name, "the slice's name (default: PROGRAM-PID)")
+      ->type_name("NAME");
+  sub->add_flag(
+      "--exec", options->exec,
+      "become the program instead of waiting for it; the slice is cleared by the next command");
+  sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G or --sim=80G,24G")
+      ->type_name("[=SPEC]");
+  sub->add_option("--fail", options->fail,
+                  "what to do where a limit cannot be enforced: closed refuses, open goes on "
+                  "(default: closed)")
+      ->type_name("open|closed");
+  const char* later = " (not enforced by this version: refused unless --fail open)";
+  sub->add_option("--gpu-share", options->share,
+                  std::string("guaranteed share of GPU time") + later)
+      ->type_name("PERCENT");
+  sub->add_option("--gpu-max", options->max, std::string("ceiling of GPU time") + later)
+      ->type_name("PERCENT");
+  sub->add_option("--priority", options->priority, std::string("high, normal or low") + later)
+      ->type_name("PRIORITY");
+  sub->add_option("--level", options->level,
+                  std::string("auto, channel, launch or observe") + later)
+      ->type_name("LEVEL");
+  sub->footer(
+      "Examples:\n"
+      "  allot run --gpu-mem 8G -- python train.py\n"
+      "  allot run --gpu 0,1 --gpu-mem 8G --gpu-mem 1:16G --name alice -- ./serve\n"
+      "  allot run --sim=2x80G --gpu-mem 2G -- ./a.out      no card needed\n"
+      "\n"
+      "Exit status: the program's own, or 128 + the signal that killed it; 125 allot refused "
+      "before the\n"
+      "program started, 126 the program cannot be executed, 127 it was not found, 2 wrong usage.");
+  sub->callback([options, &program, exit_status] { *exit_status = run(*options, program); });
+}
+
+}  // namespace allot::cli

@@ -1,0 +1,58 @@
+// Failure: why a command ends early, as one line and an exit status.
+//
+// A command throws it from wherever it notices; main prints "allot: <line>" to standard error and
+// exits with the status. Every line says what was wrong, what was found and what to do. Whoever has
+// made something before throwing (a region file, a folder) must hold it in an object that unmakes it.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <exception>
+#include <string>
+
+#include "base/result.h"
+
+namespace allot::cli {
+
+// Exit statuses, the same as env(1) and timeout(1) where those have one. Documented in
+// docs/commands.md; scripts depend on them.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitProblems = 1;   // doctor and demo: something is not as it should be
+inline constexpr int kExitUsage = 2;      // the command line makes no sense
+inline constexpr int kExitRefused = 125;  // allot could not do it on this machine, now
+inline constexpr int kExitNotExecutable = 126;
+inline constexpr int kExitNotFound = 127;
+inline constexpr int kExitSignalBase = 128;  // plus the signal that killed the program
+
+class Failure : public std::exception {
+ public:
+  Failure(int exit_status, std::string line) : exit_status_(exit_status), line_(std::move(line)) {}
+  int exit_status() const { return exit_status_; }
+  const std::string& line() const { return line_; }
+  const char* what() const noexcept override { return line_.c_str(); }
+
+ private:
+  int exit_status_;
+  std::string line_;
+};
+
+// Throws a Failure that the user can mend by typing something else (exit 2).
+template <class... Args>
+[[noreturn]] void wrong_usage(fmt::format_string<Args...> text, Args&&... args) {
+  throw Failure(kExitUsage, fmt::format(text, std::forward<Args>(args)...));
+}
+
+// Throws a Failure that lies in the machine or in what runs on it (exit 125).
+template <class... Args>
+[[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) {
+  throw Failure(kExitRefused, fmt::format(text, std::forward<Args>(args)...));
+}
+
+// A few words for an error of the lower folders: "permission denied", "made by another version of
+// allot". Any thread; allocates.
+std::string describe(const Error& error);
+
+// strerror in lower case without "Success": "no such file or directory". Any thread; allocates.
+std::string describe_errno(int error_number);
+
+}  // namespace allot::cli

@@ -1,0 +1,40 @@
+// Where the libraries are: our own, beside the command; the driver's; the software GPU's.
+//
+//   <prefix>/bin/allot
+//   <prefix>/lib/allot/      libcuda.so.1 libnvidia-ml.so.1      what a slice preloads
+//   <prefix>/lib/allot-sim/  libcuda.so.1 libnvidia-ml.so.1      the software GPU
+#pragma once
+
+#include <string>
+
+namespace allot::cli {
+
+// A driver's two libraries, by absolute path; empty = not found.
+struct DriverFiles {
+  std::string cuda;
+  std::string nvml;
+  bool software = false;  // they are the software GPU's
+};
+
+// Folders relative to the running command. Throw a Failure when /proc/self/exe cannot be read.
+std::string own_executable();
+std::string shim_folder();
+std::string sim_folder();
+
+// The preloaded libraries, checked to be there and to be loadable into a program of this machine by
+// path (LD_PRELOAD splits at spaces and colons). Throws a Failure (exit 125) that says what is missing.
+struct ShimFiles {
+  std::string folder;
+  std::string cuda;
+  std::string nvml;
+};
+ShimFiles need_shim();
+
+// The machine's driver: ALLOT_REAL_CUDA / ALLOT_REAL_NVML, else the loader's search (LD_LIBRARY_PATH,
+// its cache, the usual folders) without ours and without the toolkit's stubs. Empty where not found.
+DriverFiles find_driver();
+
+// The software GPU's libraries; throws a Failure (exit 125) when this build has none.
+DriverFiles need_sim();
+
+}  // namespace allot::cli

@@ -1,0 +1,152 @@
+// Texts of the command line into numbers, and the one-line complaints about them.
+#include "cli/slice_spec.h"
+
+#include <algorithm>
+
+#include "base/units.h"
+#include "cli/failure.h"
+#include "shm/region.h"
+
+namespace allot::cli {
+namespace {
+
+std::vector<std::string> split(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  for (;;) {
+    const size_t end = text.find(separator, begin);
+    parts.emplace_back(text.substr(begin, end == std::string_view::npos ? end : end - begin));
+    if (end == std::string_view::npos) return parts;
+    begin = end + 1;
+  }
+}
+
+}  // namespace
+
+uint64_t parse_limit(std::string_view flag, std::string_view text) {
+  if (text == "none") return ALLOT_UNLIMITED;
+  const Result<uint64_t> bytes = parse_size(text);
+  if (!bytes) {
+    wrong_usage("{}: '{}' is not a size; write a number with K, M, G or T, such as 8G", flag, text);
+  }
+  if (*bytes == 0) {
+    wrong_usage("{}: '{}' leaves no memory at all; write a size such as 8G, or 'none' for no limit",
+                flag, text);
+  }
+  return *bytes;
+}
+
+std::vector<MemoryLimit> parse_gpu_mem(std::string_view flag, std::string_view text) {
+  std::vector<MemoryLimit> limits;
+  for (const std::string& part : split(text, ',')) {
+    const size_t colon = part.rfind(':');
+    if (colon == std::string::npos) {
+      limits.push_back({"", parse_limit(flag, part)});
+      continue;
+    }
+    if (colon == 0) {
+      wrong_usage("{}: '{}' names no GPU before the colon; write GPU:SIZE, such as 0:8G", flag,
+                  part);
+    }
+    limits.push_back({part.substr(0, colon), parse_limit(flag, part.substr(colon + 1))});
+  }
+  return limits;
+}
+
+std::vector<std::string> parse_gpu_list(std::string_view flag, std::string_view text) {
+  std::vector<std::string> gpus = split(text, ',');
+  for (size_t i = 0; i < gpus.size(); ++i) {
+    if (gpus[i].empty()) {
+      wrong_usage(
+          "{}: '{}' has an empty entry; write indexes or UUIDs joined by commas, such as 0,1", flag,
+          text);
+    }
+    if (std::find(gpus.begin(), gpus.begin() + static_cast<ptrdiff_t>(i), gpus[i]) !=
+        gpus.begin() + static_cast<ptrdiff_t>(i)) {
+      wrong_usage("{}: '{}' names GPU {} twice; name each GPU once", flag, text, gpus[i]);
+    }
+  }
+  return gpus;
+}
+
+uint32_t parse_share(std::string_view flag, std::string_view text) {
+  const Result<uint32_t> permille = parse_percent(text);
+  if (!permille) {
+    wrong_usage("{}: '{}' is not a share of GPU time; write 0.1 to 100 percent, such as 30 or 30%",
+                flag, text);
+  }
+  return *permille;
+}
+
+AllotPriority parse_priority(std::string_view flag, std::string_view text) {
+  if (text == "high") return ALLOT_PRIORITY_HIGH;
+  if (text == "normal") return ALLOT_PRIORITY_NORMAL;
+  if (text == "low") return ALLOT_PRIORITY_LOW;
+  wrong_usage("{}: '{}' is not a priority; write high, normal or low", flag, text);
+}
+
+AllotLevel parse_level(std::string_view flag, std::string_view text) {
+  if (text == "auto") return ALLOT_LEVEL_AUTO;
+  if (text == "channel") return ALLOT_LEVEL_CHANNEL;
+  if (text == "launch") return ALLOT_LEVEL_LAUNCH;
+  if (text == "observe") return ALLOT_LEVEL_OBSERVE;
+  wrong_usage("{}: '{}' is not a level; write auto, channel, launch or observe", flag, text);
+}
+
+bool parse_fail(std::string_view flag, std::string_view text) {
+  if (text == "closed") return true;
+  if (text == "open") return false;
+  wrong_usage("{}: '{}' is neither open nor closed; closed refuses to run without enforcement",
+              flag, text);
+}
+
+void check_name(std::string_view flag, const std::string& name) {
+  if (shm::valid_name(name.c_str())) return;
+  wrong_usage(
+      "{}: '{}' cannot name a slice; use 1 to {} of letters, digits, '.', '_' and '-', "
+      "not '.' or '-' first",
+      flag, name, ALLOT_NAME_BYTES - 1);
+}
+
+std::string default_name(const std::string& program, int pid) {
+  const size_t slash = program.rfind('/');
+  std::string name = slash == std::string::npos ? program : program.substr(slash + 1);
+  for (char& c : name) {
+    const bool allowed = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                         (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    if (!allowed) c = '_';
+  }
+  if (name.empty() || name[0] == '.' || name[0] == '-') name.insert(0, 1, '_');
+  const std::string suffix = fmt::format("-{}", pid);
+  return name.substr(0, ALLOT_NAME_BYTES - 1 - suffix.size()) + suffix;
+}
+
+const char* priority_text(uint32_t priority) {
+  switch (priority) {
+    case ALLOT_PRIORITY_HIGH:
+      return "high";
+    case ALLOT_PRIORITY_LOW:
+      return "low";
+    case ALLOT_PRIORITY_NORMAL:
+      return "normal";
+    default:
+      return "?";
+  }
+}
+
+const char* level_text(uint32_t level) {
+  switch (level) {
+    case ALLOT_LEVEL_AUTO:
+      return "auto";
+    case ALLOT_LEVEL_CHANNEL:
+      return "channel";
+    case ALLOT_LEVEL_LAUNCH:
+      return "launch";
+    case ALLOT_LEVEL_OBSERVE:
+      return "observe";
+    default:
+      return "?";
+  }
+}
+
+}  // namespace allot::cli

@@ -1,0 +1,63 @@
+// What `allot run` was asked for, as typed: checked for form here, against the machine later.
+//
+// Every parse_* function throws a Failure with exit 2 that names the flag, what was found and what
+// would be right. None of them touches the machine; all may be called from any thread and allocate.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "abi/region.h"
+
+namespace allot::cli {
+
+// One `--gpu-mem`: a limit for every GPU, or for the one that `gpu` selects.
+struct MemoryLimit {
+  std::string gpu;  // index, UUID or its beginning; empty = every GPU
+  uint64_t bytes;   // ALLOT_UNLIMITED = "none"
+};
+
+struct SliceSpec {
+  std::vector<std::string> gpus;    // empty = all
+  std::vector<MemoryLimit> memory;  // empty = no limit, only accounting
+  uint32_t share_permille = 0;      // 0 = not asked for
+  uint32_t max_permille = 0;        // 0 = not asked for
+  AllotPriority priority = ALLOT_PRIORITY_NORMAL;
+  AllotLevel level = ALLOT_LEVEL_AUTO;
+  bool fail_closed = true;
+
+  // True when something was asked for that only GPU time enforcement can give.
+  bool wants_time() const {
+    return share_permille != 0 || max_permille != 0 || priority != ALLOT_PRIORITY_NORMAL ||
+           level == ALLOT_LEVEL_CHANNEL || level == ALLOT_LEVEL_LAUNCH;
+  }
+};
+
+// "8G", "0:8G", "GPU-1a2b:none", and several of them joined by commas.
+std::vector<MemoryLimit> parse_gpu_mem(std::string_view flag, std::string_view text);
+
+// "8G" or "none", in bytes. 0 is refused: a slice without memory is a typing error.
+uint64_t parse_limit(std::string_view flag, std::string_view text);
+
+// "0,1", "GPU-1a2b,GPU-3c4d": non-empty parts, none twice.
+std::vector<std::string> parse_gpu_list(std::string_view flag, std::string_view text);
+
+// "30", "30%", "0.5%" in thousandths.
+uint32_t parse_share(std::string_view flag, std::string_view text);
+
+AllotPriority parse_priority(std::string_view flag, std::string_view text);
+AllotLevel parse_level(std::string_view flag, std::string_view text);
+bool parse_fail(std::string_view flag, std::string_view text);  // true = closed
+
+// Throws unless `name` may name a tenant (abi/region.h, ALLOT_NAME_BYTES).
+void check_name(std::string_view flag, const std::string& name);
+
+// `<program>-<pid>` with what a name may not hold replaced: the name of a tenant without --name.
+std::string default_name(const std::string& program, int pid);
+
+const char* priority_text(uint32_t priority);
+const char* level_text(uint32_t level);
+
+}  // namespace allot::cli
