@@ -78,29 +78,23 @@ bool known(uint32_t gpu, AllotKind kind) {
 
 bool Ledger::reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes) {
   if (!known(gpu, kind)) return false;
-  AllotSlot* mine = own(slot);
-  if (mine == nullptr) return false;
-  if (bytes == 0) return true;
+  if (bytes == 0) return live(slot);
   yield_turn(file_->gpus[gpu]);
   for (uint32_t i = 0; i < kReserveTries; ++i) {
-    switch (try_reserve(gpu, &mine->charges[gpu][kind], bytes)) {
-      case Step::kTaken:
-        return true;
-      case Step::kAgain:
-        continue;
-      case Step::kRefused:
-        break;
-    }
-    break;
+    const Step step = try_reserve(slot, gpu, kind, bytes);
+    if (step == Step::kTaken) return true;
+    if (step == Step::kRefused) break;
   }
   __atomic_fetch_add(&file_->gpus[gpu].refused, 1, __ATOMIC_RELAXED);
   return false;
 }
 
-Ledger::Step Ledger::try_reserve(uint32_t gpu, uint64_t* charge, uint64_t bytes) {
+Ledger::Step Ledger::try_reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes) {
   AllotGpu& g = file_->gpus[gpu];
   Account seen = peek(g);
-  if (!fits(seen.used(), bytes, load(g.limit_bytes))) return Step::kRefused;
+  AllotSlot* mine = own(slot);  // after the generation was read: rule (3)
+  if (mine == nullptr || !fits(seen.used(), bytes, load(g.limit_bytes))) return Step::kRefused;
+  uint64_t* charge = &mine->charges[gpu][kind];
   const uint32_t generation = seen.generation();
   add_charge(charge, bytes);
   while (seen.generation() == generation) {
@@ -114,8 +108,8 @@ Ledger::Step Ledger::try_reserve(uint32_t gpu, uint64_t* charge, uint64_t bytes)
       return Step::kTaken;
     }
   }
-  // A recount came between. Ours takes in what we charged, or finds that it is too much; then
-  // others that are half-way may be in the sum, and only a fresh start can tell.
+  // A recount came between. Ours takes in what we charged, or finds that it is too much; then others
+  // that are half-way may be in the sum, and only a fresh start can tell.
   uint64_t sum;
   if (recount_within(gpu, load(g.limit_bytes), &sum)) {
     raise_to(g.peak_bytes, sum);
@@ -143,21 +137,21 @@ void Ledger::settle(uint32_t gpu, uint32_t generation, uint64_t add, uint64_t su
 
 void Ledger::charge(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes) {
   if (!known(gpu, kind) || bytes == 0) return;
+  yield_turn(file_->gpus[gpu]);
+  const uint32_t generation = peek(file_->gpus[gpu]).generation();
   AllotSlot* mine = own(slot);
   if (mine == nullptr) return;
-  yield_turn(file_->gpus[gpu]);
-  uint32_t generation = peek(file_->gpus[gpu]).generation();
   add_charge(&mine->charges[gpu][kind], bytes);
   settle(gpu, generation, bytes, 0);
 }
 
 void Ledger::release(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes) {
   if (!known(gpu, kind) || bytes == 0) return;
+  yield_turn(file_->gpus[gpu]);
+  const uint32_t generation = peek(file_->gpus[gpu]).generation();
   AllotSlot* mine = own(slot);
   if (mine == nullptr) return;
-  yield_turn(file_->gpus[gpu]);
-  uint32_t generation = peek(file_->gpus[gpu]).generation();
-  uint64_t taken = take_charge(&mine->charges[gpu][kind], bytes);
+  const uint64_t taken = take_charge(&mine->charges[gpu][kind], bytes);
   if (taken < bytes) __atomic_fetch_add(&file_->header.ledger_faults, 1u, __ATOMIC_RELAXED);
   if (taken > 0) settle(gpu, generation, 0, taken);
 }
@@ -168,6 +162,7 @@ uint64_t Ledger::sum_of_live(uint32_t gpu) const {
   for (uint32_t i = 0; i < high; ++i) {
     ALLOT_LEDGER_STEP();
     if (ALLOT_SLOT_STATE(load(file_->slot_words[i])) != ALLOT_SLOT_LIVE) continue;
+    ALLOT_LEDGER_STEP();
     for (const uint64_t& charge : file_->slots[i].charges[gpu]) {
       sum = saturating_add(sum, __atomic_load_n(&charge, __ATOMIC_ACQUIRE));
     }

@@ -25,7 +25,7 @@
 //                CAS account: A -> {S, generation + 1, sequence + 1}; again if it failed
 //   end a slot:  LIVE -> ENDING (counts no more); recount; FREE once the process is dead
 //
-// Two rules make it exact.
+// Three rules make it exact.
 // (1) Every change of a slot's charge comes after its thread has read the account's generation and
 // is
 //     followed by a change of the account word by the same thread. So a recount whose sum missed
@@ -34,6 +34,10 @@
 //     adding.
 // (2) A slot is freed only after a recount that began when the slot no longer counted. So a recount
 //     that read a slot's word before that and its charges after somebody else had taken it fails.
+// (3) Whether the slot still counts is looked up after the generation was read, so that its end, and
+//     the recount that belongs to it, is either seen or changes the generation under the operation.
+//     (A thread of a process that is just exiting would else give back once more what the recount has
+//     given back already; the test of all orders of steps found that.)
 // A process killed half-way leaves a slot that dies with it; whoever ends it recounts; and if he is
 // killed before he does, the slot still says ENDING and the next one recounts.
 //
@@ -153,7 +157,7 @@ class Ledger {
   struct Dead;
 
   AllotSlot* own(SlotId slot) const;
-  Step try_reserve(uint32_t gpu, uint64_t* charge, uint64_t bytes);
+  Step try_reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
   void settle(uint32_t gpu, uint32_t generation, uint64_t add, uint64_t subtract);
   bool recount_within(uint32_t gpu, uint64_t bound, uint64_t* sum_out);
   uint64_t sum_of_live(uint32_t gpu) const;
