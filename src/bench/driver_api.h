@@ -112,6 +112,11 @@ class Entry<CUresult(Parameters...)> {
     return address_(parameters...);
   }
 
+  // For destructors: a missing entry is a result like any other.
+  CUresult quiet(Parameters... parameters) const noexcept {
+    return address_ == nullptr ? CUDA_ERROR_NOT_FOUND : address_(parameters...);
+  }
+
  private:
   const char* symbol_ = "?";
   CUresult (*address_)(Parameters...) = nullptr;

@@ -51,10 +51,10 @@ Gpu::Gpu(int index) : api_(load_driver(&library_)), index_(index) {
 
 Gpu::~Gpu() {
   // Results are not looked at: at the end there is nobody to tell, and the context takes all along.
-  if (scratch_ != 0) api_.free(scratch_);
-  if (stream_ != nullptr) api_.stream_destroy(stream_);
-  if (module_ != nullptr) api_.module_unload(module_);
-  api_.context_release(device_);
+  if (scratch_ != 0) api_.free.quiet(scratch_);
+  if (stream_ != nullptr) api_.stream_destroy.quiet(stream_);
+  if (module_ != nullptr) api_.module_unload.quiet(module_);
+  api_.context_release.quiet(device_);
 }
 
 void Gpu::check(CUresult result, const char* call) const {
@@ -112,6 +112,7 @@ uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s) {
   // Time is an offset (the launch) plus a slope; three rounds of proportion end within a percent.
   for (int round = 0; round < 3; ++round) {
     std::vector<double> samples;
+    samples.reserve(5);
     for (int i = 0; i < 5; ++i) {
       samples.push_back(device_us(gpu, 1, [&] { gpu.launch_spin(iterations); }));
     }

@@ -28,7 +28,7 @@ class Work {
     gpu.check(made, "cuGraphInstantiate");
   }
   ~Work() {
-    if (exec_ != nullptr) gpu_.api().graph_exec_destroy(exec_);
+    if (exec_ != nullptr) gpu_.api().graph_exec_destroy.quiet(exec_);
   }
   Work(const Work&) = delete;
   Work& operator=(const Work&) = delete;
@@ -49,6 +49,7 @@ double measure_solo_us(const Gpu& gpu, const Work& work, double expected_us) {
   const double runs = std::clamp(50000.0 / std::max(expected_us, 1.0), 2.0, 200.0);
   const unsigned launches = static_cast<unsigned>(runs);
   std::vector<double> samples;
+  samples.reserve(5);
   for (int i = 0; i < 5; ++i) {
     samples.push_back(device_us(gpu, launches, [&] { work.submit(); }) / launches);
   }
