@@ -1,0 +1,216 @@
+// The process joins its slice: at cuInit, and not before.
+//
+// The slice is found and joined before the real cuInit, so that a slice which fails closed leaves the
+// driver uninitialised and every later call refused by the driver itself. Then the driver initialises
+// (and forks helpers, which inherit everything; they never call us, and the fork guard is not up yet), then
+// the devices it shows are matched with the region's by UUID, which honours CUDA_VISIBLE_DEVICES in any
+// form because the driver has read it.
+//
+// CUDA_ERROR_NOT_PERMITTED is the answer where the slice cannot be set up and fails closed: NO_DEVICE
+// would make frameworks fall back to the CPU silently.
+//
+// The end. The slot is left to whoever looks next (a refusal, cuMemGetInfo, `allot ps`): /proc says that
+// a process has ended only after the kernel has closed its devices and the memory is really free, whereas
+// a slot ended in a destructor would let others in while the card still holds the memory. Only a process in
+// another pid namespace than the tenant's maker, whom nobody there can ask after, ends its slot itself.
+#include <sys/mman.h>
+
+#include "core/ledger.h"
+#include "shim/cuda_calls.h"
+#include "shim/log.h"
+#include "shim/memory.h"
+#include "shim/pools.h"
+#include "shim/process.h"
+#include "shim/real_library.h"
+#include "shim/slice_search.h"
+#include "shim/start_environment.h"
+#include "shm/region.h"
+#include "sys/clock.h"
+#include "sys/file.h"
+#include "sys/keep_errno.h"
+#include "sys/process.h"
+
+namespace allot::shim {
+
+constinit Process process;
+constinit thread_local uint32_t hook_depth = 0;
+
+namespace {
+
+constexpr uint64_t kGuardBytes = 4096;
+constexpr uint64_t kStartPatienceNs =
+    10'000'000'000;  // another thread may be initialising the driver
+
+// A page that reads 0 in every child forked from now on (Linux 4.14).
+bool raise_fork_guard() {
+  const sys::KeepErrno keep;
+  const Result<void*> page = sys::map_memory(kGuardBytes);
+  if (!page) return false;
+  if (madvise(*page, kGuardBytes, MADV_WIPEONFORK) != 0) {
+    sys::unmap(*page, kGuardBytes);
+    return false;
+  }
+  auto* guard = static_cast<std::atomic<uint32_t>*>(*page);
+  guard->store(1, std::memory_order_relaxed);
+  process.fork_guard.store(guard, std::memory_order_release);
+  return true;
+}
+
+// A child has inherited our state and may start afresh: whatever the parent held is not its own.
+void forget_parent() {
+  process.table.abandon();
+  abandon_pools();
+  for (Device& device : process.devices) {
+    device.driver.abandon();
+    device.graph.abandon();
+    device.context_seen.store(false);
+    device.listed.store(false);
+    device.nvml.store(nullptr);
+    device.gpu = -1;
+  }
+  process.in_flight.store(0);
+  process.device_count = 0;
+  process.tenant = {};
+  process.fork_guard.store(nullptr);
+  process.state.store(State::kOff, std::memory_order_release);
+}
+
+struct Outcome {
+  bool joined;
+  const char* trouble;  // null: not in a slice, and that is fine
+  int os_errno;
+};
+
+Outcome join_slice() {
+  SliceChoice choice;
+  const Result<void> chosen = choose_slice(&choice);
+  if (!chosen)
+    return {false, "the region's folder or the slice's name cannot be used",
+            chosen.error().os_errno};
+  if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
+  shm::NewTenant fresh = {choice.name, fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u, 0, 0, 0};
+  const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
+                                         ? shm::join_tenant(choice.path)
+                                         : shm::join_or_create(choice.folder, fresh);
+  if (!joined) return {false, "the slice cannot be joined", joined.error().os_errno};
+  process.tenant = joined->tenant;
+  process.slot = joined->slot;
+  process.pid = sys::current_pid();
+  return {true, nullptr, 0};
+}
+
+void leave_slice() {
+  core::Ledger(process.tenant.file).end_slot(process.slot);
+  shm::unmap(process.tenant);
+}
+
+// Matches the driver's devices with the region's. False when the region has no room for one.
+bool map_devices() {
+  int count = 0;
+  if (real::cuDeviceGetCount(&count) != CUDA_SUCCESS || count < 0) return true;
+  process.device_count =
+      static_cast<uint32_t>(count) < kMaxDevices ? static_cast<uint32_t>(count) : kMaxDevices;
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    Device& device = process.devices[i];
+    CUdevice ordinal = 0;
+    CUuuid uuid = {};
+    size_t bytes = 0;
+    if (real::cuDeviceGet(&ordinal, static_cast<int>(i)) != CUDA_SUCCESS) return false;
+    CUresult known = real::cuDeviceGetUuid_v2(&uuid, ordinal);
+    if (known != CUDA_SUCCESS) known = real::cuDeviceGetUuid(&uuid, ordinal);
+    if (known != CUDA_SUCCESS || real::cuDeviceTotalMem_v2(&bytes, ordinal) != CUDA_SUCCESS)
+      return false;
+    for (int k = 0; k < 16; ++k) device.uuid[k] = static_cast<uint8_t>(uuid.bytes[k]);
+    device.physical_bytes = bytes;
+    const Result<uint32_t> gpu =
+        shm::find_or_add_gpu(process.tenant, device.uuid, limit_of(i), bytes);
+    if (!gpu) return false;
+    device.gpu = static_cast<int>(*gpu);
+  }
+  return true;
+}
+
+bool tenant_fails_closed() {
+  const uint32_t flags = __atomic_load_n(&process.tenant.file->header.flags, __ATOMIC_RELAXED);
+  return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0 || fails_closed();
+}
+
+// What becomes of a process whose slice could not be set up.
+State without_slice(const Outcome& outcome) {
+  if (outcome.trouble == nullptr) return State::kDisabled;
+  const bool closed = fails_closed();
+  log_no_slice(outcome.trouble, outcome.os_errno, closed);
+  return closed ? State::kRefused : State::kDisabled;
+}
+
+CUresult start(unsigned flags) {
+  const Outcome outcome = join_slice();
+  if (!outcome.joined) {
+    const State state = without_slice(outcome);
+    process.state.store(state, std::memory_order_release);
+    return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
+  }
+  const CUresult result = real::cuInit(flags);
+  if (result != CUDA_SUCCESS) {
+    leave_slice();
+    process.state.store(State::kOff, std::memory_order_release);
+    return result;
+  }
+  if (map_devices() && raise_fork_guard()) {
+    process.state.store(State::kOn, std::memory_order_release);
+    return result;
+  }
+  const bool closed = tenant_fails_closed();
+  log_no_slice("the slice has no room for this machine's GPUs", 0, closed);
+  leave_slice();
+  process.state.store(closed ? State::kRefused : State::kDisabled, std::memory_order_release);
+  return closed ? CUDA_ERROR_NOT_PERMITTED : result;
+}
+
+CUresult init(unsigned flags) {
+  if (!real_cuda.there()) return CUDA_ERROR_NO_DEVICE;
+  if (hook_depth != 0) return real::cuInit(flags);
+  if (forked_child()) {
+    // Where the driver allows a fresh start after fork, the child is a process of the slice by itself.
+    const CUresult result = real::cuInit(flags);
+    if (result != CUDA_SUCCESS) return result;
+    forget_parent();
+  }
+  State state = State::kOff;
+  if (process.state.compare_exchange_strong(state, State::kStarting, std::memory_order_acq_rel)) {
+    const Scope scope;
+    return start(flags);
+  }
+  const uint64_t begin = sys::monotonic_ns();
+  while (state == State::kStarting && sys::monotonic_ns() - begin < kStartPatienceNs) {
+    sched_yield();
+    state = process.state.load(std::memory_order_acquire);
+  }
+  return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
+}
+
+// See the top of the file.
+__attribute__((destructor)) void process_ends() {
+  if (process.state.load(std::memory_order_acquire) != State::kOn || forked_child()) return;
+  if (process.pid != sys::current_pid()) return;  // vfork and clone share our memory
+  const AllotTenantFile* file = process.tenant.file;
+  if (file->slots[process.slot.index].pid_namespace == file->header.pid_namespace) return;
+  process.state.store(State::kDisabled, std::memory_order_release);
+  core::Ledger(process.tenant.file).end_slot(process.slot);
+}
+
+}  // namespace
+
+Device* current_device(CUcontext* context) {
+  CUdevice ordinal = 0;
+  if (real::cuCtxGetDevice(&ordinal) != CUDA_SUCCESS) return nullptr;
+  if (real::cuCtxGetCurrent(context) != CUDA_SUCCESS) return nullptr;
+  return device_of(ordinal);
+}
+
+std::span<const Hook> init_hooks() {
+  static constexpr Hook hooks[] = {hook<init>("cuInit")};
+  return hooks;
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,22 @@
+// Messages: silent unless ALLOT_LOG names a file; one line per cause, at most once a second each.
+//
+// A line has the pid, the monotonic time in ms, and what happened. Opened, written and closed each time:
+// no descriptor is kept in the host. errno stays.
+#pragma once
+
+#include <cstdint>
+
+#include "abi/region.h"
+
+namespace allot::shim {
+
+// A request of `bytes` was refused: `used` of `limit` were in use.
+void log_refusal(uint32_t gpu, AllotKind kind, uint64_t bytes, uint64_t used, uint64_t limit);
+
+// The real library cannot be found or opened.
+void log_missing_library(const char* soname);
+
+// The slice could not be set up; `why` says what failed. Goes on unlimited (open) or refuses (closed).
+void log_no_slice(const char* why, int os_errno, bool closed);
+
+}  // namespace allot::shim

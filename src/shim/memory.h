@@ -1,0 +1,22 @@
+// The hooks of each kind of memory, by file. All are in the table of hooks.cc.
+#pragma once
+
+#include <span>
+
+#include "shim/hooks.h"
+
+namespace allot::shim {
+
+std::span<const Hook> linear_hooks();
+std::span<const Hook> array_hooks();
+std::span<const Hook> pool_hooks();
+std::span<const Hook> vmm_hooks();
+std::span<const Hook> graph_hooks();
+std::span<const Hook> shared_memory_hooks();
+std::span<const Hook> context_hooks();
+std::span<const Hook> module_hooks();
+std::span<const Hook> query_hooks();
+std::span<const Hook> address_hooks();
+std::span<const Hook> init_hooks();
+
+}  // namespace allot::shim

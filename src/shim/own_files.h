@@ -1,0 +1,21 @@
+// Where our own two libraries are, from the dynamic linker's own list.
+#pragma once
+
+#include <cstdint>
+
+namespace allot::shim {
+
+// Path of the library this code is in, as the linker knows it (so that opening it again costs no file
+// access), or "" when it cannot be told. Any thread; does not allocate.
+const char* own_path();
+
+// Its folder, without the last slash.
+const char* own_folder();
+
+// Path of the library of that file name beside us; false when it does not fit.
+bool beside_us(const char* file_name, char* out, uint32_t size);
+
+// The file name of a path.
+const char* base_name(const char* path);
+
+}  // namespace allot::shim

@@ -1,0 +1,34 @@
+// Which slice a process belongs to, and the limits its environment names.
+//
+// In this order: the file that ALLOT_TENANT names; the tenant in which an ancestor of the process stands
+// (it lost its environment: ssh, `env -i`, a daemon's child); a tenant that takes in strays
+// (ALLOT_TENANT_DEFAULT); limits in the environment, ours or HAMi's, which make or join a tenant.
+// Ancestors come before limits so that a process cannot leave its slice by naming another limit.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+
+namespace allot::shim {
+
+struct SliceChoice {
+  enum class Kind : uint8_t { kNone, kFile, kByLimits };
+  Kind kind = Kind::kNone;
+  char path[512] = {};    // kFile: the tenant's file
+  char folder[512] = {};  // kByLimits: where to make or join it
+  char name[64] = {};     // kByLimits
+};
+
+// Reads /proc and the region's folder, changes nothing. Errors: kBadValue (a name or folder that cannot be
+// used), kNoPermission (the folder is not ours to use). Any thread; does not allocate.
+Result<void> choose_slice(SliceChoice* out);
+
+// The limit that the environment names for the device of this index, or ALLOT_UNLIMITED.
+// A value that cannot be read counts as none, as HAMi does it; `doctor` reports it.
+uint64_t limit_of(uint32_t visible_index);
+
+// Whether the owner chose that GPU work is refused where the limit cannot be enforced.
+bool fails_closed();
+
+}  // namespace allot::shim
