@@ -22,7 +22,7 @@ namespace {
 
 void print_text(const nlohmann::ordered_json& result, const std::string& prefix) {
   for (const auto& [key, value] : result.items()) {
-    const std::string name = prefix.empty() ? key : prefix + "." + key;
+    const std::string name = prefix.empty() ? key : fmt::format("{}.{}", prefix, key);
     if (value.is_structured() && !value.empty() &&
         (value.is_object() || value.front().is_structured())) {
       print_text(value, name);

@@ -46,7 +46,7 @@ HookBench::HookBench(int gpu_index) : gpu_(gpu_index), real_(find_real_driver(gp
 }
 
 HookBench::~HookBench() {
-  set_live_blocks(0);
+  for (const CUdeviceptr block : live_) hooked().free.quiet(block);
 }
 
 void HookBench::set_live_blocks(uint64_t count) {
