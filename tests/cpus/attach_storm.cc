@@ -120,7 +120,9 @@ int main(int argc, char** argv) {
       m.runs_with_escape += outside > 0 ? 1 : 0;
       if (method < 2) failures += outside > 0 || !moved ? 1 : 0;
     }
-    if ((run + 1) % 100 == 0) std::fprintf(stderr, "%d runs\n", run + 1);
+    if ((run + 1) % 50 == 0 && run + 1 < runs) {
+      for (const Method& m : methods) report(m);
+    }
   }
   for (const Method& m : methods) report(m);
   sweep(FsRoot{}, h);

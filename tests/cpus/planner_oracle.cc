@@ -39,6 +39,12 @@ class Search {
     uint64_t domains = 0, nodes = 0, packages = 0;
   };
 
+  bool alone(size_t i) const {
+    return std::count_if(p_.kinds.begin(), p_.kinds.end(), [&](const CoreKind& other) {
+             return other.domain == p_.kinds[i].domain;
+           }) == 1;
+  }
+
   // Kinds that stand for whole domains and differ in nothing: their free counts may be sorted.
   void group_kinds() {
     std::map<std::vector<int>, std::vector<size_t>> groups;
@@ -52,8 +58,11 @@ class Search {
               p_.domain_cores[static_cast<size_t>(k.domain)]}]
           .push_back(i);
     }
+    mirror_.assign(p_.kinds.size(), false);
     for (auto& [key, members] : groups) {
       if (members.size() > 1) groups_.push_back(members);
+      for (size_t m = 1; m < members.size(); ++m)
+        mirror_[members[m]] = members[m] == members[m - 1] + 1;
     }
   }
 
@@ -107,14 +116,20 @@ class Search {
       }
       return;
     }
-    if (i == p_.kinds.size()) return;
-    if (solo_ ? cost >= solo_best_ : cost + alone_[need + 1] >= best_) return;
+    if (i == p_.kinds.size() || rest(need, i) < n.count - have) return;
+    int more = fewest_more(need, i, n.count - have, used) * p_.costs.domain;
+    if (have == 0 && more > 0) more -= p_.costs.domain;  // the first domain is free of charge
+    if (solo_ ? cost + more >= solo_best_ : cost + more + alone_[need + 1] >= best_) return;
     const CoreKind& kind = p_.kinds[i];
     int each = n.unit == Unit::kCores ? 1 : kind.threads;
     int price = kind.threads * (p_.distance[need][i] * p_.costs.distance +
                                 (kind.housekeeping ? p_.costs.housekeeping : 0));
     int had = free_[i];
-    for (int take = 0; take <= had; ++take) {
+    // Of two kinds that differ in nothing, the first takes at least as much.
+    int most = i > 0 && mirror_[i] && free_[i - 1] + taken_before_ == had
+                   ? std::min(had, taken_before_)
+                   : had;
+    for (int take = 0; take <= most; ++take) {
       if (take > 0 && have + (take - 1) * each >= n.count) break;
       free_[i] = had - take;
       Used now = used;
@@ -124,9 +139,38 @@ class Search {
         spread += widen(&now.nodes, kind.node, p_.costs.node);
         spread += widen(&now.packages, kind.package, p_.costs.package);
       }
+      int outer = taken_before_;
+      taken_before_ = take;
       place(need, i + 1, have + take * each, now, cost + spread + take * price);
+      taken_before_ = outer;
     }
     free_[i] = had;
+  }
+
+  // Units that kinds from `i` on still offer.
+  int rest(size_t need, size_t i) const {
+    int sum = 0;
+    for (; i < free_.size(); ++i)
+      sum += free_[i] * (p_.needs[need].unit == Unit::kCores ? 1 : p_.kinds[i].threads);
+    return sum;
+  }
+
+  // At least so many domains not yet in use must be opened to get `missing` units from kinds `i` on.
+  int fewest_more(size_t need, size_t i, int missing, const Used& used) const {
+    std::vector<int> fresh(p_.domain_cores.size());
+    for (; i < free_.size(); ++i) {
+      int units = free_[i] * (p_.needs[need].unit == Unit::kCores ? 1 : p_.kinds[i].threads);
+      size_t domain = static_cast<size_t>(p_.kinds[i].domain);
+      if ((used.domains >> domain & 1) != 0) {
+        missing -= units;
+      } else {
+        fresh[domain] += units;
+      }
+    }
+    std::sort(fresh.rbegin(), fresh.rend());
+    int opened = 0;
+    for (; missing > 0; ++opened) missing -= fresh[static_cast<size_t>(opened)];
+    return opened;
   }
 
   // The price of using place `where`, when another one is in use already and this one is not.
@@ -145,6 +189,8 @@ class Search {
   std::vector<int> free_;
   std::vector<int> alone_;
   std::vector<std::vector<size_t>> groups_;
+  std::vector<bool> mirror_;  // the kind before differs in nothing but its number free
+  int taken_before_ = 0;
   std::map<std::pair<size_t, std::vector<int>>, int> seen_;
   int best_ = 0;
   bool reached_ = false;
