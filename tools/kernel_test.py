@@ -78,7 +78,7 @@ class Guest:
         files.update({name: (0o100644, data) for name, data in extra.items()})
         initrd = pathlib.Path(self.place.name) / "initrd"
         initrd.write_bytes(cpio(files))
-        command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "8", "-m", "768", "-nographic", "-no-reboot",
+        command = ["qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "8", "-m", "768", "-nographic", "-no-reboot",
                    "-nodefaults", "-serial", "stdio",
                    "-object", "memory-backend-ram,id=m0,size=384M", "-object", "memory-backend-ram,id=m1,size=384M",
                    "-numa", "node,nodeid=0,cpus=0-3,memdev=m0", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1",

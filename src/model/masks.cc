@@ -71,7 +71,7 @@ Outcome State::write_cpus(int group, std::string_view text) {
     }
   }
   Cpuset& own = css(group);
-  if (own.cpus == trial.cpus && !is(Broken::kUnchangedIsValidated)) return {};
+  if (own.cpus == trial.cpus) return {};
   if (Outcome checked = validate(group, trial); !checked.ok()) return checked;
   own.cpus = trial.cpus;
   update_cpus_below(group, false);

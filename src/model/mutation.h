@@ -15,7 +15,6 @@ enum class Broken : int {
   kNothing = 0,
   // v1 writes
   kChildAfterParent,          // EACCES (parent) is checked before EBUSY (child)
-  kUnchangedIsValidated,      // an unchanged mask is validated too
   kOfflineAllowed,            // v1: CPUs that are offline may be written
   kPopulatedMayEmpty,         // no ENOSPC for a populated group
   kPopulatedOwnTasksOnly,     // populated looks at the group's own tasks, not at descendants

@@ -74,6 +74,8 @@ Era running_era() {
 }
 
 class Run {
+  using Seconds = std::chrono::duration<double>;
+
  public:
   explicit Run(const Settings& settings)
       : settings_(settings), kernel_(settings.hierarchy), era_(running_era()) {
@@ -114,10 +116,11 @@ class Run {
       }
       kernel_.reset();
       if (episode % 10 == 9) {
-        double seconds =
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        std::printf("P %llu operations in %.1f s\n", static_cast<unsigned long long>(total),
-                    seconds);
+        double seconds = Seconds(std::chrono::steady_clock::now() - start).count();
+        std::printf(
+            "P %llu operations in %.1f s: %.1f performing, %.1f predicting, %.1f reading back\n",
+            static_cast<unsigned long long>(total), seconds, spent_[0].count(), spent_[1].count(),
+            spent_[2].count());
         std::fflush(stdout);
       }
     }
@@ -148,10 +151,17 @@ class Run {
 
   // True when kernel and model agree afterwards.
   bool step(const Op& op, Cpusets* model, std::string* hashes, bool report) {
+    auto start = std::chrono::steady_clock::now();
     int kernel_err = kernel_.apply(op, *model);
+    auto applied = std::chrono::steady_clock::now();
     int model_err = apply(op, model);
-    std::vector<std::string> seen = kernel_.observe(*model);
     std::vector<std::string> expected = model->observe();
+    auto predicted = std::chrono::steady_clock::now();
+    std::vector<std::string> seen = kernel_.observe(*model);
+    auto observed = std::chrono::steady_clock::now();
+    spent_[0] += applied - start;
+    spent_[1] += predicted - applied;
+    spent_[2] += observed - predicted;
     if (hashes != nullptr) {
       char text[16];
       std::snprintf(text, sizeof text, "%08x", state_hash(kernel_err, seen));
@@ -204,6 +214,7 @@ class Run {
   }
 
   Settings settings_;
+  Seconds spent_[3] = {};
   GuestKernel kernel_;
   Era era_;
   model::Machine machine_;

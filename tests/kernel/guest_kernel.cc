@@ -31,6 +31,7 @@ std::string read_fd(int fd) {
     if (size < 0) return "!" + std::to_string(errno);
     if (size == 0) return text;
     text.append(buffer, static_cast<size_t>(size));
+    if (static_cast<size_t>(size) < sizeof buffer) return text;  // these files come in one piece
     at += size;
   }
 }

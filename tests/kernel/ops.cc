@@ -140,7 +140,7 @@ uint64_t episode_seed(uint64_t seed, uint64_t episode) {
 }
 
 uint32_t state_hash(int err, const std::vector<std::string>& lines) {
-  uint32_t hash = 2166136261u ^ static_cast<uint32_t>(err);
+  uint32_t hash = 2166136261u;
   auto add = [&](char c) { hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u; };
   add(static_cast<char>(err));
   for (const std::string& line : lines) {
