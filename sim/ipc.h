@@ -1,0 +1,11 @@
+// Memory and events that processes of one software machine share by handle.
+#pragma once
+
+#include "machine.h"
+
+namespace allot::sim {
+
+IpcEvent* take_ipc_event();  // null: all are in use
+void drop_ipc_event(IpcEvent* event);
+
+}  // namespace allot::sim

@@ -1,0 +1,383 @@
+// Making, finding and joining the software machine; clearing up after processes that died.
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+
+#include "abi/env.h"
+#include "base/units.h"
+#include "vram.h"
+
+namespace allot::sim {
+namespace {
+
+constexpr uint64_t kMagic = 0x31304d495341ull;  // changes with the meaning of a field
+
+struct Attached {
+  std::mutex mutex;
+  std::string folder;
+  std::atomic<Machine*> machine{nullptr};
+  std::atomic<uint32_t> slot{UINT32_MAX};
+};
+
+Attached& attached() {
+  static Attached& state = *new Attached;  // never destroyed: threads outlive exit handlers
+  return state;
+}
+
+std::string folder_name() {
+  const char* given = getenv(ALLOT_ENV_SIM_DIR);
+  if (given != nullptr && *given != '\0') return given;
+  return "/dev/shm/allot-sim-" + std::to_string(geteuid());
+}
+
+std::string read_boot_id() {
+  char text[40] = {};
+  if (FILE* file = fopen("/proc/sys/kernel/random/boot_id", "re")) {
+    if (fgets(text, sizeof text, file) == nullptr) text[0] = '\0';
+    fclose(file);
+  }
+  text[strcspn(text, "\n")] = '\0';
+  return text;
+}
+
+// A new machine in a zeroed mapping. The magic comes last.
+void build(Machine* m, const std::string& config, const std::vector<uint64_t>& sizes) {
+  memset(static_cast<void*>(m), 0, offsetof(Machine, gpus));
+  m->layout = sizeof(Machine);
+  snprintf(m->boot_id, sizeof m->boot_id, "%s", read_boot_id().c_str());
+  snprintf(m->config, sizeof m->config, "%s", config.c_str());
+  m->gpu_count = static_cast<uint32_t>(sizes.size());
+  m->next_generation = 1;
+  init_robust(&m->mutex);
+  for (ProcessSlot& slot : m->slots) init_robust(&slot.life);
+  for (uint32_t i = 0; i < m->gpu_count; i++) {
+    Gpu& gpu = m->gpus[i];
+    gpu.bytes = sizes[i];
+    gpu.page_count = gpu.free_pages = static_cast<uint32_t>(sizes[i] / kPageBytes);
+    init_robust(&gpu.timeline.lock);
+    // Stable for a machine's folder and index, and visibly ours: "allot" in ASCII, then the index.
+    const uint64_t hash = std::hash<std::string>{}(machine_folder());
+    memcpy(gpu.uuid, "allot", 5);
+    gpu.uuid[5] = 0x51;
+    gpu.uuid[6] = 0x4d;
+    gpu.uuid[7] = static_cast<uint8_t>(i);
+    memcpy(gpu.uuid + 8, &hash, 8);
+  }
+  m->magic = kMagic;
+}
+
+bool anybody_alive(Machine* m) {
+  for (uint32_t i = 0; i < m->slots_high && i < kMaxSlots; i++) {
+    if (m->slots[i].used == 0) continue;
+    const int r = pthread_mutex_trylock(&m->slots[i].life);
+    if (r == EBUSY) return true;
+    if (r == EOWNERDEAD) pthread_mutex_consistent(&m->slots[i].life);
+    if (r == 0 || r == EOWNERDEAD) pthread_mutex_unlock(&m->slots[i].life);
+  }
+  return false;
+}
+
+bool usable(const Machine* m) {
+  return m->magic == kMagic && m->layout == sizeof(Machine) && read_boot_id() == m->boot_id &&
+         m->gpu_count > 0 && m->gpu_count <= kMaxGpus;
+}
+
+// With the file locked: decide whether what lies there can be used.
+Attach prepare(Machine* m, const char* wanted) {
+  const std::vector<uint64_t> sizes = parse_gpus(wanted != nullptr ? wanted : "1x80G");
+  if (sizes.empty()) return Attach::kBadConfig;
+  if (usable(m)) {
+    if (wanted == nullptr || strcmp(wanted, m->config) == 0) return Attach::kOk;
+    if (anybody_alive(m)) return Attach::kOtherConfig;
+  }
+  // Zero what an earlier machine left, then make the new one.
+  if (madvise(m, sizeof(Machine), MADV_REMOVE) != 0)
+    memset(static_cast<void*>(m), 0, sizeof(Machine));
+  for (uint32_t i = 0; i < kMaxGpus; i++) {
+    unlink((machine_folder() + "/gpu" + std::to_string(i) + ".vram").c_str());
+  }
+  build(m, wanted != nullptr ? wanted : "1x80G", sizes);
+  return Attach::kOk;
+}
+
+void clear_shares(Machine* m, uint32_t slot) {
+  for (uint32_t i = 0; i < kMaxShares; i++) {
+    if (m->shares[i].used != 0) drop_share_locked(m, i, slot);
+  }
+}
+
+// The machine lock is held and the process of `slot` is gone.
+void clear_slot(Machine* m, uint32_t slot) {
+  clear_shares(m, slot);
+  for (uint32_t g = 0; g < m->gpu_count; g++) {
+    if (m->slots[slot].pages[g] != 0) free_all_of_locked(m, g, slot);
+    Timeline& line = m->gpus[g].timeline;
+    lock_robust(&line.lock);
+    for (uint32_t i = 0; i < line.high; i++) {
+      Group& group = line.groups[i];
+      if (group.used == 0 || group.slot != slot) continue;
+      group.waiting = 0;
+      if (line.current == i + 1) line.running = 0;
+      group.used = 0;
+    }
+    pthread_mutex_unlock(&line.lock);
+  }
+  for (IpcEvent& event : m->events) {
+    if (event.used != 0 && event.slot == slot) event.used = 0;
+  }
+  ProcessSlot& gone = m->slots[slot];
+  memset(gone.contexts, 0, sizeof gone.contexts);
+  memset(gone.pages, 0, sizeof gone.pages);
+  gone.pid = 0;
+  gone.used = 0;
+}
+
+int reclaim_locked(Machine* m) {
+  int cleared = 0;
+  for (uint32_t i = 0; i < m->slots_high; i++) {
+    ProcessSlot& slot = m->slots[i];
+    if (slot.used == 0) continue;
+    const int r = pthread_mutex_trylock(&slot.life);
+    if (r != 0 && r != EOWNERDEAD) continue;
+    if (r == EOWNERDEAD) pthread_mutex_consistent(&slot.life);
+    clear_slot(m, i);
+    pthread_mutex_unlock(&slot.life);
+    cleared++;
+  }
+  return cleared;
+}
+
+struct LifeStart {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  Attach result = Attach::kOk;
+};
+
+// Body of the thread whose robust lock says that this process lives.
+void* hold_life(void* arg) {
+  auto* start = static_cast<LifeStart*>(arg);
+  Machine* m = machine();
+  Attach result = Attach::kFull;
+  {
+    MachineLock lock;
+    reclaim_locked(m);
+    for (uint32_t i = 0; i < kMaxSlots; i++) {
+      ProcessSlot& slot = m->slots[i];
+      if (slot.used != 0) continue;
+      lock_robust(&slot.life);  // free slots are nobody's; a dead owner was between two lines here
+      slot.pid = static_cast<uint32_t>(getpid());
+      slot.start_time = process_start_time(slot.pid);
+      slot.used = 1;
+      if (i >= m->slots_high) m->slots_high = i + 1;
+      attached().slot.store(i);
+      result = Attach::kOk;
+      break;
+    }
+  }
+  {
+    std::lock_guard<std::mutex> lock(start->mutex);
+    start->result = result;
+    start->done = true;
+    start->changed.notify_all();
+  }
+  while (result == Attach::kOk) pause();
+  return nullptr;
+}
+
+}  // namespace
+
+void Usage::add(int64_t from_ns, int64_t to_ns) {
+  if (to_ns <= from_ns) return;
+  total_ns.fetch_add(static_cast<uint64_t>(to_ns - from_ns), std::memory_order_relaxed);
+  for (int64_t at = from_ns; at < to_ns;) {
+    const int64_t number = at / kBucketNs;
+    const int64_t end = std::min(to_ns, (number + 1) * kBucketNs);
+    const auto i = static_cast<size_t>(number % kBuckets);
+    if (epoch[i].load(std::memory_order_relaxed) != number) {
+      epoch[i].store(number, std::memory_order_relaxed);
+      busy_ns[i].store(0, std::memory_order_relaxed);
+    }
+    busy_ns[i].fetch_add(static_cast<uint64_t>(end - at), std::memory_order_relaxed);
+    at = end;
+  }
+}
+
+uint64_t Usage::within(int64_t now, int64_t span_ns) const {
+  uint64_t sum = 0;
+  const int64_t last = now / kBucketNs;
+  const int64_t first = last - span_ns / kBucketNs + 1;
+  for (size_t i = 0; i < kBuckets; i++) {
+    const int64_t number = epoch[i].load(std::memory_order_relaxed);
+    if (number >= first && number <= last) sum += busy_ns[i].load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
+void init_robust(pthread_mutex_t* mutex) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(mutex, &attributes);
+  pthread_mutexattr_destroy(&attributes);
+}
+
+bool lock_robust(pthread_mutex_t* mutex) {
+  if (pthread_mutex_lock(mutex) != EOWNERDEAD) return false;
+  pthread_mutex_consistent(mutex);
+  return true;
+}
+
+int64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
+
+uint64_t process_start_time(uint32_t pid) {
+  char path[40], text[1024];
+  snprintf(path, sizeof path, "/proc/%u/stat", pid);
+  FILE* file = fopen(path, "re");
+  if (file == nullptr) return 0;
+  const size_t n = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[n] = '\0';
+  const char* at = strrchr(text, ')');  // the name before it may hold anything
+  for (int field = 2; at != nullptr && field < 22; field++) at = strchr(at + 1, ' ');
+  return at != nullptr ? strtoull(at + 1, nullptr, 10) : 0;
+}
+
+std::vector<uint64_t> parse_gpus(const char* text) {
+  std::vector<uint64_t> sizes;
+  std::string rest = text;
+  while (!rest.empty()) {
+    const size_t comma = rest.find(',');
+    std::string part = rest.substr(0, comma);
+    rest = comma == std::string::npos ? "" : rest.substr(comma + 1);
+    unsigned long count = 1;
+    if (const size_t x = part.find('x'); x != std::string::npos) {
+      char* end = nullptr;
+      count = strtoul(part.c_str(), &end, 10);
+      if (end != part.c_str() + x) return {};
+      part = part.substr(x + 1);
+    }
+    const auto bytes = parse_size(part);
+    if (!bytes || *bytes < 64 * kPageBytes || *bytes > kMaxPages * kPageBytes) return {};
+    if (count == 0 || count + sizes.size() > kMaxGpus) return {};
+    sizes.insert(sizes.end(), count, *bytes / kPageBytes * kPageBytes);
+  }
+  return sizes;
+}
+
+Machine* machine() {
+  return attached().machine.load(std::memory_order_acquire);
+}
+const std::string& machine_folder() {
+  return attached().folder;
+}
+uint32_t my_slot() {
+  return attached().slot.load(std::memory_order_relaxed);
+}
+
+Attach attach_machine(Machine** out) {
+  Attached& state = attached();
+  std::lock_guard<std::mutex> guard(state.mutex);
+  if (Machine* m = state.machine.load()) {
+    *out = m;
+    return Attach::kOk;
+  }
+  state.folder = folder_name();
+  if (mkdir(state.folder.c_str(), 0700) != 0 && errno != EEXIST) return Attach::kNoFolder;
+  const std::string path = state.folder + "/machine";
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) return Attach::kNoFolder;
+  Attach result = Attach::kSystem;
+  struct flock making {};  // one process at a time looks at the file and makes it new
+  making.l_type = F_WRLCK;
+  making.l_whence = SEEK_SET;
+  while (fcntl(fd, F_OFD_SETLKW, &making) != 0 && errno == EINTR) {
+  }
+  struct stat info;
+  if (fstat(fd, &info) == 0 && (static_cast<size_t>(info.st_size) == sizeof(Machine) ||
+                                ftruncate(fd, sizeof(Machine)) == 0)) {
+    void* at = mmap(nullptr, sizeof(Machine), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at != MAP_FAILED) {
+      auto* m = static_cast<Machine*>(at);
+      result = prepare(m, getenv(ALLOT_ENV_SIM_GPUS));
+      if (result == Attach::kOk) {
+        madvise(at, sizeof(Machine), MADV_DONTDUMP);
+        state.machine.store(m, std::memory_order_release);
+        *out = m;
+      } else {
+        munmap(at, sizeof(Machine));
+      }
+    }
+  }
+  making.l_type = F_UNLCK;  // by hand: the mapping keeps the file description open
+  fcntl(fd, F_OFD_SETLK, &making);
+  close(fd);
+  return result;
+}
+
+Attach join_machine() {
+  auto* start = new LifeStart;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // inherited: the thread takes no signal of the host
+  pthread_t thread;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, 256 << 10);
+  const int r = pthread_create(&thread, &attributes, hold_life, start);
+  pthread_attr_destroy(&attributes);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  Attach result = Attach::kSystem;
+  if (r == 0) {
+    std::unique_lock<std::mutex> lock(start->mutex);
+    start->changed.wait(lock, [&] { return start->done; });
+    result = start->result;
+  }
+  delete start;
+  return result;
+}
+
+MachineLock::MachineLock() {
+  Machine* m = machine();
+  if (lock_robust(&m->mutex)) recount_locked(m);
+}
+
+MachineLock::~MachineLock() {
+  pthread_mutex_unlock(&machine()->mutex);
+}
+
+bool slot_alive(uint32_t slot) {
+  pthread_mutex_t* life = &machine()->slots[slot].life;
+  const int r = pthread_mutex_trylock(life);
+  if (r == EBUSY) return true;
+  // Leave the mark for reclaim_dead(): an unlocked life mutex of a used slot means the same.
+  if (r == EOWNERDEAD) pthread_mutex_consistent(life);
+  if (r == 0 || r == EOWNERDEAD) pthread_mutex_unlock(life);
+  return false;
+}
+
+int reclaim_dead() {
+  MachineLock lock;
+  return reclaim_locked(machine());
+}
+
+}  // namespace allot::sim
