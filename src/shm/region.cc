@@ -159,7 +159,14 @@ Result<OpenFile> open_regular(int folder, const char* name, bool writable) {
   return OpenFile{std::move(*fd), *info};
 }
 
-Result<void> check_open(const OpenFile& open) {
+// The name in the header must be the file's: listings show one and act on the other.
+bool same_name(const AllotHeader& header, const char* file_name) {
+  char wanted[ALLOT_NAME_BYTES + sizeof(ALLOT_REGION_SUFFIX)];
+  TextBuf(wanted, sizeof(wanted)).text(header.name).text(ALLOT_REGION_SUFFIX);
+  return std::string_view(wanted) == file_name;
+}
+
+Result<void> check_open(const OpenFile& open, const char* file_name) {
   AllotHeader header;
   auto have = sys::read_at(open.fd.get(), &header, sizeof(header), 0);
   if (!have) return tl::unexpected<Error>(have.error());
@@ -168,6 +175,7 @@ Result<void> check_open(const OpenFile& open) {
   }
   if (*have != sizeof(header) || open.info.bytes != kFileBytes) return fail(Errc::kDamaged);
   if (auto checked = check_header(header); !checked) return checked;
+  if (!same_name(header, file_name)) return fail(Errc::kDamaged);
   return check_boot(header);
 }
 
@@ -189,7 +197,7 @@ Result<AllotTenantFile*> copy_file(int fd) {
     whole = have && *have == kFileBytes - kExportsAt;
   }
   // The owner may have changed the header since it was checked.
-  auto checked = whole ? check_header(file->header) : fail(Errc::kDamaged);
+  Result<void> checked = whole ? check_header(file->header) : fail(Errc::kDamaged);
   if (!checked) {
     sys::unmap(*memory, kFileBytes);
     return tl::unexpected<Error>(checked.error());
@@ -198,8 +206,9 @@ Result<AllotTenantFile*> copy_file(int fd) {
   return file;
 }
 
-Result<Tenant> map_open(const OpenFile& open, bool writable) {
-  if (auto checked = check_open(open); !checked) return tl::unexpected<Error>(checked.error());
+Result<Tenant> map_open(const OpenFile& open, const char* file_name, bool writable) {
+  if (auto checked = check_open(open, file_name); !checked)
+    return tl::unexpected<Error>(checked.error());
   if (!writable) {
     auto copy = copy_file(open.fd.get());
     if (!copy) return tl::unexpected<Error>(copy.error());
@@ -226,7 +235,7 @@ Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t 
   if (named->inode != open.info.inode || named->device != open.info.device) {
     return fail(Errc::kNotFound);
   }
-  auto tenant = map_open(open, true);
+  auto tenant = map_open(open, name, true);
   if (tenant) {
     uint32_t& flags = tenant->file->header.flags;
     __atomic_fetch_or(&flags, ALLOT_TENANT_LEAVING, __ATOMIC_SEQ_CST);
@@ -289,7 +298,7 @@ Result<Tenant> open_tenant(const char* path, bool writable) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, writable);
   if (!open) return tl::unexpected<Error>(open.error());
-  return map_open(*open, writable);
+  return map_open(*open, split.name, writable);
 }
 
 void unmap(Tenant& tenant) {
@@ -314,7 +323,7 @@ Result<Joined> join_tenant(const char* path) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, true);
   if (!open) return tl::unexpected<Error>(open.error());
-  auto tenant = map_open(*open, true);
+  auto tenant = map_open(*open, split.name, true);
   if (!tenant) return tl::unexpected<Error>(tenant.error());
   reclaim_dead(*tenant);
   core::Ledger ledger(tenant->file);

@@ -102,7 +102,8 @@ Result<Joined> join_or_create(const char* folder, const NewTenant& tenant);
 uint32_t reclaim_dead(Tenant& tenant);
 
 // Says that the process of `slot` is about to call exec (true) or that exec failed (false).
-// While it is set, the slot counts as alive only as long as the process maps the tenant file.
+// While it is set, the slot counts as alive only as long as the process maps the tenant file. Does
+// nothing in a child of vfork, whose exec is not the slot's.
 // Signal-safe.
 void set_execing(Tenant& tenant, core::SlotId slot, bool execing);
 

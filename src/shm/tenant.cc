@@ -158,6 +158,9 @@ bool tenant_in_use(const Tenant& tenant, uint32_t except_pid) {
 
 void set_execing(Tenant& tenant, core::SlotId slot, bool execing) {
   if (!core::Ledger(tenant.file).live(slot)) return;
+  // A child of vfork shares our memory and calls exec for itself, not for us.
+  const uint64_t word = core::load(tenant.file->slot_words[slot.index]);
+  if (ALLOT_SLOT_PID(word) != sys::current_pid()) return;
   core::store(tenant.file->slots[slot.index].execing, execing ? 1u : 0u);
 }
 
