@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 #include "handles.h"
+#include "ipc.h"
 #include "memory.h"
 #include "rm.h"
 #include "runtime.h"
@@ -170,6 +171,7 @@ CUresult open_context(Context* c, CUdevice device, unsigned flags) {
 void close_context(Context* c) {
   stop_executor(c);
   drop_context_modules(c);
+  drop_context_ipc(c);
   drop_context_pools(c);
   rm_close_context(c);
   c->alive = false;
