@@ -1,9 +1,9 @@
 """(h) the driver table against this machine's driver and toolkit, (i) cuGetProcAddress as it is bare.
 
 (i) asks both a bare process and one in a slice for every driver symbol, in several versions and stream
-modes. Results and statuses must be equal. Addresses differ between processes; what must hold is that
-two queries which get the same entry from the bare driver get the same one in the slice, and two which
-get different ones (another version, another stream mode) get different ones.
+modes. Results and statuses must be equal. Addresses differ between processes; what must hold for each
+name is that two queries which get the same entry from the bare driver get the same one in the slice,
+and two which get different ones (another version, another stream mode) get different ones.
 """
 import json
 import os
@@ -70,8 +70,8 @@ def proc_addresses(machine):
             differences.append(f"{key}: {result}/{status} became {other_result}/{other_status}")
         elif (entry == 0) != (other == 0):
             differences.append(f"{key}: null on one side only")
-        elif entry and (forward.setdefault(entry, other) != other or
-                        backward.setdefault(other, entry) != entry):
+        elif entry and (forward.setdefault((key.split()[0], entry), other) != other or
+                        backward.setdefault((key.split()[0], other), entry) != entry):
             differences.append(f"{key}: another variant than the bare driver's")
     figures = {"queries": len(bare), "entries": len(forward), "differences": differences[:200],
                "difference_count": len(differences),
