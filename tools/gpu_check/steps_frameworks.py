@@ -9,6 +9,7 @@ import subprocess
 
 import warm
 from common import GIB, expect, median, step, stop, wait_for_line
+from steps_memory import check_cap, fill_slice
 
 LIMIT = 8 * GIB
 SEGMENTS = 7
@@ -85,13 +86,11 @@ def train_mlp(machine):
     return train(machine, "mlp")
 
 
-def program_in_slice(machine, program, arguments=(), env=None, timeout=120):
-    ran = machine.run(machine.in_slice(machine.python(program, *arguments), memory=LIMIT), timeout,
-                      env=env)
-    view = ran.json()
-    figures = {"limit_bytes": LIMIT, "exit_status": ran.status, "program": view}
-    expect(ran.status == 0, f"exit status {ran.status}: {ran.err[-400:]}", figures)
-    expect(view["right"] is True, "the values differ from NumPy's", figures)
+def program_in_slice(machine, program, env=None, timeout=120):
+    figures = fill_slice(machine, machine.python(program), LIMIT, timeout, env)
+    expect(figures["exit_status"] == 0, f"exit status {figures['exit_status']}", figures)
+    expect(figures["program"]["right"] is True, "the values differ from NumPy's", figures)
+    check_cap(figures, None)
     return figures
 
 

@@ -35,6 +35,9 @@ def mlp():
 torch.manual_seed(1234)
 torch.use_deterministic_algorithms(True)
 torch.backends.cudnn.benchmark = False
+torch.backends.cuda.enable_flash_sdp(False)  # plain attention: the same sums in the same order
+torch.backends.cuda.enable_mem_efficient_sdp(False)
+torch.backends.cuda.enable_cudnn_sdp(False)
 kind = sys.argv[1]
 model = (Transformer() if kind == "transformer" else mlp()).cuda()
 shape = (32, 128, 512) if kind == "transformer" else (64, 128)
