@@ -58,14 +58,33 @@ std::string put_first(const std::vector<std::string>& first, const std::string& 
   return out;
 }
 
+// A sanitizer's runtime refuses to start unless it is the first library of the process.
+bool must_be_first(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  return name.starts_with("libasan.") || name.starts_with("libtsan.") ||
+         name.starts_with("liblsan.");
+}
+
+std::string preload_list(const ShimFiles& shim, const std::string& old) {
+  std::vector<std::string> first;
+  for (size_t begin = 0; begin < old.size();) {
+    const size_t end = std::min(old.find_first_of(" :", begin), old.size());
+    const std::string part = old.substr(begin, end - begin);
+    if (must_be_first(part)) first.push_back(part);
+    begin = end + 1;
+  }
+  first.push_back(shim.cuda);
+  first.push_back(shim.nvml);
+  return put_first(first, old, " :", ' ', false);
+}
+
 }  // namespace
 
 std::vector<std::string> slice_environment(const SliceEnvironment& slice,
                                            const char* const* inherited) {
   Environment env(inherited);
   if (slice.preload) {
-    env.set("LD_PRELOAD",
-            put_first({slice.shim.cuda, slice.shim.nvml}, env.get("LD_PRELOAD"), " :", ' ', false));
+    env.set("LD_PRELOAD", preload_list(slice.shim, env.get("LD_PRELOAD")));
     // An empty part of LD_LIBRARY_PATH means the current folder: odd, but the user's.
     env.set("LD_LIBRARY_PATH",
             put_first({slice.shim.folder}, env.get("LD_LIBRARY_PATH"), ":;", ':', true));

@@ -79,7 +79,7 @@ std::string kinds_of(const TenantGpuView& gpu) {
   for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
     if (gpu.by_kind[kind] == 0) continue;
     text += fmt::format("{}{} {}", text.empty() ? "" : " + ", kind_text(kind),
-                        size_text(gpu.by_kind[kind]));
+                        gpu.by_kind[kind] / kMiB);
   }
   return text;
 }
@@ -89,8 +89,8 @@ bool tell_program(const Actor& actor, const json& said) {
   const bool oom = said.value("refused_with", json()) == "CUDA_ERROR_OUT_OF_MEMORY";
   const uint64_t granted = said.value("granted_bytes", uint64_t{0});
   const json before = said.value("memory_before", json::object());
-  print(fmt::format("  {:<6} was told its card has {}; took {} in steps of 64 MiB, then got {}\n",
-                    actor.name, size_text(before.value("total", uint64_t{0})), size_text(granted),
+  print(fmt::format("  {:<6} sees a card of {} MiB; took {} MiB in steps of 64, then got {}\n",
+                    actor.name, before.value("total", uint64_t{0}) / kMiB, granted / kMiB,
                     said.value("refused_with", json()).is_string()
                         ? said["refused_with"].get<std::string>()
                         : "no refusal"));
@@ -107,9 +107,9 @@ bool tell_region(const Actor& actor, const RegionView& region, const json& said)
     return false;
   }
   const TenantGpuView& gpu = tenant->gpus[0];
-  print(fmt::format("  {:<6} {} of {} in use ({}), {} requests refused, pid {}\n", actor.name,
-                    size_text(gpu.used_bytes), size_text(gpu.limit_bytes), kinds_of(gpu),
-                    gpu.refused, tenant->processes.empty() ? 0 : tenant->processes[0].pid));
+  print(fmt::format("  {:<6} {} of {} MiB in use ({}), {} requests refused, pid {}\n", actor.name,
+                    gpu.used_bytes / kMiB, gpu.limit_bytes / kMiB, kinds_of(gpu), gpu.refused,
+                    tenant->processes.empty() ? 0 : tenant->processes[0].pid));
   // Held: full to within one step, not a byte over, and the region agrees with the program.
   return tenant->software() && gpu.limit_bytes == actor.limit_bytes &&
          gpu.used_bytes <= gpu.limit_bytes && gpu.used_bytes + kStepBytes > gpu.limit_bytes &&

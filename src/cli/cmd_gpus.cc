@@ -58,7 +58,6 @@ void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) 
     const auto found = taken.find(gpu.uuid);
     const Taken one = found == taken.end() ? Taken{} : found->second;
     std::string name = harmless(gpu.name);
-    if (inventory.software) name += " (software GPU)";
     if (gpu.mig_enabled) name += " (divided: MIG)";
     std::string promised = size_text(one.promised_bytes);
     if (one.unlimited > 0) promised += fmt::format(" + {} without limit", one.unlimited);

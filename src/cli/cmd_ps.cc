@@ -12,10 +12,10 @@ namespace {
 
 using nlohmann::json;
 
-// "0", or "GPU-1a2b3c4d" where the slice does not know the index.
+// "0", or "GPU-1a2b3c4d-5e6f" where the slice does not know the index.
 std::string gpu_label(const TenantView& tenant, const TenantGpuView& gpu) {
   const std::string label =
-      gpu.index >= 0 ? std::to_string(gpu.index) : uuid_to_text(gpu.uuid).substr(0, 12);
+      gpu.index >= 0 ? std::to_string(gpu.index) : uuid_to_text(gpu.uuid).substr(0, 17);
   return tenant.software() ? label + " (software)" : label;
 }
 
@@ -124,8 +124,11 @@ void print_text(const RegionView& region) {
                                 : "",
                             kinds_text(process.charges[i]));
       }
-      table.note(fmt::format("  {}  {}  holds {}; GPU time: {}", process.pid, process.command,
-                             held.empty() ? "nothing" : held, level_text(process.level)));
+      table.note(fmt::format("  {}  {}  holds {}; GPU time {}", process.pid, process.command,
+                             held.empty() ? "nothing" : held,
+                             process.level == ALLOT_LEVEL_OBSERVE
+                                 ? "not limited"
+                                 : fmt::format("by {}", level_text(process.level))));
     }
   }
   std::string text = region.tenants.empty() ? "no slices\n" : table.text();

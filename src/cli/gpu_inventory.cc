@@ -21,13 +21,13 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// "0 (GPU-1a2b3c4d...), 1 (GPU-...)": what a user may choose from, short enough for one line.
+// "0 (GPU-1a2b3c4d-0000-0000), 1 (GPU-...)": what a user may choose from, short enough for one line.
 std::string list_of(const Inventory& inventory) {
   constexpr size_t kShown = 8;
   std::string out;
   for (size_t i = 0; i < inventory.gpus.size() && i < kShown; ++i) {
     const Gpu& gpu = inventory.gpus[i];
-    out += fmt::format("{}{} ({})", i == 0 ? "" : ", ", gpu.index, gpu.uuid_text.substr(0, 12));
+    out += fmt::format("{}{} ({})", i == 0 ? "" : ", ", gpu.index, gpu.uuid_text.substr(0, 22));
   }
   if (inventory.gpus.size() > kShown)
     out += fmt::format(" and {} more", inventory.gpus.size() - kShown);

@@ -79,6 +79,8 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
     process.pid = ALLOT_SLOT_PID(word);
     if (!shm::process_alive(nullptr, process.pid, slot)) continue;
     process.level = load(slot.level);
+    // A process that says nothing about itself is only accounted for.
+    if (process.level == ALLOT_LEVEL_AUTO) process.level = ALLOT_LEVEL_OBSERVE;
     process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};

@@ -1,0 +1,175 @@
+// ps, gpus, set, doctor and demo while programs run.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "tests/e2e/machine.h"
+
+namespace allot::e2e {
+namespace {
+
+using nlohmann::json;
+
+class Listing : public Machine {
+ protected:
+  json tenant(const std::string& name) {
+    for (const json& one : json_of({"ps", "--json"})["tenants"]) {
+      if (one["name"] == name) return one;
+    }
+    ADD_FAILURE() << "no tenant " << name;
+    return {};
+  }
+  uint64_t used(const std::string& name) { return tenant(name)["gpus"][0]["used_bytes"]; }
+};
+
+TEST_F(Listing, PsShowsSlicesAndProcesses) {
+  const auto program = start_gpu_program({"--gpu-mem", "4G", "--name", "alice"});
+  ASSERT_EQ(ask(*program, "alloc " + std::to_string(kGiB)), "ok");
+  ASSERT_NE(ask(*program, "alloc " + std::to_string(8 * kGiB)), "ok");
+  const json one = tenant("alice");
+  EXPECT_EQ(one["software"], true);
+  EXPECT_EQ(one["fail"], "closed");
+  EXPECT_EQ(one["launcher_pid"], program->pid());
+  EXPECT_EQ(one["path"], region() + "/alice.tenant");
+  const json gpu = one["gpus"][0];
+  EXPECT_EQ(gpu["index"], 0);
+  EXPECT_EQ(gpu["limit_bytes"], 4 * kGiB);
+  EXPECT_EQ(gpu["physical_bytes"], 16 * kGiB);
+  EXPECT_GE(gpu["refused"], 1);
+  EXPECT_EQ(gpu["by_kind"]["linear"], kGiB);
+  EXPECT_GT(gpu["by_kind"]["driver"], 0) << "the context";
+  EXPECT_EQ(gpu["used_bytes"], kGiB + gpu["by_kind"]["driver"].get<uint64_t>());
+  EXPECT_GE(gpu["peak_bytes"].get<uint64_t>(), gpu["used_bytes"].get<uint64_t>());
+  ASSERT_EQ(one["processes"].size(), 1u);
+  const json process = one["processes"][0];
+  EXPECT_EQ(std::to_string(process["pid"].get<int>()), ask(*program, "pid"));
+  EXPECT_EQ(process["command"], GPU_PROGRAM);
+  EXPECT_EQ(process["gpus"][0]["by_kind"]["linear"], kGiB);
+
+  const Outcome text = allot({"ps"});
+  for (const char* word : {"alice", "(software)", "4 GiB", "linear 1 GiB", GPU_PROGRAM}) {
+    EXPECT_NE(text.out.find(word), std::string::npos) << text.out;
+  }
+}
+
+TEST_F(Listing, TwoSlicesAtOnceAreHeldEachToItsOwn) {
+  const auto alice = start_gpu_program({"--gpu-mem", "2G", "--name", "alice"});
+  const auto bob = start_gpu_program({"--gpu-mem", "3G", "--name", "bob"});
+  EXPECT_EQ(ask(*alice, "alloc " + std::to_string(kGiB)), "ok");
+  EXPECT_EQ(ask(*alice, "alloc " + std::to_string(kGiB)), "2");
+  EXPECT_EQ(ask(*bob, "alloc " + std::to_string(2 * kGiB)), "ok");
+  EXPECT_EQ(ask(*bob, "alloc " + std::to_string(kGiB)), "2");
+  const json gpu = json_of({"gpus", "--sim", "--json"})["gpus"][0];
+  EXPECT_EQ(gpu["tenants"], 2);
+  EXPECT_EQ(gpu["promised_bytes"], 5 * kGiB);
+  EXPECT_EQ(gpu["tenants_used_bytes"].get<uint64_t>(), used("alice") + used("bob"));
+  EXPECT_LE(used("alice"), 2 * kGiB);
+  EXPECT_LE(used("bob"), 3 * kGiB);
+  kill(std::stoi(ask(*bob, "pid")), SIGKILL);
+  EXPECT_EQ(bob->wait(), 128 + SIGKILL);
+  EXPECT_EQ(json_of({"ps", "--json"})["tenants"].size(), 1u);
+  EXPECT_GE(used("alice"), kGiB);
+}
+
+TEST_F(Listing, GpusHasTheDocumentedFields) {
+  environment["ALLOT_SIM_GPUS"] = "2x24G";
+  const auto program = start_gpu_program({"--gpu", "1", "--name", "a"});
+  const json all = json_of({"gpus", "--sim", "--json"});
+  EXPECT_EQ(all["software"], true);
+  EXPECT_EQ(all["source"], "NVML");
+  EXPECT_TRUE(all["driver_version"].is_string());
+  EXPECT_TRUE(all["cuda_version"].is_number_integer());
+  ASSERT_EQ(all["gpus"].size(), 2u);
+  const json gpu = all["gpus"][1];
+  EXPECT_EQ(gpu["index"], 1);
+  EXPECT_EQ(gpu["total_bytes"], 24 * kGiB);
+  EXPECT_TRUE(gpu["uuid"].get<std::string>().starts_with("GPU-"));
+  EXPECT_NE(gpu["uuid"], all["gpus"][0]["uuid"]);
+  EXPECT_EQ(gpu["software"], true);
+  EXPECT_EQ(gpu["mig_enabled"], false);
+  EXPECT_LT(gpu["free_bytes"], 24 * kGiB) << "a context is there";
+  EXPECT_EQ(gpu["tenants"], 1);
+  EXPECT_EQ(gpu["tenants_without_limit"], 1);
+  EXPECT_EQ(gpu["promised_bytes"], 0);
+  EXPECT_EQ(all["gpus"][0]["tenants"], 0);
+  EXPECT_EQ(all["gpus"][0]["free_bytes"], 24 * kGiB);
+
+  const Outcome text = allot({"gpus", "--sim"});
+  EXPECT_NE(text.out.find("software GPU"), std::string::npos) << text.out;
+}
+
+TEST_F(Listing, SetTakesEffectAtOnce) {
+  const auto program = start_gpu_program({"--gpu-mem", "2G", "--name", "a"});
+  const std::string gib = std::to_string(kGiB);
+  ASSERT_EQ(ask(*program, "alloc " + gib), "ok");
+  ASSERT_EQ(ask(*program, "alloc " + gib), "2");
+  EXPECT_EQ(allot({"set", "a", "--gpu-mem", "4G"}).status, 0);
+  EXPECT_TRUE(ask(*program, "info").ends_with(" " + std::to_string(4 * kGiB)));
+  EXPECT_EQ(ask(*program, "alloc " + gib), "ok");
+
+  const Outcome below = allot({"set", "a", "--gpu", "0", "--gpu-mem", "1G"});
+  EXPECT_EQ(below.status, 0);
+  EXPECT_NE(below.out.find("further allocations fail"), std::string::npos) << below.out;
+  EXPECT_GE(used("a"), 2 * kGiB) << "nothing is lost";
+  EXPECT_EQ(ask(*program, "alloc 4096"), "2");
+  EXPECT_TRUE(ask(*program, "info").starts_with("0 "));
+  EXPECT_EQ(ask(*program, "free"), "ok");
+  EXPECT_EQ(ask(*program, "free"), "ok");
+  EXPECT_EQ(ask(*program, "alloc 4096"), "ok");
+
+  EXPECT_EQ(allot({"set", "a", "--gpu-mem", "none"}).status, 0);
+  EXPECT_EQ(tenant("a")["gpus"][0]["limit_bytes"], nullptr);
+  EXPECT_EQ(ask(*program, "alloc " + std::to_string(8 * kGiB)), "ok");
+}
+
+TEST_F(Listing, WithoutSlicesPsIsEmpty) {
+  EXPECT_EQ(allot({"ps"}).out, "no slices\n");
+  const json empty = json_of({"ps", "--json"});
+  EXPECT_EQ(empty["folder"], region());
+  EXPECT_EQ(empty["tenants"], json::array());
+  environment["ALLOT_DIR"] = folder() + "/absent";
+  EXPECT_EQ(json_of({"ps", "--json"})["folder"], nullptr);
+  struct stat about = {};
+  EXPECT_NE(stat((folder() + "/absent").c_str(), &about), 0) << "listing makes no folder";
+}
+
+TEST_F(Listing, DoctorFindsNothingWrongWithTheSoftwareGpu) {
+  const Outcome got = allot({"doctor", "--sim", "--json"});
+  EXPECT_EQ(got.status, 0) << got.out;
+  const json report = json::parse(got.out, nullptr, false);
+  EXPECT_EQ(report["problems"], 0);
+  std::vector<std::string> checks;
+  for (const json& finding : report["findings"]) {
+    checks.push_back(finding["check"]);
+    EXPECT_TRUE(finding["verdict"] == "ok" || finding["verdict"] == "note") << finding;
+    EXPECT_FALSE(finding["found"].get<std::string>().empty());
+  }
+  for (const char* check : {"driver", "nvml", "gpus", "entries", "libraries", "region", "mps",
+                            "preload", "memory", "time"}) {
+    EXPECT_NE(std::find(checks.begin(), checks.end(), check), checks.end()) << check;
+  }
+}
+
+TEST_F(Listing, DoctorNamesProblems) {
+  environment["ALLOT_REAL_CUDA"] = "/nonexistent/libcuda.so.1";
+  environment["ALLOT_REAL_NVML"] = "/nonexistent/libnvidia-ml.so.1";
+  environment["CUDA_DEVICE_MEMORY_LIMIT_0"] = "4g";
+  const Outcome got = allot({"doctor", "no-such-program-anywhere"});
+  EXPECT_EQ(got.status, 1);
+  for (const char* text : {"problem  driver", "libcuda.so.1 was not found",
+                           "no-such-program-anywhere", "CUDA_DEVICE_MEMORY_LIMIT_0=4g", "HAMi"}) {
+    EXPECT_NE(got.out.find(text), std::string::npos) << text << "\n" << got.out;
+  }
+}
+
+TEST_F(Listing, TheDemoHoldsBothPrograms) {
+  const Outcome got = allot({"demo"});
+  EXPECT_EQ(got.status, 0) << got.out << got.err;
+  EXPECT_NE(got.out.find("software GPU"), std::string::npos);
+  EXPECT_NE(got.out.find("CUDA_ERROR_OUT_OF_MEMORY"), std::string::npos);
+  EXPECT_NE(got.out.find("Both were held"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace allot::e2e

@@ -1,0 +1,203 @@
+// allot run: what passes through it, and what it leaves behind (nothing).
+#include <poll.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "tests/e2e/machine.h"
+
+namespace allot::e2e {
+namespace {
+
+using Words = std::vector<std::string>;
+
+class Run : public Machine {
+ protected:
+  Outcome run(Words flags, Words program) {
+    Words words = {"run", "--sim"};
+    words.insert(words.end(), flags.begin(), flags.end());
+    words.push_back("--");
+    words.insert(words.end(), program.begin(), program.end());
+    return allot(words);
+  }
+};
+
+TEST_F(Run, PassesTheExitStatusThrough) {
+  EXPECT_EQ(run({}, {"true"}).status, 0);
+  EXPECT_EQ(run({"--gpu-mem", "1G"}, {"sh", "-c", "exit 3"}).status, 3);
+  EXPECT_EQ(run({}, {"sh", "-c", "kill -TERM $$"}).status, 128 + SIGTERM);
+  EXPECT_TRUE(region_files().empty());
+}
+
+TEST_F(Run, InputAndOutputAreThePrograms) {
+  const auto command = start({"run", "--sim", "--", "sh", "-c", "cat; echo to-err >&2"});
+  command->write("one\ntwo\n");
+  command->close_input();
+  EXPECT_EQ(command->wait(), 0);
+  EXPECT_EQ(command->out(), "one\ntwo\n");
+  EXPECT_EQ(command->err(), "to-err\n");
+}
+
+TEST_F(Run, ArgumentsArriveAsWritten) {
+  const Outcome got = run({}, {"printf", "%s|", "a b", "", "--name", "--", "*"});
+  EXPECT_EQ(got.out, "a b||--name|--|*|");
+}
+
+TEST_F(Run, PassesSignalsOn) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH}) {
+    const auto command =
+        start({"run", "--sim", "--", "sh", "-c",
+               "trap 'echo got; exit 7' INT TERM HUP QUIT USR1 USR2 WINCH; echo ready; "
+               "while read x; do :; done; while :; do :; done"});
+    ASSERT_EQ(command->line(), "ready");
+    command->signal(number);
+    EXPECT_EQ(command->line(), "got") << "signal " << number;
+    EXPECT_EQ(command->wait(), 7) << "signal " << number;
+  }
+  EXPECT_TRUE(region_files().empty());
+}
+
+TEST_F(Run, ASignalThatKillsTheProgramIsTheExitStatus) {
+  const auto command = start_gpu_program({"--name", "a"});
+  command->signal(SIGTERM);
+  EXPECT_EQ(command->wait(), 128 + SIGTERM);
+  EXPECT_TRUE(region_files().empty());
+}
+
+TEST_F(Run, TheProgramSeesItsSliceAndIsHeldToIt) {
+  const auto command = start_gpu_program({"--gpu-mem", "2G", "--name", "a"});
+  EXPECT_TRUE(ask(*command, "info").ends_with(" " + std::to_string(2 * kGiB)));
+  EXPECT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "ok");
+  EXPECT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "2") << "CUDA_ERROR_OUT_OF_MEMORY";
+  EXPECT_EQ(ask(*command, "free"), "ok");
+  EXPECT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "ok");
+  command->write("exit 5\n");
+  EXPECT_EQ(command->wait(), 5);
+}
+
+TEST_F(Run, ExecBecomesTheProgram) {
+  const auto command = start({"run", "--sim", "--exec", "--name", "a", "--", GPU_PROGRAM});
+  ASSERT_EQ(command->line(), "ready");
+  EXPECT_EQ(ask(*command, "pid"), std::to_string(command->pid()));
+  EXPECT_EQ(region_files(), Words{"a.tenant"});
+  const auto tenants = json_of({"ps", "--json"})["tenants"];
+  ASSERT_EQ(tenants.size(), 1u);
+  EXPECT_EQ(tenants[0]["launcher_pid"], command->pid());
+  command->write("exit 4\n");
+  EXPECT_EQ(command->wait(), 4);
+  EXPECT_EQ(json_of({"ps", "--json"})["cleared"], nlohmann::json({"a"}));
+  EXPECT_TRUE(region_files().empty());
+}
+
+TEST_F(Run, AKilledProgramLeavesNothing) {
+  const auto command = start_gpu_program({"--gpu-mem", "2G", "--name", "a"});
+  ASSERT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "ok");
+  kill(std::stoi(ask(*command, "pid")), SIGKILL);
+  EXPECT_EQ(command->wait(), 128 + SIGKILL);
+  EXPECT_TRUE(region_files().empty());
+  EXPECT_EQ(json_of({"gpus", "--sim", "--json"})["gpus"][0]["tenants_used_bytes"], 0);
+}
+
+TEST_F(Run, AKilledLauncherLeavesASliceOnlyAsLongAsItsProgramRuns) {
+  const auto command = start_gpu_program({"--gpu-mem", "2G", "--name", "a"});
+  ASSERT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "ok");
+  const pid_t program = std::stoi(ask(*command, "pid"));
+  command->signal(SIGKILL);
+  // The pipe to the program is still ours: it goes on, and is held as before.
+  EXPECT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "2");
+  const auto tenants = json_of({"ps", "--json"})["tenants"];
+  ASSERT_EQ(tenants.size(), 1u);
+  EXPECT_GE(tenants[0]["gpus"][0]["used_bytes"].get<uint64_t>(), kGiB);
+  const Outcome refused = run({"--name", "a"}, {"true"});
+  EXPECT_EQ(refused.status, 125);
+  kill(program, SIGKILL);
+  ASSERT_TRUE(wait_until([&] {
+    return kill(program, 0) != 0 || json_of({"ps", "--json"})["tenants"].empty();
+  }));
+  EXPECT_EQ(run({"--name", "a"}, {"true"}).status, 0);
+  EXPECT_TRUE(region_files().empty());
+}
+
+TEST_F(Run, TheNextCommandClearsWhatIsStale) {
+  const auto command =
+      start({"run", "--sim", "--name", "old", "--", "sh", "-c", "echo ready; read x"});
+  ASSERT_EQ(command->line(), "ready");
+  command->signal(SIGKILL);
+  command->wait();
+  ASSERT_EQ(region_files(), Words{"old.tenant"});
+  EXPECT_EQ(run({"--name", "new"}, {"true"}).status, 0);
+  EXPECT_TRUE(region_files().empty());
+}
+
+TEST_F(Run, SetsTheEnvironmentOfTheProgram) {
+  const Outcome got =
+      run({"--name", "a"}, {"sh", "-c", "echo $ALLOT_TENANT; echo $ALLOT_FAIL; echo $LD_PRELOAD"});
+  EXPECT_NE(got.out.find(region() + "/a.tenant\nclosed\n"), std::string::npos) << got.out;
+  EXPECT_NE(got.out.find("/lib/allot/libcuda.so.1"), std::string::npos) << got.out;
+}
+
+TEST_F(Run, AChildWithAnEmptiedEnvironmentIsHeldToo) {
+  const Outcome got = run({"--gpu-mem", "2G"},
+                          {"env", "-i", "sh", "-c", std::string("echo info | ") + GPU_PROGRAM});
+  EXPECT_EQ(got.status, 0) << got.err;
+  EXPECT_NE(got.out.find(" " + std::to_string(2 * kGiB)), std::string::npos) << got.out;
+}
+
+TEST_F(Run, GpusAreChosenByIndexAndUuid) {
+  environment["ALLOT_SIM_GPUS"] = "3x16G";
+  const auto gpus = json_of({"gpus", "--sim", "--json"})["gpus"];
+  ASSERT_EQ(gpus.size(), 3u);
+  const std::string third = gpus[2]["uuid"];
+  const auto bytes_of = [](std::string uuid) {
+    uuid.erase(0, 4);
+    std::erase(uuid, '-');
+    return uuid;
+  };
+  const auto command = start_gpu_program(
+      {"--gpu", third + ",0", "--gpu-mem", "4G", "--gpu-mem", "0:2G", "--name", "a"});
+  EXPECT_EQ(ask(*command, "devices"), "2 " + bytes_of(third) + " " + bytes_of(gpus[0]["uuid"]));
+  EXPECT_TRUE(ask(*command, "info").ends_with(" " + std::to_string(4 * kGiB)))
+      << "device 0 is GPU 2";
+  const auto slice = json_of({"ps", "--json"})["tenants"][0]["gpus"];
+  ASSERT_EQ(slice.size(), 2u);
+  EXPECT_EQ(slice[0]["index"], 2);
+  EXPECT_EQ(slice[0]["limit_bytes"], 4 * kGiB);
+  EXPECT_EQ(slice[1]["index"], 0);
+  EXPECT_EQ(slice[1]["limit_bytes"], 2 * kGiB);
+}
+
+TEST_F(Run, TimeLimitsAreRecordedWhenOpen) {
+  const auto command = start_gpu_program({"--fail", "open", "--gpu-share", "30%", "--gpu-max", "50",
+                                          "--priority", "low", "--name", "a"});
+  const auto tenant = json_of({"ps", "--json"})["tenants"][0];
+  EXPECT_EQ(tenant["gpus"][0]["share_percent"], 30.0);
+  EXPECT_EQ(tenant["gpus"][0]["max_percent"], 50.0);
+  EXPECT_EQ(tenant["priority"], "low");
+  EXPECT_EQ(tenant["fail"], "open");
+  command->write("exit 0\n");
+  EXPECT_EQ(command->wait(), 0);
+  EXPECT_NE(command->err().find("not enforced"), std::string::npos);
+}
+
+TEST_F(Run, ASliceInsideASliceIsRefused) {
+  const Outcome got = run({"--name", "a"}, {ALLOT_BINARY, "run", "--sim", "--", "true"});
+  EXPECT_EQ(got.status, 125);
+  EXPECT_NE(got.err.find("inside a slice"), std::string::npos) << got.err;
+}
+
+TEST_F(Run, ATerminationDuringTheStartLeavesNothing) {
+  // TERM at any moment of a start: either the program was never started or it got the signal.
+  for (int i = 0; i < 30; ++i) {
+    const auto command =
+        start({"run", "--sim", "--name", "a", "--", "sh", "-c", "echo ready; read x"});
+    poll(nullptr, 0, i);  // not a wait for anything: it moves the blow along the start
+    command->signal(SIGTERM);
+    command->close_input();
+    const int status = command->wait();
+    EXPECT_TRUE(status == 128 + SIGTERM || status == 1 || status == 0) << status << command->err();
+    EXPECT_TRUE(region_files().empty()) << "round " << i;
+  }
+}
+
+}  // namespace
+}  // namespace allot::e2e
