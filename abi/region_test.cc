@@ -1,0 +1,133 @@
+// Pins the layout of the node region: processes of different builds share these bytes.
+//
+// If a line here fails, the layout has changed. A field appended in reserved space: add its line and
+// raise ALLOT_REGION_MINOR. Anything else: raise ALLOT_REGION_MAJOR, so that old files are refused.
+#include "abi/region.h"
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <type_traits>
+
+#include "abi/env.h"
+
+namespace {
+
+static_assert(sizeof(AllotHeader) == 4096);
+static_assert(sizeof(AllotAccount) == 16 && alignof(AllotAccount) == 16);
+static_assert(sizeof(AllotGpu) == 256);
+static_assert(sizeof(AllotSlot) == 1152);
+static_assert(sizeof(AllotExport) == 16);
+static_assert(sizeof(AllotTenantFile) == 4775936);
+static_assert(std::is_standard_layout_v<AllotTenantFile> &&
+              std::is_trivially_destructible_v<AllotTenantFile>);
+static_assert(__atomic_always_lock_free(8, nullptr) && __atomic_always_lock_free(4, nullptr));
+
+#define AT(type, field, offset) static_assert(offsetof(type, field) == (offset))
+AT(AllotHeader, magic, 0);
+AT(AllotHeader, major, 8);
+AT(AllotHeader, minor, 12);
+AT(AllotHeader, file_bytes, 16);
+AT(AllotHeader, header_bytes, 24);
+AT(AllotHeader, gpu_bytes, 28);
+AT(AllotHeader, slot_bytes, 32);
+AT(AllotHeader, slot_count, 36);
+AT(AllotHeader, boot_id, 40);
+AT(AllotHeader, name, 56);
+AT(AllotHeader, uid, 120);
+AT(AllotHeader, flags, 124);
+AT(AllotHeader, launcher_pid, 128);
+AT(AllotHeader, gpu_count, 132);
+AT(AllotHeader, launcher_start, 136);
+AT(AllotHeader, created_unix_ns, 144);
+AT(AllotHeader, pid_namespace, 152);
+AT(AllotHeader, config_sequence, 160);
+AT(AllotHeader, slots_high, 168);
+AT(AllotHeader, unknown_symbols, 172);
+AT(AllotHeader, priority, 176);
+AT(AllotHeader, level, 180);
+AT(AllotHeader, ledger_faults, 184);
+AT(AllotHeader, reserved, 188);
+
+AT(AllotAccount, used_bytes, 0);
+AT(AllotAccount, generation, 8);
+AT(AllotAccount, sequence, 12);
+
+AT(AllotGpu, uuid, 0);
+AT(AllotGpu, account, 16);
+AT(AllotGpu, limit_bytes, 32);
+AT(AllotGpu, physical_bytes, 40);
+AT(AllotGpu, context_bytes, 48);
+AT(AllotGpu, peak_bytes, 56);
+AT(AllotGpu, refused, 64);
+AT(AllotGpu, share_permille, 72);
+AT(AllotGpu, max_permille, 76);
+AT(AllotGpu, recount_turn, 80);
+AT(AllotGpu, index_plus_one, 84);
+AT(AllotGpu, reserved, 88);
+
+AT(AllotSlot, start_time, 0);
+AT(AllotSlot, pid_namespace, 8);
+AT(AllotSlot, joined_unix_ns, 16);
+AT(AllotSlot, execing, 24);
+AT(AllotSlot, level, 28);
+AT(AllotSlot, command, 32);
+AT(AllotSlot, reserved, 64);
+AT(AllotSlot, charges, 128);
+
+AT(AllotExport, handle_hash, 0);
+AT(AllotExport, slot, 8);
+AT(AllotExport, slot_generation, 12);
+
+AT(AllotTenantFile, header, 0);
+AT(AllotTenantFile, gpus, 4096);
+AT(AllotTenantFile, slot_words, 8192);
+AT(AllotTenantFile, slots, 40960);
+AT(AllotTenantFile, exports, 4759552);
+#undef AT
+
+TEST(RegionAbi, NumbersThatStandInFiles) {
+  EXPECT_EQ(ALLOT_REGION_MAGIC, 0x31544f4c4c41ull);
+  EXPECT_EQ(ALLOT_REGION_MAJOR, 1u);
+  EXPECT_EQ(ALLOT_MAX_GPUS, 16u);
+  EXPECT_EQ(ALLOT_MAX_SLOTS, 4096u);
+  EXPECT_EQ(ALLOT_KIND_LINEAR, 0);
+  EXPECT_EQ(ALLOT_KIND_ARRAY, 1);
+  EXPECT_EQ(ALLOT_KIND_MANAGED, 2);
+  EXPECT_EQ(ALLOT_KIND_POOL, 3);
+  EXPECT_EQ(ALLOT_KIND_VMM, 4);
+  EXPECT_EQ(ALLOT_KIND_GRAPH, 5);
+  EXPECT_EQ(ALLOT_KIND_IMPORT, 6);
+  EXPECT_EQ(ALLOT_KIND_DRIVER, 7);
+  EXPECT_EQ(ALLOT_KINDS, 8);
+  EXPECT_EQ(ALLOT_SLOT_FREE, 0);
+  EXPECT_EQ(ALLOT_SLOT_TAKING, 1);
+  EXPECT_EQ(ALLOT_SLOT_LIVE, 2);
+  EXPECT_EQ(ALLOT_SLOT_ENDING, 3);
+  EXPECT_EQ(ALLOT_TENANT_FAIL_CLOSED, 1u);
+  EXPECT_EQ(ALLOT_TENANT_SOFTWARE, 2u);
+  EXPECT_EQ(ALLOT_TENANT_DEFAULT, 4u);
+  EXPECT_EQ(ALLOT_TENANT_LEAVING, 8u);
+}
+
+TEST(RegionAbi, AMagicReadsAsText) {
+  const uint64_t magic = ALLOT_REGION_MAGIC;
+  EXPECT_STREQ(reinterpret_cast<const char*>(&magic), "ALLOT1");
+}
+
+TEST(RegionAbi, SlotWordsComeApartAsTheyWerePut) {
+  const uint64_t word = ALLOT_SLOT_WORD(ALLOT_SLOT_LIVE, 0xabcdef, 4194303);
+  EXPECT_EQ(ALLOT_SLOT_STATE(word), ALLOT_SLOT_LIVE);
+  EXPECT_EQ(ALLOT_SLOT_GENERATION(word), 0xabcdefu);
+  EXPECT_EQ(ALLOT_SLOT_PID(word), 4194303u);
+  EXPECT_EQ(ALLOT_SLOT_GENERATION(ALLOT_SLOT_WORD(0, 0x1000000u, 0)), 0u);
+  EXPECT_EQ(ALLOT_SLOT_PID(ALLOT_SLOT_WORD(0xff, 0xffffff, 0)), 0u);
+}
+
+TEST(EnvAbi, NamesStandInScripts) {
+  EXPECT_STREQ(ALLOT_ENV_TENANT, "ALLOT_TENANT");
+  EXPECT_STREQ(ALLOT_ENV_GPU_MEM, "ALLOT_GPU_MEM");
+  EXPECT_STREQ(ALLOT_ALIAS_GPU_MEM, "CUDA_DEVICE_MEMORY_LIMIT");
+}
+
+}  // namespace
