@@ -135,9 +135,9 @@ struct TaskInit {
   int tid = 0;
   int tgid = 0;  // 0: tid
   std::string group = "/";
-  std::optional<Mask> cpus;  // cpus_mask (Cpus_allowed); none: what the group gives
-  std::optional<Mask> user;  // user_cpus_ptr, eras with one
-  std::optional<Mask> mems;  // Mems_allowed; none: what the group gives
+  std::optional<Mask> cpus = {};  // cpus_mask (Cpus_allowed); none: what the group gives
+  std::optional<Mask> user = {};  // user_cpus_ptr, eras with one
+  std::optional<Mask> mems = {};  // Mems_allowed; none: what the group gives
   uint32_t uid = 0;
   bool no_setaffinity = false;  // PF_NO_SETAFFINITY: bound kernel thread
 };
@@ -145,7 +145,7 @@ struct TaskInit {
 // An existing group, to start the model from a machine's current state.
 struct GroupInit {
   std::string path;
-  Mask cpus, mems;
+  Mask cpus = {}, mems = {};
   bool cpu_exclusive = false, mem_exclusive = false, mem_hardwall = false;
   bool sched_load_balance = true, memory_migrate = false;
   bool spread_page = false, spread_slab = false, clone_children = false;
