@@ -42,7 +42,7 @@ done
 [ -s "$out/allot-hooks-benchmark.json" ] && python3 - "$out/allot-hooks-benchmark.json" <<'END'
 import json, sys
 print(f"\n{'added by the shim (ns, median of pairs)':<44}{'added':>9}{'through it':>12}{'driver':>9}{'target':>9}")
-targets = {"launch": 50, "alloc_free_4k": 500, "cuGetProcAddress": 1000}
+targets = {"launch": 50, "alloc_free_4k": 500, "churn": 500, "cuGetProcAddress": 1000}
 for row in json.load(open(sys.argv[1]))["benchmarks"]:
     if "added_ns" in row:
         name = row["name"].split("/iterations")[0]

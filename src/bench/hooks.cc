@@ -47,19 +47,44 @@ HookBench::HookBench(int gpu_index) : gpu_(gpu_index), real_(find_real_driver(gp
 
 HookBench::~HookBench() {
   for (const CUdeviceptr block : live_) hooked().free.quiet(block);
+  for (const CUdeviceptr block : live_unhooked_) unhooked_.free.quiet(block);
+}
+
+void HookBench::resize(const DriverApi& api, std::vector<CUdeviceptr>& live, uint64_t count) const {
+  while (live.size() > count) {
+    gpu_.check(api.free(live.back()), "cuMemFree");
+    live.pop_back();
+  }
+  live.reserve(count);
+  while (live.size() < count) {
+    CUdeviceptr block = 0;
+    gpu_.check(api.alloc(&block, kLiveBytes), "cuMemAlloc");
+    live.push_back(block);
+  }
 }
 
 void HookBench::set_live_blocks(uint64_t count) {
-  while (live_.size() > count) {
-    hooked().free(live_.back());
-    live_.pop_back();
+  resize(hooked(), live_, count);
+  resize(unhooked_, live_unhooked_, count);
+}
+
+double HookBench::churn_batch(const DriverApi& api, unsigned calls) {
+  if (live_.empty()) set_live_blocks(1);
+  std::vector<CUdeviceptr>& live = &api == &hooked() ? live_ : live_unhooked_;
+  CUresult worst = CUDA_SUCCESS;
+  const double begin = now_s();
+  for (unsigned i = 0; i < calls; ++i) {
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 7;
+    random_ ^= random_ << 17;
+    CUdeviceptr& block = live[random_ % live.size()];
+    const CUresult freed = api.free(block);
+    const CUresult made = api.alloc(&block, kLiveBytes);
+    if (freed != CUDA_SUCCESS || made != CUDA_SUCCESS) worst = freed != CUDA_SUCCESS ? freed : made;
   }
-  live_.reserve(count);
-  while (live_.size() < count) {
-    CUdeviceptr block = 0;
-    gpu_.check(hooked().alloc(&block, kLiveBytes), "cuMemAlloc");
-    live_.push_back(block);
-  }
+  const double end = now_s();
+  gpu_.check(worst, "cuMemFree or cuMemAlloc");
+  return per_call_ns(begin, end, calls);
 }
 
 double HookBench::launch_batch(const DriverApi& api, unsigned calls) {
@@ -207,6 +232,8 @@ nlohmann::ordered_json run_hooks(const HooksOptions& options) {
     entry["live_blocks"] = count;
     measure_alloc_free(bench, options.seconds, kSmallCalls, kSmallBytes, "4k", entry);
     measure_alloc_free(bench, options.seconds, kLargeCalls, kLargeBytes, "2m", entry);
+    entry["churn"] =
+        pairs([&](const DriverApi& api) { return bench.churn_batch(api, kSmallCalls); });
     entry["memory_query"] =
         pairs([&](const DriverApi& api) { return bench.query_batch(api, kQueryCalls); });
     live.push_back(entry);

@@ -4,10 +4,10 @@
 // behind it. For each operation, batches of calls through the one and the other alternate, the
 // order of the two changing each time (AB, BA, ...); a batch's time divided by its calls is a
 // sample, and the figure is the median of the differences of neighbouring samples. Allocation, free
-// and memory query are measured with 10, 1,000 and 100,000 live blocks, all made through the shim,
-// so that a cost that grows with what is tracked shows. Blocks of 4 KiB are cut from slabs by the
-// driver itself; blocks of 2 MiB go through to the kernel driver each time and drown tens of
-// nanoseconds in their own noise, so both are given.
+// and memory query are measured with 10, 1,000 and 100,000 live blocks, so that a cost that grows
+// with what is tracked shows; churn frees and remakes random ones of these. Blocks of 4 KiB are cut
+// from slabs by the driver itself; blocks of 2 MiB go through to the kernel driver each time and
+// drown tens of nanoseconds in their own noise, so both are given.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,8 @@ class HookBench {
   const Gpu& gpu() const { return gpu_; }
   const std::string& real_path() const { return real_.path; }
 
-  // Brings the number of live 512-byte blocks, made through the shim, to `count`.
+  // Brings the number of live 512-byte blocks to `count` on either way: as many made through the shim as
+  // past it.
   void set_live_blocks(uint64_t count);
 
   // Runs one batch of `calls` operations through `api`; returns nanoseconds a call. The alloc batch
@@ -47,6 +48,11 @@ class HookBench {
   double launch_batch(const DriverApi& api, unsigned calls);
   double query_batch(const DriverApi& api, unsigned calls);
   double symbol_batch(const DriverApi& api, unsigned calls);
+
+  // Frees a block at a random place among the live ones and makes it anew, `calls` times: what a
+  // tracked set costs when the block asked for is neither the newest nor in the cache.
+  double churn_batch(const DriverApi& api, unsigned calls);
+
   struct AllocFree {
     double alloc_ns;
     double free_ns;
@@ -60,7 +66,11 @@ class HookBench {
   Gpu gpu_;
   RealDriver real_;
   DriverApi unhooked_;
-  std::vector<CUdeviceptr> live_;
+  void resize(const DriverApi& api, std::vector<CUdeviceptr>& live, uint64_t count) const;
+
+  std::vector<CUdeviceptr> live_;           // made through the shim
+  std::vector<CUdeviceptr> live_unhooked_;  // made past it
+  uint64_t random_ = 0x9e3779b97f4a7c15;
   std::vector<CUdeviceptr> blocks_;
 };
 
@@ -77,7 +87,7 @@ struct HooksOptions {
 
 // Fields: real (path of the driver), method, launch, cuGetProcAddress {hooked_ns, real_ns,
 // added_ns, pairs}, and live: one entry a count of live blocks with alloc_4k, free_4k,
-// alloc_free_4k, alloc_2m, free_2m, memory_query. One thread; allocates; blocks for the
+// alloc_free_4k, alloc_2m, alloc_free_2m, churn, memory_query. One thread; allocates; blocks for the
 // measurement.
 nlohmann::ordered_json run_hooks(const HooksOptions& options);
 

@@ -72,6 +72,9 @@ void add_all(HookBench& bench) {
         [](HookBench& b, const DriverApi& api, unsigned calls) {
           return b.alloc_free_batch(api, calls, 4096).free_ns;
         });
+    add("churn" + suffix, bench, live, 100, [](HookBench& b, const DriverApi& api, unsigned calls) {
+      return b.churn_batch(api, calls);
+    });
     add("memory_query" + suffix, bench, live, 100,
         [](HookBench& b, const DriverApi& api, unsigned calls) {
           return b.query_batch(api, calls);
