@@ -1,0 +1,5 @@
+/* Links all guest libraries of the region into one shared object, for the test guest_glibc_floor. */
+int allot_floor_probe(void);
+int allot_floor_probe(void) {
+  return 0;
+}
