@@ -139,7 +139,8 @@ TEST_F(BenchOnSoftwareGpu, SigtermEndsTheHoldAtOnce) {
       shell(environment("1x1G") +
             "bash -c '" ALLOT_BENCH_PROGRAM " alloc --step 64M --limit 64M --hold 300 --json > " +
             folder_ + "/out & program=$!; for i in $(seq 600); do grep -q granted " + folder_ +
-            "/out && break; sleep 0.05; done; kill -TERM $program; wait $program'");
+            "/out && break; kill -0 $program || break; sleep 0.05; done; kill -TERM $program; wait "
+            "$program'");
   EXPECT_EQ(ran.status, 0) << ran.out;
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
 }
