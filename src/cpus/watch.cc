@@ -1,0 +1,219 @@
+// Drift: noticing and putting back (watch.h). Rebalancing is in rebalance.cc.
+#include "cpus/watch.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+
+#include "cpus/attach.h"
+
+namespace allot::cpus {
+
+std::string_view action_name(WatchAction::Kind kind) {
+  switch (kind) {
+    case WatchAction::Kind::kRestore:
+      return "restore";
+    case WatchAction::Kind::kMoveBack:
+      return "move back";
+    case WatchAction::Kind::kRepin:
+      return "repin";
+    case WatchAction::Kind::kRebalance:
+      return "rebalance";
+    case WatchAction::Kind::kReport:
+      break;
+  }
+  return "report";
+}
+
+Watcher::Watcher(WatchOptions options) : options_(std::move(options)) {
+  if (options_.folder.empty()) options_.folder = lease_folder(nullptr);
+  hierarchy_ = find_hierarchy(fs_);
+  inotify_ = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+}
+
+Watcher::~Watcher() {
+  if (inotify_ >= 0) close(inotify_);
+}
+
+void Watcher::follow_file(const std::string& path) {
+  if (inotify_ < 0 || followed_.count(path) != 0) return;
+  followed_[path] = inotify_add_watch(inotify_, path.c_str(), IN_MODIFY);
+}
+
+bool Watcher::wait(int timeout_ms) {
+  pollfd files{inotify_, POLLIN, 0};
+  int ready = poll(&files, inotify_ >= 0 ? 1 : 0, timeout_ms);
+  char events[4096];
+  while (inotify_ >= 0 && read(inotify_, events, sizeof events) > 0) {
+  }
+  return ready > 0;
+}
+
+void Watcher::act(WatchAction action, int error, std::vector<WatchAction>* actions) {
+  action.done = !options_.dry_run && error == 0 && action.kind != WatchAction::Kind::kReport;
+  if (error != 0) action.error = std::strerror(error);
+  actions->push_back(std::move(action));
+}
+
+bool Watcher::may_put_back(const Lease& lease, const std::string& key, double now_s,
+                           std::vector<WatchAction>* actions) {
+  Quarrel& q = quarrels_[lease.name + "\n" + key];
+  std::erase_if(q.times_s, [now_s](double t) { return t < now_s - 60; });
+  if (q.times_s.size() < 3) {
+    q.times_s.push_back(now_s);
+    q.reported = false;
+    return true;
+  }
+  if (!q.reported) {
+    act({WatchAction::Kind::kReport, lease.name, "left " + key + " as it is",
+         "somebody else has changed it three times within a minute", false, ""},
+        0, actions);
+    q.reported = true;
+  }
+  return false;
+}
+
+// The group's CPUs: what was leased, less what is offline now.
+void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAction>* actions) {
+  Expected<GroupState> state = read_group(fs_, hierarchy_, lease.group);
+  std::string& said = reported_[lease.name + "\ngroup"];
+  if (!state) {
+    if (said != "gone")
+      act({WatchAction::Kind::kReport, lease.name, lease.group + " is gone", "somebody removed it",
+           false, ""},
+          0, actions);
+    said = "gone";
+    return;
+  }
+  std::string file = hierarchy_.file(lease.group, "cpus");
+  follow_file(file);
+  bool v1 = hierarchy_.kind == CpusetKind::kV1;
+  // Version 2 keeps offline CPUs in the file and gives them back by itself; version 1 refuses them.
+  CpuSet want = v1 ? lease.cpus & online_ : lease.cpus;
+  if (state->cpus == want || want.empty()) {
+    CpuSet usable = want & online_;
+    bool short_of = !v1 && state->effective_cpus != usable;
+    std::string now = short_of ? to_list(state->effective_cpus) : "";
+    if (short_of && said != now) {
+      act({WatchAction::Kind::kReport, lease.name, fmt::format("only CPUs {} are in force", now),
+           fmt::format("a group above {} has fewer than {}", lease.group, to_list(lease.cpus)),
+           false, ""},
+          0, actions);
+    }
+    said = now;
+    if (lease.cpus - online_ != CpuSet{}) {
+      std::string off = to_list(lease.cpus - online_);
+      std::string& last = reported_[lease.name + "\noffline"];
+      if (last != off)
+        act({WatchAction::Kind::kReport, lease.name,
+             fmt::format("CPU {} of the slice is offline", off), "hotplug", false, ""},
+            0, actions);
+      last = off;
+    } else {
+      reported_.erase(lease.name + "\noffline");
+    }
+    return;
+  }
+  std::string why = fmt::format("it had become \"{}\"", to_list(state->cpus));
+  if (v1 && want.contains(state->cpus)) why += ", as after a CPU was offline";
+  if (!may_put_back(lease, file, now_s, actions)) return;
+  int error = options_.dry_run ? 0 : perform({Step::Op::kWrite, file, to_list(want)});
+  act({WatchAction::Kind::kRestore, lease.name, fmt::format("write {} to {}", to_list(want), file),
+       why, false, ""},
+      error, actions);
+}
+
+void Watcher::check_member(const Lease& lease, double now_s, std::vector<WatchAction>* actions) {
+  if (lease.member.pid == 0 || !alive(fs_, lease.member)) return;
+  std::optional<std::string> now = group_of(fs_, hierarchy_, lease.member.pid);
+  if (!now || *now == lease.group) return;
+  std::string key = fmt::format("the group of process {}", lease.member.pid);
+  if (!may_put_back(lease, key, now_s, actions)) return;
+  int error = options_.dry_run ? 0 : enter_group(procs_file(lease.group).c_str(), lease.member.pid);
+  act({WatchAction::Kind::kMoveBack, lease.name,
+       fmt::format("move process {} to {}", lease.member.pid, lease.group),
+       fmt::format("it was in {}", *now), false, ""},
+      error, actions);
+}
+
+std::vector<pid_t> Watcher::processes_of(const Lease& lease) const {
+  std::vector<pid_t> pids;
+  if (!lease.group.empty()) {
+    std::string text = fs_.read(procs_file(lease.group)).value_or("");
+    std::string_view rest = text;
+    while (!rest.empty()) {
+      size_t end = std::min(rest.find('\n'), rest.size());
+      pid_t pid = 0;
+      std::from_chars(rest.data(), rest.data() + end, pid);
+      if (pid > 0) pids.push_back(pid);
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    return pids;
+  }
+  if (lease.member.pid == 0 || !alive(fs_, lease.member)) return pids;
+  pids = descendants_of(fs_, lease.member.pid);
+  pids.insert(pids.begin(), lease.member.pid);
+  return pids;
+}
+
+// Without a cpuset a thread may leave: it is put back, one by one, and the count is what is logged.
+void Watcher::check_masks(const Lease& lease, double now_s, std::vector<WatchAction>* actions) {
+  CpuSet want = lease.cpus & online_;
+  if (want.empty()) return;
+  int left = 0, put_back = 0, error = 0;
+  CpuSet seen;
+  std::vector<pid_t> tids;
+  for (pid_t pid : processes_of(lease)) {
+    for (pid_t tid : threads_of(fs_, pid)) {
+      CpuSet mask;
+      if (get_affinity(tid, &mask) != 0 || want.contains(mask)) continue;
+      ++left;
+      seen |= mask;
+      tids.push_back(tid);
+    }
+  }
+  if (left == 0 || !may_put_back(lease, "the masks of its threads", now_s, actions)) return;
+  for (pid_t tid : tids) {
+    int e = options_.dry_run ? 0 : set_affinity(tid, want);
+    if (e == 0) ++put_back;
+    if (e != 0 && e != ESRCH) error = e;
+  }
+  act({WatchAction::Kind::kRepin, lease.name,
+       fmt::format("set the mask of {} threads to {}", put_back, to_list(want)),
+       fmt::format("{} threads allowed themselves CPUs {}", left, to_list(seen - want)), false, ""},
+      error, actions);
+}
+
+std::vector<WatchAction> Watcher::look(double now_s) {
+  std::vector<WatchAction> actions;
+  std::vector<Lease> leases;
+  if (fs_.exists(options_.folder)) {
+    if (Expected<LockedLedger> ledger = LockedLedger::open(options_.folder))
+      leases = ledger->read(fs_);
+  }
+  online_ = fs_.read_list("/sys/devices/system/cpu/online").value_or(online_);
+  tenants_ = 0;
+  bool look_at_demand =
+      options_.rebalance && (demand_looked_s_ < 0 || now_s - demand_looked_s_ >= options_.look_s);
+  double seconds = demand_looked_s_ < 0 ? 0 : now_s - demand_looked_s_;
+  for (const Lease& lease : leases) {
+    if (!options_.tenant.empty() && lease.name != options_.tenant) continue;
+    ++tenants_;
+    if (!lease.group.empty() && hierarchy_.kind != CpusetKind::kNone) {
+      check_group(lease, now_s, &actions);
+      check_member(lease, now_s, &actions);
+    } else {
+      check_masks(lease, now_s, &actions);
+    }
+    if (look_at_demand) rebalance(lease, now_s, seconds, &actions);
+  }
+  if (look_at_demand) demand_looked_s_ = now_s;
+  return actions;
+}
+
+}  // namespace allot::cpus

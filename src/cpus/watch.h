@@ -1,0 +1,108 @@
+// Keeping slices as they were given: notices drift and puts it back, notices pinned threads that wait
+// beside idle CPUs of their own slice and moves them.
+//
+// What is watched is the ledger: every lease with its group and its program. Drift has four known
+// makers: hotplug (version 1 takes an offline CPU out of every group for good), daemons that rewrite
+// groups they think are theirs, tools that move processes, and threads that widen their own mask where
+// no cpuset holds them.
+//
+// Rebalancing works on demand, the time in which a thread ran or wanted to run, from schedstat. A
+// thread is moved only when it may run on part of its slice, waits for more than a fifth of the time,
+// and a CPU of the slice would be less loaded with it than its own CPU is with it there. That must hold
+// in two looks in a row, and a thread that was moved is left alone for five seconds: a load that hops
+// about is not chased, and a balanced slice sees no action at all.
+//
+// Who puts back three times within a minute what somebody else changes is in a quarrel: from then on it
+// is only reported.
+//
+// Must not happen: an action without its reason in the log, or a change outside leased slices.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cpus/affinity.h"
+#include "cpus/cpuset_fs.h"
+#include "cpus/leases.h"
+
+namespace allot::cpus {
+
+struct WatchOptions {
+  std::string folder;  // of the ledger; "" = lease_folder(nullptr)
+  std::string tenant;  // "" = all
+  bool dry_run = false;
+  bool rebalance = true;
+  double look_s = 0.5;     // least time between two looks at demand; shorter ones are noise
+  double wait_part = 0.2;  // of the time spent waiting from which a thread counts as starved
+  double rest_s = 5;       // a moved thread is left alone for so long
+};
+
+struct WatchAction {
+  enum class Kind { kRestore, kMoveBack, kRepin, kRebalance, kReport } kind;
+  std::string tenant;
+  std::string what;   // "wrote 0-3 to .../cpuset.cpus"; in a dry run what would be done
+  std::string why;    // "it had become 0-2"
+  bool done = false;  // false: dry run, quarrel or failure
+  std::string error;  // of a failure
+};
+std::string_view action_name(WatchAction::Kind kind);
+
+class Watcher {
+ public:
+  explicit Watcher(WatchOptions options);
+  ~Watcher();
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+
+  // Looks at everything once and acts. `now_s` is a clock that does not jump.
+  std::vector<WatchAction> look(double now_s);
+  // Waits until a watched file was written to, or for `timeout_ms`. True when something was written.
+  bool wait(int timeout_ms);
+  // Leases seen by the last look.
+  int tenants() const { return tenants_; }
+
+ private:
+  struct ThreadSample {
+    uint64_t ran_ns = 0, waited_ns = 0;
+    int starved_looks = 0;
+    double moved_s = -1e9;
+  };
+  struct Quarrel {
+    std::vector<double> times_s;
+    bool reported = false;
+  };
+  struct Demand {
+    pid_t pid, tid;
+    CpuSet mask;
+    double demand, waited;
+  };
+
+  void check_group(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void check_member(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void check_masks(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void rebalance(const Lease& lease, double now_s, double seconds,
+                 std::vector<WatchAction>* actions);
+  std::vector<Demand> demands_of(const Lease& lease, double seconds);
+  std::vector<pid_t> processes_of(const Lease& lease) const;
+  // False when this has been put back too often lately; adds the report the first time.
+  bool may_put_back(const Lease& lease, const std::string& key, double now_s,
+                    std::vector<WatchAction>* actions);
+  void act(WatchAction action, int error, std::vector<WatchAction>* actions);
+  void follow_file(const std::string& path);
+
+  WatchOptions options_;
+  FsRoot fs_;
+  Hierarchy hierarchy_;
+  CpuSet online_;
+  int tenants_ = 0;
+  int inotify_ = -1;
+  double demand_looked_s_ = -1;
+  std::map<std::string, int> followed_;
+  std::map<std::pair<pid_t, uint64_t>, ThreadSample> threads_;  // by tid and start time
+  std::map<std::string, Quarrel> quarrels_;
+  std::map<std::string, std::string>
+      reported_;  // last report by tenant and subject, to say it once
+};
+
+}  // namespace allot::cpus
