@@ -89,8 +89,8 @@ double RunQueues::queue_time(int cpu) const {
 
 void RunQueues::activate(QueuedTask* task, int cpu) {
   double least = queue_time(cpu);
-  if (least != std::numeric_limits<double>::infinity())
-    task->virtual_time = std::max(task->virtual_time, least);
+  // What it ran elsewhere does not count here: it starts level with those that had least.
+  if (least != std::numeric_limits<double>::infinity()) task->virtual_time = least;
   task->cpu = cpu;
   task->state = RunState::kQueued;
   rqs_.at(cpu).waiting.push_back(task->tid);

@@ -1,0 +1,126 @@
+#include "model/scenario.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+namespace allot::model {
+namespace {
+
+Scenario parsed(const std::string& text) {
+  std::string error;
+  std::optional<Scenario> scenario = parse_scenario(text, &error);
+  EXPECT_TRUE(scenario) << error;
+  return scenario.value_or(Scenario());
+}
+
+std::string error_of(const std::string& text) {
+  std::string error;
+  EXPECT_FALSE(parse_scenario(text, &error));
+  return error;
+}
+
+Scenario example(const std::string& name) {
+  std::ifstream file(std::string(ALLOT_EXAMPLES) + "/" + name);
+  EXPECT_TRUE(file) << name;
+  return parsed(std::string(std::istreambuf_iterator<char>(file), {}));
+}
+
+size_t longest(const ScenarioResult& result, uint64_t tick) {
+  size_t most = 0;
+  for (const auto& queue : result.queues[tick]) most = std::max(most, queue.size());
+  return most;
+}
+
+bool logged(const ScenarioResult& result, const std::string& text) {
+  return std::any_of(result.log.begin(), result.log.end(), [&](const ScenarioLog& entry) {
+    return entry.text.find(text) != std::string::npos;
+  });
+}
+
+TEST(Scenario, NamesTheLineThatIsWrong) {
+  EXPECT_EQ(error_of("task w\nfrob x\n"), "line 2: 'frob' is not known here");
+  EXPECT_EQ(error_of("kernel 3.0\n"), "line 1: kernel is one of 2.6.23, 2.6.25, 6.1, 6.12");
+  EXPECT_EQ(error_of("# nothing\n"), "no task: a line such as 'task worker count=4' is needed");
+  EXPECT_EQ(error_of("task w\ntask w\n"), "line 2: there is a task w already");
+  EXPECT_EQ(error_of("task w\nat 5ms pin w\n"), "line 2: pin takes 2 arguments");
+  EXPECT_EQ(error_of("task w\nat 9ms sleep w\nat 5ms wake w\n"),
+            "line 3: events must stand in order of time");
+  EXPECT_EQ(error_of("task w\nrun 3h\n"), "line 2: '3h' is no duration");
+  EXPECT_NE(error_of("machine cpus=0\n"), "");
+  EXPECT_NE(error_of("task w load=0%\n"), "");
+}
+
+TEST(Scenario, AffinityStoryOf2623PilesUpAndIsBalanced) {
+  ScenarioResult result = run_scenario(example("affinity.sim"));
+  EXPECT_EQ(longest(result, 50), 2u);
+  EXPECT_EQ(longest(result, 120), 8u) << "all on the lowest allowed CPU";
+  EXPECT_LE(longest(result, 320), 3u) << "balanced";
+  EXPECT_GT(result.idle_ticks, 400u);
+  EXPECT_GT(result.mean_imbalance, 2.0);
+}
+
+TEST(Scenario, AffinityTodayDoesNotPileUp) {
+  ScenarioResult result = run_scenario(example("affinity-today.sim"));
+  EXPECT_LE(longest(result, 120), 2u);
+  EXPECT_EQ(result.idle_ticks, 0u);
+}
+
+TEST(Scenario, CpusetStory) {
+  ScenarioResult result = run_scenario(example("cpuset.sim"));
+  EXPECT_TRUE(logged(result, "child /jobs/b uses CPU 3"));
+  EXPECT_TRUE(logged(result, "sibling /jobs/a shares CPU 1"));
+  for (const ScenarioShare& share : result.shares) {
+    if (share.name == "child" || share.name == "a1" || share.name == "b1") {
+      EXPECT_EQ(share.mask, "1") << share.name;
+    }
+    if (share.name == "b2") {
+      EXPECT_EQ(share.mask, "2");
+    }
+    if (share.name == "top1") {
+      EXPECT_EQ(share.mask, "0-2") << "what hotplug took is not given back";
+    }
+  }
+}
+
+TEST(Scenario, ForkRaceAndHotplugExamples) {
+  EXPECT_TRUE(logged(run_scenario(example("fork-race.sim")), "it escaped"));
+  ScenarioResult result = run_scenario(example("hotplug-v2.sim"));
+  for (const ScenarioShare& share : result.shares) {
+    if (share.name != "other1") {
+      EXPECT_EQ(share.mask, "2-3");
+    }
+  }
+}
+
+TEST(Scenario, EveryExampleRunsAndDraws) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(ALLOT_EXAMPLES)) {
+    if (entry.path().extension() != ".sim") continue;
+    ScenarioResult result = run_scenario(example(entry.path().filename()));
+    EXPECT_NE(scenario_text(result).find("migrations:"), std::string::npos);
+    std::string svg = scenario_svg(result);
+    EXPECT_TRUE(svg.starts_with("<svg ")) << entry.path();
+    EXPECT_TRUE(svg.ends_with("</svg>\n")) << entry.path();
+    ++count;
+  }
+  EXPECT_GE(count, 5);
+}
+
+TEST(Scenario, EqualInputsGiveEqualOutputs) {
+  Scenario scenario = example("affinity.sim");
+  EXPECT_EQ(scenario_text(run_scenario(scenario)), scenario_text(run_scenario(scenario)));
+}
+
+// Three spinners of a two-CPU slice: the predicted two thirds each come out, by migrating.
+TEST(Scenario, SharesComeNearThePrediction) {
+  ScenarioResult result =
+      run_scenario(parsed("machine cpus=2\ntask w pin=0\ntask v count=3\nrun 4s\n"));
+  for (const ScenarioShare& share : result.shares)
+    EXPECT_NEAR(share.measured, share.predicted, 0.2) << share.name;
+}
+
+}  // namespace
+}  // namespace allot::model
