@@ -41,19 +41,18 @@ constexpr uint64_t kGuardBytes = 4096;
 constexpr uint64_t kStartPatienceNs =
     10'000'000'000;  // another thread may be initialising the driver
 
-// A page that reads 0 in every child forked from now on (Linux 4.14).
-bool raise_fork_guard() {
+// A page that reads 0 in every child forked from now on (Linux 4.14; gVisor has none).
+void raise_fork_guard() {
   const sys::KeepErrno keep;
   const Result<void*> page = sys::map_memory(kGuardBytes);
-  if (!page) return false;
-  if (madvise(*page, kGuardBytes, MADV_WIPEONFORK) != 0) {
-    sys::unmap(*page, kGuardBytes);
-    return false;
+  if (!page || madvise(*page, kGuardBytes, MADV_WIPEONFORK) != 0) {
+    if (page) sys::unmap(*page, kGuardBytes);
+    process.compare_pids.store(true, std::memory_order_release);
+    return;
   }
   auto* guard = static_cast<std::atomic<uint32_t>*>(*page);
   guard->store(1, std::memory_order_relaxed);
   process.fork_guard.store(guard, std::memory_order_release);
-  return true;
 }
 
 // A child has inherited our state and may start afresh: whatever the parent held is not its own.
@@ -72,6 +71,7 @@ void forget_parent() {
   process.device_count = 0;
   process.tenant = {};
   process.fork_guard.store(nullptr);
+  process.compare_pids.store(false);
   process.state.store(State::kOff, std::memory_order_release);
 }
 
@@ -156,7 +156,10 @@ CUresult start(unsigned flags) {
     process.state.store(State::kOff, std::memory_order_release);
     return result;
   }
-  if (map_devices() && raise_fork_guard()) {
+  if (map_devices()) {
+    raise_fork_guard();
+    const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
+    __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
     process.state.store(State::kOn, std::memory_order_release);
     return result;
   }

@@ -49,14 +49,18 @@ bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   return true;
 }
 
-void reconcile_all() {
+// Pools and graphs of all devices, and NVML's figure of the next device in turn: however many GPUs a process
+// uses, one NVML query a period.
+void reconcile() {
   settle_pools(false);
   settle_graphs();
-  for (uint32_t i = 0; i < process.device_count; ++i) {
-    Device& device = process.devices[i];
-    if (device.gpu >= 0 && device.context_seen.load(std::memory_order_acquire)) {
-      measure_driver_memory(device, 0);
-    }
+  const uint32_t count = process.device_count;
+  const uint32_t turn = process.reconcile_turn.fetch_add(1, std::memory_order_relaxed);
+  for (uint32_t i = 0; i < count; ++i) {
+    Device& device = process.devices[(turn + i) % count];
+    if (device.gpu < 0 || !device.context_seen.load(std::memory_order_acquire)) continue;
+    measure_driver_memory(device, 0);
+    break;
   }
   reclaim_dead(false);
 }
@@ -78,11 +82,11 @@ void keep_accounts(Device& device) {
     learn_context_bytes(device, device.driver.bytes());
     return;
   }
-  if (due()) reconcile_all();
+  if (due()) reconcile();
 }
 
 void keep_all_accounts() {
-  if (due()) reconcile_all();
+  if (due()) reconcile();
 }
 
 uint64_t learned_context_bytes(const Device& device) {

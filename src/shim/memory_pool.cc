@@ -124,6 +124,18 @@ Device* device_of_stream(CUstream stream) {
   return device;
 }
 
+// The device of a pool that was not made by cuMemPoolCreate: some device's default pool. Asked once a pool.
+Device* device_of_default_pool(CUmemoryPool handle) {
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    CUmemoryPool pool = nullptr;
+    const CUdevice ordinal = static_cast<CUdevice>(i);
+    if (real::cuDeviceGetDefaultMemPool(&pool, ordinal) == CUDA_SUCCESS && pool == handle) {
+      return device_of(ordinal);
+    }
+  }
+  return nullptr;
+}
+
 template <class Call, class Free>
 CUresult allocate(Device& device, CUmemoryPool handle, CUdeviceptr* out, size_t bytes, Call call,
                   Free free) {
@@ -185,9 +197,8 @@ CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool 
   if (!scope.tracking() || out == nullptr || bytes == 0 || pool == nullptr) {
     return Alloc(out, bytes, pool, stream);
   }
-  // A pool noted at its creation knows its device; the others are default pools of the stream's device.
   Pool* known = find_pool(pool);
-  Device* device = known ? device_of_pool(*known) : device_of_stream(stream);
+  Device* device = known ? device_of_pool(*known) : device_of_default_pool(pool);
   if (device == nullptr) return Alloc(out, bytes, pool, stream);
   return allocate(
       *device, pool, out, bytes, [&] { return Alloc(out, bytes, pool, stream); },

@@ -8,6 +8,7 @@
 #include "shim/nvml_hooks.h"
 #include "shim/slice_search.h"
 #include "shim/spin.h"
+#include "sys/clock.h"
 
 namespace allot::shim {
 namespace {
@@ -17,6 +18,9 @@ constinit NvmlCall<nvmlDevice_t, unsigned*> get_index{"nvmlDeviceGetIndex"};
 
 // The mapping of our own user's tenant, kept until the process ends. Published by compare-and-swap.
 constinit std::atomic<AllotTenantFile*> mapped{nullptr};
+
+constexpr uint64_t kSearchPeriodNs = 1'000'000'000;
+constinit std::atomic<uint64_t> next_search_ns{0};  // not before, after a search in vain
 
 struct Known {
   nvmlDevice_t handle;
@@ -86,8 +90,14 @@ SliceLook::SliceLook() {
     in_slice_ = true;
     return;
   }
+  // The search reads /proc and the region's folder: a monitor outside every slice does it once a second.
+  const uint64_t now = sys::monotonic_ns();
+  if (now < next_search_ns.load(std::memory_order_relaxed)) return;
   SliceChoice choice;
-  if (!choose_slice(&choice) || choice.kind == SliceChoice::Kind::kNone) return;
+  if (!choose_slice(&choice) || choice.kind == SliceChoice::Kind::kNone) {
+    next_search_ns.store(now + kSearchPeriodNs, std::memory_order_relaxed);
+    return;
+  }
   in_slice_ = true;
   const Result<shm::Tenant> opened = open_chosen(choice);
   if (!opened) return;

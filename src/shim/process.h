@@ -22,6 +22,7 @@
 #include "shim/pointer_table.h"
 #include "shim/settled_charge.h"
 #include "shm/region.h"
+#include "sys/process.h"
 
 namespace allot::shim {
 
@@ -48,6 +49,8 @@ struct Process {
   std::atomic<State> state{State::kOff};
   uint32_t pid = 0;
   std::atomic<std::atomic<uint32_t>*> fork_guard{nullptr};
+  std::atomic<bool> compare_pids{
+      false};  // the kernel has no MADV_WIPEONFORK: ask for the pid instead
   shm::Tenant tenant;
   core::SlotId slot{0, 0};
   uint32_t device_count = 0;
@@ -59,6 +62,7 @@ struct Process {
   std::atomic<uint32_t> in_flight{0};
   std::atomic<uint32_t> finished{0};
   std::atomic<uint64_t> next_reconcile_ms{0};
+  std::atomic<uint32_t> reconcile_turn{0};
   std::atomic<uint32_t> unknown_symbols{0};  // asked for, not in the table, not yet in the region
 };
 
@@ -67,10 +71,11 @@ extern constinit Process process;
 // Depth of hooks on this thread: the driver may call its own exported entries and so come back here.
 extern constinit thread_local uint32_t hook_depth __attribute__((tls_model("initial-exec")));
 
-// True in a child that was forked after the process attached.
+// True in a child that was forked after the process attached. One load, except on kernels without the guard.
 inline bool forked_child() {
   const std::atomic<uint32_t>* guard = process.fork_guard.load(std::memory_order_acquire);
-  return guard != nullptr && guard->load(std::memory_order_relaxed) == 0;
+  if (guard != nullptr) return guard->load(std::memory_order_relaxed) == 0;
+  return process.compare_pids.load(std::memory_order_relaxed) && process.pid != sys::current_pid();
 }
 
 // Stands at the top of every hook. tracking(): this call is to be charged. Trivial work only; a thread

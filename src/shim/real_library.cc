@@ -25,10 +25,20 @@ void* none() {
   return &none_marker;
 }
 
+// A variable that names one of our own libraries would send every call round in a circle.
+void* unless_ours(void* library, const char* symbol) {
+  Dl_info theirs = {};
+  Dl_info ours = {};
+  void* address = library != nullptr ? dlsym(library, symbol) : nullptr;
+  if (address == nullptr || dladdr(address, &theirs) == 0) return library;
+  if (dladdr(&none_marker, &ours) == 0 || theirs.dli_fbase != ours.dli_fbase) return library;
+  return nullptr;
+}
+
 }  // namespace
 
-constinit RealLibrary real_cuda("libcuda.so.1", ALLOT_ENV_REAL_CUDA);
-constinit RealLibrary real_nvml("libnvidia-ml.so.1", ALLOT_ENV_REAL_NVML);
+constinit RealLibrary real_cuda("libcuda.so.1", ALLOT_ENV_REAL_CUDA, "cuInit");
+constinit RealLibrary real_nvml("libnvidia-ml.so.1", ALLOT_ENV_REAL_NVML, "nvmlInit_v2");
 
 DlopenFn real_dlopen() {
   static constinit std::atomic<void*> known{nullptr};
@@ -62,7 +72,7 @@ void* RealLibrary::open() {
   }
   char path[kPathRoom];
   if (!sys::find_library({}, query, path, sizeof(path))) return nullptr;
-  return open_library(path, RTLD_NOW | RTLD_LOCAL);
+  return unless_ours(open_library(path, RTLD_NOW | RTLD_LOCAL), probe_);
 }
 
 void* RealLibrary::handle() {

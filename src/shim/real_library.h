@@ -8,9 +8,10 @@ namespace allot::shim {
 
 class RealLibrary {
  public:
-  // `soname`: what to search for; `variable`: the environment variable that names the file instead.
-  constexpr RealLibrary(const char* soname, const char* variable)
-      : soname_(soname), variable_(variable) {}
+  // `soname`: what to search for; `variable`: the environment variable that names the file instead; `probe`:
+  // a symbol of it that ours has too.
+  constexpr RealLibrary(const char* soname, const char* variable, const char* probe)
+      : soname_(soname), variable_(variable), probe_(probe) {}
 
   // Address of a symbol, or null: not in the library, or there is no library. Opens it on first use.
   // Any thread; racing first uses open it twice, which the linker counts as one.
@@ -28,6 +29,7 @@ class RealLibrary {
 
   const char* soname_;
   const char* variable_;
+  const char* probe_;
   std::atomic<void*> handle_{nullptr};  // kNone when it was looked for in vain
 };
 
