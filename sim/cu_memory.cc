@@ -69,6 +69,7 @@ SIM_API cuMemGetInfo_v2(size_t* free, size_t* total) {
 SIM_API cuMemAlloc_v2(CUdeviceptr* out, size_t bytes) {
   SIM_CONTEXT(c);
   if (out == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (const CUresult r = refuse_unsafe(); r != CUDA_SUCCESS) return r;
   uint64_t at = 0;
   const CUresult r = c->heap->allocate(bytes, &at);
   if (r == CUDA_SUCCESS) *out = at;

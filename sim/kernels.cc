@@ -49,6 +49,7 @@ bool has_params(const KernelBody& k, std::initializer_list<uint32_t> bytes) {
 }
 
 bool words_ok(uint64_t address, uint64_t words) {
+  if (not_backed(address)) return false;
   return address % 4 == 0 && words <= (1ull << 48) && device_reaches(address, words * 4);
 }
 
@@ -121,6 +122,7 @@ KernelOutcome do_kernel(const KernelBody& kernel) {
 }
 
 CUresult do_copy(const CopyBody& c) {
+  if (not_backed(c.from.base) || not_backed(c.to.base)) return CUDA_ERROR_ILLEGAL_ADDRESS;
   for (size_t z = 0; z < c.depth; z++) {
     const uint64_t from = c.from.base + z * c.from.slice, to = c.to.base + z * c.to.slice;
     if (c.height == 1) {
@@ -136,6 +138,7 @@ CUresult do_copy(const CopyBody& c) {
 }
 
 CUresult do_set(const SetBody& s) {
+  if (not_backed(s.base)) return CUDA_ERROR_ILLEGAL_ADDRESS;
   for (size_t y = 0; y < s.height; y++) {
     auto* at = reinterpret_cast<uint8_t*>(s.base + y * s.pitch);
     if (s.element == 1) {

@@ -130,6 +130,12 @@ bool device_reaches(uint64_t address, uint64_t bytes) {
   return true;
 }
 
+bool not_backed(uint64_t address) {
+  std::lock_guard<std::mutex> lock(memory_lock());
+  const Block* block = block_at(address);
+  return block != nullptr && block->kind == Kind::kGraph && block->pages.empty();
+}
+
 Block* allocate_block(uint32_t gpu, CUdevice device, Context* context, Kind kind, uint64_t bytes) {
   const uint64_t count = (bytes + kPageBytes - 1) / kPageBytes;
   if (count == 0 || count > machine()->gpus[gpu].page_count || !open_vram(gpu)) return nullptr;

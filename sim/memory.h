@@ -72,6 +72,8 @@ struct Area {
 bool find_area(uint64_t address, Area* out);
 // [address, +bytes) lies in memory the device may touch (device, managed, registered host).
 bool device_reaches(uint64_t address, uint64_t bytes);
+// `address` belongs to a graph's allocation that has no memory yet.
+bool not_backed(uint64_t address);
 
 // Whole pages of the card, registered under `kind`; null = the card is full. `wish` as for VA only.
 Block* allocate_block(uint32_t gpu, CUdevice device, Context* context, Kind kind, uint64_t bytes);

@@ -5,6 +5,8 @@
 // got past the free, which a TaskBody queued there tells.
 #include "pool.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "memory.h"
@@ -51,11 +53,7 @@ struct Pool {
 };
 
 struct GraphRegion {
-  CUdevice device;
-  uint32_t gpu;
-  uint64_t base, bytes, span;
-  Runs pages;
-  Block* block = nullptr;
+  Block* block;  // its pages come with the first launch
   bool in_use = false, dropped = false;
 };
 
@@ -266,43 +264,63 @@ void drop_context_pools(Context* context) {
   }
 }
 
+// The addresses go. Lock held.
+void forget_region(GraphRegion* region) {
+  {
+    std::lock_guard<std::mutex> memory(memory_lock());
+    unregister_block(region->block);
+  }
+  release_va(region->block->base, region->block->span);
+  std::erase(pools().regions, region);
+  delete region->block;
+  delete region;
+}
+
 // ---- graph memory -------------------------------------------------------------------------------
 
 GraphRegion* make_region(CUdevice device, uint64_t bytes, uint64_t* address) {
   const uint64_t span = round_up(bytes, kStep);
   const uint64_t base = reserve_va(span, kPageBytes, 0);
   if (base == 0) return nullptr;
-  auto* region = new GraphRegion{device, gpu_of(device), base, bytes, span, {}};
+  auto* block = new Block;
+  block->base = base;
+  block->bytes = bytes;
+  block->span = span;
+  block->kind = Kind::kGraph;
+  block->gpu = gpu_of(device);
+  block->device = device;
+  block->own_range = true;
+  auto* region = new GraphRegion{block};
   std::lock_guard<std::mutex> lock(pools().mutex);
   pools().regions.push_back(region);
+  std::lock_guard<std::mutex> memory(memory_lock());
+  register_block(block);
   *address = base;
   return region;
 }
 
 CUresult back_region(GraphRegion* region) {
   Pools& state = pools();
+  Block* block = region->block;
+  const uint32_t gpu = block->gpu;
   std::lock_guard<std::mutex> lock(state.mutex);
-  if (region->block == nullptr) {
-    region->pages = take_pages(region->gpu, static_cast<uint32_t>(region->span / kPageBytes));
-    if (region->pages.empty()) return CUDA_ERROR_OUT_OF_MEMORY;
-    if (!map_runs(region->gpu, region->pages, region->base, 3)) return CUDA_ERROR_MAP_FAILED;
-    auto* block = new Block;
-    block->base = region->base;
-    block->bytes = region->bytes;
-    block->span = region->span;
-    block->kind = Kind::kGraph;
-    block->gpu = region->gpu;
-    block->device = region->device;
-    block->own_range = true;
-    region->block = block;
-    std::lock_guard<std::mutex> memory(memory_lock());
-    register_block(block);
-    state.graph_used[region->gpu] += region->span;
-    state.graph_used_high[region->gpu] =
-        std::max(state.graph_used_high[region->gpu], state.graph_used[region->gpu]);
-    state.graph_reserved[region->gpu] += region->span;
-    state.graph_reserved_high[region->gpu] =
-        std::max(state.graph_reserved_high[region->gpu], state.graph_reserved[region->gpu]);
+  if (block->pages.empty()) {
+    if (!open_vram(gpu)) return CUDA_ERROR_OPERATING_SYSTEM;
+    Runs pages = take_pages(gpu, static_cast<uint32_t>(block->span / kPageBytes));
+    if (pages.empty()) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!map_runs(gpu, pages, block->base, PROT_READ | PROT_WRITE)) {
+      give_pages(gpu, pages, false);
+      return CUDA_ERROR_MAP_FAILED;
+    }
+    {
+      std::lock_guard<std::mutex> memory(memory_lock());
+      block->pages = std::move(pages);
+    }
+    state.graph_used[gpu] += block->span;
+    state.graph_used_high[gpu] = std::max(state.graph_used_high[gpu], state.graph_used[gpu]);
+    state.graph_reserved[gpu] += block->span;
+    state.graph_reserved_high[gpu] =
+        std::max(state.graph_reserved_high[gpu], state.graph_reserved[gpu]);
   }
   region->in_use = true;
   return CUDA_SUCCESS;
@@ -318,17 +336,13 @@ void end_region_use(GraphRegion* region) {
 void drop_region(GraphRegion* region) {
   std::lock_guard<std::mutex> lock(pools().mutex);
   region->dropped = true;
-  if (region->block == nullptr) {
-    release_va(region->base, region->span);
-    std::erase(pools().regions, region);
-    delete region;
-  }
+  if (region->block->pages.empty()) forget_region(region);
 }
 
 GraphRegion* region_at(uint64_t address) {
   std::lock_guard<std::mutex> lock(pools().mutex);
   for (GraphRegion* region : pools().regions) {
-    if (region->base == address) return region;
+    if (region->block->base == address) return region;
   }
   return nullptr;
 }
@@ -602,23 +616,18 @@ SIM_API cuDeviceGraphMemTrim(CUdevice device) {
   const uint32_t gpu = gpu_of(device);
   for (size_t i = state.regions.size(); i-- > 0;) {
     GraphRegion* region = state.regions[i];
-    if (region->gpu != gpu || region->in_use || region->block == nullptr) continue;
+    Block* block = region->block;
+    if (block->gpu != gpu || region->in_use || block->pages.empty()) continue;
+    Runs pages;
     {
       std::lock_guard<std::mutex> memory(memory_lock());
-      unregister_block(region->block);
+      pages.swap(block->pages);
     }
-    delete region->block;
-    region->block = nullptr;
-    clear_va(region->base, region->span);
-    give_pages(gpu, region->pages);
-    region->pages.clear();
-    state.graph_reserved[gpu] -= region->span;
-    state.graph_used[gpu] -= region->span;
-    if (region->dropped) {
-      release_va(region->base, region->span);
-      state.regions.erase(state.regions.begin() + static_cast<std::ptrdiff_t>(i));
-      delete region;
-    }
+    clear_va(block->base, block->span);
+    give_pages(gpu, pages);
+    state.graph_reserved[gpu] -= block->span;
+    state.graph_used[gpu] -= block->span;
+    if (region->dropped) forget_region(region);
   }
   return CUDA_SUCCESS;
 }

@@ -46,7 +46,7 @@ struct Rm {
   NvHandle next_client = 0xc1d00001, next_object = 0x5c000001;
   int fd = -1;
   NvHandle client = 0;  // libcuda's
-  NvHandle subdevice[kMaxGpus] = {};
+  NvHandle device[kMaxGpus] = {}, subdevice[kMaxGpus] = {};
 };
 
 Rm& rm() {
@@ -296,6 +296,7 @@ bool prepare(uint32_t gpu) {
   NvHandle device = new_handle(), subdevice = new_handle();
   if (!make(state.client, state.client, NV01_DEVICE_0, &device)) return false;
   if (!make(state.client, device, NV20_SUBDEVICE_0, &subdevice)) return false;
+  state.device[gpu] = device;
   state.subdevice[gpu] = subdevice;
   return true;
 }
@@ -305,7 +306,7 @@ bool make_channels(Context* c, RmContext* own) {
   for (int g = 0; g < kGroups; g++) {
     own->groups[g] = new_handle();
     t_index = g;
-    if (!make(state.client, state.subdevice[c->gpu], KEPLER_CHANNEL_GROUP_A, &own->groups[g]))
+    if (!make(state.client, state.device[c->gpu], KEPLER_CHANNEL_GROUP_A, &own->groups[g]))
       return false;
     if (g == 0) {
       NVA06C_CTRL_TIMESLICE_PARAMS slice{kDefaultSliceUs};

@@ -130,7 +130,7 @@ inline Event* to_event(CUevent handle) {
 // ---- work -----------------------------------------------------------------------------------
 struct Params {  // kernel parameters as one block, laid out as the PTX says
   uint32_t bytes = 0;
-  std::array<uint8_t, 96> small;
+  std::array<uint8_t, 96> small{};
   std::vector<uint8_t> large;
   uint8_t* data() { return bytes > small.size() ? large.data() : small.data(); }
   const uint8_t* data() const { return bytes > small.size() ? large.data() : small.data(); }
@@ -299,8 +299,11 @@ CUresult capture_record(Stream* stream, Event* event);
 CUresult capture_wait(Stream* stream, Event* event, bool* done);
 CUresult capture_allocation(Stream* stream, CUdevice device, size_t bytes, CUdeviceptr* out);
 CUresult capture_free(Stream* stream, CUdeviceptr address);
-// UNSUPPORTED and an invalid capture, when `stream` is being captured or one would be disturbed.
+// UNSUPPORTED and an invalid capture, when `stream` is being captured. For the legacy stream, or null (the
+// whole context), as refuse_unsafe().
 CUresult refuse_in_capture(Stream* stream);
+// The same for calls that must not happen while a capture of this thread's mode is under way.
+CUresult refuse_unsafe();
 inline bool capturing(const Stream* stream) {
   return stream->in_capture.load(std::memory_order_relaxed);
 }
