@@ -88,7 +88,9 @@ Outcome join_slice() {
     return {false, "the region's folder or the slice's name cannot be used",
             chosen.error().os_errno};
   if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
-  shm::NewTenant fresh = {choice.name, fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u, 0, 0, 0};
+  uint32_t flags = fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u;
+  if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_TENANT_SOFTWARE;
+  const shm::NewTenant fresh = {choice.name, flags, 0, ALLOT_PRIORITY_NORMAL, ALLOT_LEVEL_AUTO};
   const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
                                          ? shm::join_tenant(choice.path)
                                          : shm::join_or_create(choice.folder, fresh);

@@ -22,7 +22,6 @@ namespace {
 
 constexpr uint64_t kStep = 32 * kMiB;
 constexpr uint32_t kMaxPools = 256;
-constexpr uint32_t kNoPool = 0xffff;
 
 // One pool that memory was asked of. `handle` is set last and never changes while a block is out.
 struct Pool {

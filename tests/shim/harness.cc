@@ -62,9 +62,11 @@ Running start(const std::vector<std::string>& command, const Environment& enviro
   if (pipe2(out, O_CLOEXEC) != 0 || pipe2(in, O_CLOEXEC) != 0) abort();
   std::vector<std::string> entries;
   for (const auto& [name, value] : environment) entries.push_back(name + "=" + value);
-  for (const char* name : {"PATH", "HOME"}) {
+  for (const char* name : {"PATH", "HOME", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
     if (const char* value = getenv(name)) entries.push_back(std::string(name) + "=" + value);
   }
+  // What the libraries keep until the process ends is meant to be kept.
+  if (getenv("ASAN_OPTIONS") == nullptr) entries.push_back("ASAN_OPTIONS=detect_leaks=0");
   std::vector<char*> envp;
   for (std::string& entry : entries) envp.push_back(entry.data());
   envp.push_back(nullptr);

@@ -199,6 +199,50 @@ SLICE_TEST(GetProcAddressGivesTheVariantOfTheBareDriver) {
   EXPECT_EQ(file_of(by_name), std::filesystem::weakly_canonical(library("libcuda.so.1")));
 }
 
+// A new driver entry that takes or gives memory must get a hook, or a reason to have none.
+SLICE_TEST(EveryEntryThatTakesGivesOrCountsMemoryIsHooked) {
+  const std::set<std::string> reasons = {
+      "cuMemPoolImportFromShareableHandle",  // memory of another process, charged there
+      "cuMemPoolImportPointer",              // the same
+      "cuDeviceSetGraphMemAttribute",        // resets a high-water mark
+      "cuLogicalEndpointImport",             // addresses, no memory
+  };
+  const auto address_of = [](const Cuda& cuda, const driver::Entry& entry) {
+    void* address = nullptr;
+    const cuuint64_t flags = entry.variant == driver::Variant::kNone ? 1 : 2;
+    EXPECT_EQ(cuda.cuGetProcAddress_v2(entry.name, &address, entry.since, flags, nullptr),
+              CUDA_SUCCESS);
+    return address;
+  };
+  const Cuda cuda;
+  // The software GPU has one function for all that it does not support: it stands for none of them.
+  std::map<void*, int> shared;
+  std::vector<const driver::Entry*> entries;
+  for (const driver::Entry& entry : driver::cuda().entries()) {
+    switch (entry.cls) {
+      case driver::Class::kAlloc:
+      case driver::Class::kFree:
+      case driver::Class::kImport:
+      case driver::Class::kTrim:
+      case driver::Class::kMemQuery:
+      case driver::Class::kProc:
+        if (reasons.count(entry.symbol) == 0) entries.push_back(&entry);
+        break;
+      default:
+        break;
+    }
+  }
+  for (const driver::Entry* entry : entries) ++shared[address_of(bare(), *entry)];
+  int checked = 0;
+  for (const driver::Entry* entry : entries) {
+    void* real = address_of(bare(), *entry);
+    if (real == nullptr || shared[real] > 1) continue;
+    EXPECT_NE(address_of(cuda, *entry), real) << entry->symbol << " is not hooked";
+    ++checked;
+  }
+  EXPECT_GE(checked, 28);
+}
+
 SLICE_TEST(AddressesFromGetProcAddressAreCharged) {
   const Cuda cuda;
   void* get = nullptr;
