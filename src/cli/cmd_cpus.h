@@ -1,0 +1,57 @@
+// allot cpus: what this machine's CPUs are, who has which, and what a change to them would do. One
+// function per subcommand, each in its own file; the flags that name a slice of CPUs are shared with
+// `allot run`.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpus/failure.h"
+#include "cpus/fs_root.h"
+#include "cpus/leases.h"
+#include "cpus/slice.h"
+#include "cpus/topology.h"
+#include "cpus/tree_model.h"
+
+namespace allot::cli {
+
+void add_cpus_command(CLI::App& app, int* exit_status);
+
+void add_cpus_show(CLI::App& cpus, int* exit_status);
+void add_cpus_plan(CLI::App& cpus, int* exit_status);
+void add_cpus_attach(CLI::App& cpus, int* exit_status);
+void add_cpus_explain(CLI::App& cpus, int* exit_status);
+void add_cpus_watch(CLI::App& cpus, int* exit_status);
+void add_cpus_sim(CLI::App& cpus, int* exit_status);
+
+// The flags that say which CPUs: --cpus, --cores, --threads, --mems, --exclusive, --near-gpu.
+// `run` adds them too; wants_cpus() is false when --cpus was not given.
+struct CpuFlags {
+  std::string cpus, mems;
+  bool cores = false, threads = false, exclusive = false;
+  int gpu = -1;
+  bool wants_cpus() const { return given != nullptr && given->count() > 0; }
+  CLI::Option* given = nullptr;
+};
+void add_cpu_flags(CLI::App& app, CpuFlags* flags);
+// The slice that the flags ask for. Throws Failure (usage).
+cpus::SliceRequest slice_request(const CpuFlags& flags, const std::string& name);
+
+// Throws what a lower folder could not do as a Failure: usage for what was typed, refused otherwise.
+[[noreturn]] void throw_failure(const cpus::Failure& failure);
+
+// The machine that a command looks at: this one, or with --machine DIR a captured one.
+struct MachineView {
+  cpus::FsRoot fs;
+  cpus::Topology topology;
+  cpus::Hierarchy hierarchy;
+  std::vector<cpus::Lease> leases;  // of this machine
+};
+MachineView read_machine(const std::string& root);
+// The cpuset tree in the model, or nothing with the reason.
+std::optional<cpus::TreeModel> read_tree(const MachineView& machine, std::string* why_not);
+
+}  // namespace allot::cli
