@@ -81,7 +81,6 @@ TEST_F(SimProcesses, ForkedChildCannotUseTheParentsDriver) {
 
 TEST_F(SimProcesses, DevicesFollowTheEnvironment) {
   gpus("1G,2G,3G");
-  std::string uuids[3];
   in_child([] {
     start(2);
     size_t bytes = 0;
@@ -103,7 +102,6 @@ TEST_F(SimProcesses, DevicesFollowTheEnvironment) {
   const std::string uuid = names.read();
   EXPECT_TRUE(names.finish());
   const auto first_size = [](const std::string& visible) {
-    uint64_t size = 0;
     Child child([&] {
       setenv("CUDA_VISIBLE_DEVICES", visible.c_str(), 1);
       size_t bytes = 0;
@@ -116,7 +114,6 @@ TEST_F(SimProcesses, DevicesFollowTheEnvironment) {
     });
     const std::string answer = child.read();
     EXPECT_TRUE(child.finish());
-    static_cast<void>(size);
     return answer;
   };
   EXPECT_EQ(first_size("2,0"), "2:3072");
