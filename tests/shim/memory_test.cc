@@ -370,7 +370,9 @@ SLICE_TEST(TheEndOfAContextReturnsWhatWasMadeInIt) {
   ASSERT_EQ(cuda.cuArrayCreate_v2(&array, &d), CUDA_SUCCESS);
   EXPECT_GE(growth.ledger(), 20 * kMiB);
   ASSERT_EQ(cuda.cuCtxDestroy_v2(context), CUDA_SUCCESS);
-  EXPECT_EQ(growth.ledger(), 0u);
+  EXPECT_ALL_BACK(growth);
+  EXPECT_EQ(ledger_charged(ALLOT_KIND_LINEAR), 0u);
+  EXPECT_EQ(ledger_charged(ALLOT_KIND_ARRAY), 0u);
 }
 
 SLICE_TEST(AResetOfThePrimaryContextReturnsEverything) {
