@@ -52,6 +52,11 @@ std::string driver_text(const Inventory& inventory) {
   return text + " (asked through " + inventory.source + ")\n";
 }
 
+// The slice this command runs in, or null: then all figures are what the slice sees.
+const char* own_slice() {
+  return std::getenv(ALLOT_ENV_TENANT);
+}
+
 void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
   Table table({"INDEX", "NAME", "TOTAL", "USED BY SLICES", "PROMISED", "FREE", "SLICES", "UUID"});
   for (const Gpu& gpu : inventory.gpus) {
@@ -66,7 +71,10 @@ void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) 
                gpu.free_known ? size_text(gpu.free_bytes) : "?", std::to_string(one.tenants),
                gpu.uuid_text});
   }
-  print(driver_text(inventory) + table.text());
+  const char* slice = own_slice();
+  print(driver_text(inventory) +
+        (slice == nullptr ? "" : fmt::format("seen from inside the slice {}\n", harmless(slice))) +
+        table.text());
 }
 
 json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
@@ -86,7 +94,9 @@ json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
                     {"tenants_used_bytes", one.used_bytes},
                     {"promised_bytes", one.promised_bytes}});
   }
+  const char* slice = own_slice();
   return {{"software", inventory.software},
+          {"inside_slice", slice == nullptr ? json(nullptr) : json(slice)},
           {"source", inventory.source},
           {"driver_version", inventory.driver_version},
           {"cuda_version", inventory.cuda_version},

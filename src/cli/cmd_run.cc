@@ -28,7 +28,8 @@ namespace allot::cli {
 namespace {
 
 struct Options {
-  std::string gpu, name, sim, fail = "closed", share, max, priority = "normal", level = "auto";
+  std::optional<std::string> gpu, name, share, max;
+  std::string sim, fail = "closed", priority = "normal", level = "auto";
   std::vector<std::string> gpu_mem;
   bool exec = false;
 };
@@ -39,16 +40,16 @@ void note(const std::string& line) {
 
 SliceSpec read_spec(const Options& options) {
   SliceSpec spec;
-  if (!options.gpu.empty()) spec.gpus = parse_gpu_list("--gpu", options.gpu);
+  if (options.gpu) spec.gpus = parse_gpu_list("--gpu", *options.gpu);
   for (const std::string& text : options.gpu_mem) {
     for (MemoryLimit& limit : parse_gpu_mem("--gpu-mem", text))
       spec.memory.push_back(std::move(limit));
   }
-  if (!options.share.empty()) spec.share_permille = parse_share("--gpu-share", options.share);
-  if (!options.max.empty()) spec.max_permille = parse_share("--gpu-max", options.max);
+  if (options.share) spec.share_permille = parse_share("--gpu-share", *options.share);
+  if (options.max) spec.max_permille = parse_share("--gpu-max", *options.max);
   if (spec.max_permille != 0 && spec.max_permille < spec.share_permille) {
     wrong_usage("--gpu-max: {} is below the share of {}; write a ceiling of at least the share",
-                options.max, options.share);
+                *options.max, *options.share);
   }
   spec.priority = parse_priority("--priority", options.priority);
   spec.level = parse_level("--level", options.level);
@@ -126,7 +127,7 @@ std::string visible_gpus(const std::vector<ChosenGpu>& chosen) {
 
 int run(const Options& options, const std::vector<std::string>& words) {
   const SliceSpec spec = read_spec(options);
-  if (!options.name.empty()) check_name("--name", options.name);
+  if (options.name) check_name("--name", *options.name);
   if (words.empty()) {
     wrong_usage(
         "run: no program; write it after --, such as: allot run --gpu-mem 8G -- python train.py");
@@ -154,8 +155,8 @@ int run(const Options& options, const std::vector<std::string>& words) {
   if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen);
 
   const SignalGuard signals;
-  const SliceFile file(options.name.empty() ? default_name(words[0], getpid()) : options.name, spec,
-                       chosen, inventory.software);
+  const SliceFile file(options.name.value_or(default_name(words[0], getpid())), spec, chosen,
+                       inventory.software);
   slice.tenant_path = file.path();
   program.env = slice_environment(slice, environ);
   if (options.exec) become(program, signals);

@@ -3,7 +3,7 @@
 // The driver is asked in a short-lived child process: its libraries are large, open devices and may
 // hang or crash, and a command that only waits for a program should carry none of that. NVML is asked
 // first (no context, no GPU memory); where it is missing, CUDA. Both are opened by absolute path, so
-// that the answer is the machine's and not that of a slice.
+// that the answer is the machine's (inside a slice: the slice's).
 #pragma once
 
 #include <array>

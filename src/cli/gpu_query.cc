@@ -1,8 +1,8 @@
 // Asks a driver for its GPUs in a child process, which answers as JSON through a pipe.
 //
 // What must not happen here: the command itself loading the driver (cuInit forks helpers and takes
-// 0.2 s, a broken driver may hang), or a slice's libraries answering in the driver's place. The child
-// therefore also sets ALLOT_DISABLE, in case the command itself runs inside a slice.
+// 0.2 s, a broken driver may hang). Inside a slice, its libraries are loaded already and answer in the
+// driver's place: then this is what the slice sees, as with nvidia-smi.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -15,7 +15,6 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "abi/env.h"
 #include "cli/failure.h"
 #include "cli/gpu_inventory.h"
 #include "driver/nvml_abi.h"
@@ -160,7 +159,6 @@ json ask_cuda(const std::string& path) {
 
 // In the child: NVML, else CUDA; the problem of both when neither answers.
 json ask_here(const DriverFiles& driver) {
-  setenv(ALLOT_ENV_DISABLE, "1", 1);
   json answer = {{"problem", "there is no NVML library (libnvidia-ml.so.1)"}};
   if (!driver.nvml.empty()) answer = ask_nvml(driver.nvml);
   if (!answer.contains("problem") || driver.cuda.empty()) return answer;

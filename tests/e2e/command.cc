@@ -141,7 +141,6 @@ std::string Command::line() {
 
 int Command::wait(double seconds) {
   if (status_ != -2) return status_;
-  close_input();
   const double deadline = now() + seconds;
   bool killed = false;
   for (;;) {

@@ -14,7 +14,8 @@ using nlohmann::json;
 class Listing : public Machine {
  protected:
   json tenant(const std::string& name) {
-    for (const json& one : json_of({"ps", "--json"})["tenants"]) {
+    const json all = json_of({"ps", "--json"});
+    for (const json& one : all["tenants"]) {
       if (one["name"] == name) return one;
     }
     ADD_FAILURE() << "no tenant " << name;
@@ -95,8 +96,17 @@ TEST_F(Listing, GpusHasTheDocumentedFields) {
   EXPECT_EQ(all["gpus"][0]["tenants"], 0);
   EXPECT_EQ(all["gpus"][0]["free_bytes"], 24 * kGiB);
 
+  EXPECT_EQ(all["inside_slice"], nullptr);
+
   const Outcome text = allot({"gpus", "--sim"});
   EXPECT_NE(text.out.find("software GPU"), std::string::npos) << text.out;
+}
+
+TEST_F(Listing, InsideASliceGpusShowsTheSlice) {
+  const json all = json_of({"run", "--sim", "--gpu-mem", "2G", "--name", "a", "--", ALLOT_BINARY,
+                            "gpus", "--sim", "--json"});
+  EXPECT_EQ(all["inside_slice"], region() + "/a.tenant");
+  EXPECT_EQ(all["gpus"][0]["total_bytes"], 2 * kGiB);
 }
 
 TEST_F(Listing, SetTakesEffectAtOnce) {

@@ -51,6 +51,7 @@ std::unique_ptr<Command> Machine::start(std::vector<std::string> words) {
 
 Outcome Machine::allot(std::vector<std::string> words) {
   const auto command = start(std::move(words));
+  command->close_input();
   const int status = command->wait();
   return {status, command->out(), command->err()};
 }

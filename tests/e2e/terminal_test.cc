@@ -1,0 +1,101 @@
+// allot run under a terminal and a shell with job control: Ctrl-Z stops the whole job, fg goes on with
+// it, Ctrl-C reaches the program once.
+#include <poll.h>
+#include <pty.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+
+#include "tests/e2e/machine.h"
+
+namespace allot::e2e {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// bash -c SCRIPT with a terminal of its own.
+class Terminal {
+ public:
+  Terminal(const std::string& script, const std::map<std::string, std::string>& environment) {
+    pid_ = forkpty(&master_, nullptr, nullptr, nullptr);
+    if (pid_ != 0) return;
+    for (const auto& [name, value] : environment) {
+      if (value.empty()) {
+        unsetenv(name.c_str());
+      } else {
+        setenv(name.c_str(), value.c_str(), 1);
+      }
+    }
+    execlp("bash", "bash", "--norc", "-c", script.c_str(), nullptr);
+    _exit(199);
+  }
+  ~Terminal() {
+    close(master_);  // hangs up on everybody who is left
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  void type(const std::string& keys) {
+    EXPECT_EQ(write(master_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
+  }
+
+  // Reads until `text` has been on the screen since the last call.
+  bool shows(const std::string& text) {
+    const double deadline = now() + kPatienceSeconds;
+    for (;;) {
+      if (const size_t at = screen_.find(text, seen_); at != std::string::npos) {
+        seen_ = at + text.size();
+        return true;
+      }
+      const double left = deadline - now();
+      pollfd wait = {master_, POLLIN, 0};
+      if (left <= 0 || poll(&wait, 1, static_cast<int>(left * 1000) + 1) <= 0) return false;
+      char buffer[4096];
+      const ssize_t n = read(master_, buffer, sizeof buffer);
+      if (n <= 0) return false;
+      screen_.append(buffer, static_cast<size_t>(n));
+    }
+  }
+  const std::string& screen() const { return screen_; }
+
+ private:
+  pid_t pid_ = -1;
+  int master_ = -1;
+  std::string screen_;
+  size_t seen_ = 0;
+};
+
+class JobControl : public Machine {};
+
+TEST_F(JobControl, CtrlZStopsTheJobFgGoesOnAndCtrlCArrivesOnce) {
+  const std::string program =
+      R"(trap "echo interrupted" INT; echo is ready; )"
+      R"(while :; do read x && echo got $x; [ "$x" = end ] && exit 5; done)";
+  Terminal terminal("set -m; " ALLOT_BINARY " run --sim --name a -- bash -c '" + program +
+                        "'; echo job $?; fg; echo ended $?",
+                    environment);
+  ASSERT_TRUE(terminal.shows("is ready")) << terminal.screen();
+  terminal.type("\x1a");
+  ASSERT_TRUE(terminal.shows("job 1")) << terminal.screen();  // 128 + the signal that stopped it
+  terminal.type("one\n");
+  ASSERT_TRUE(terminal.shows("got one")) << terminal.screen();
+  terminal.type("\x03");
+  ASSERT_TRUE(terminal.shows("interrupted")) << terminal.screen();
+  terminal.type("two\n");
+  ASSERT_TRUE(terminal.shows("got two")) << terminal.screen();
+  EXPECT_EQ(terminal.screen().find("interrupted", terminal.screen().find("interrupted") + 1),
+            std::string::npos)
+      << "twice: " << terminal.screen();
+  terminal.type("end\n");
+  ASSERT_TRUE(terminal.shows("ended 5")) << terminal.screen();
+  EXPECT_TRUE(region_files().empty());
+}
+
+}  // namespace
+}  // namespace allot::e2e
