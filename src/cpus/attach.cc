@@ -153,10 +153,6 @@ Expected<AttachReport> attach(const AttachRequest& request) {
   Expected<Topology> topology = read_topology(fs);
   if (!topology) return tl::unexpected<Failure>(topology.error());
   Hierarchy h = find_hierarchy(fs);
-  if (!request.slice.use_cpuset) {
-    h.base.clear();
-    h.why_not = "cpusets were not to be used";
-  }
   Expected<CpuSet> allowed = cpus_within_cpuset();
   if (!allowed) return tl::unexpected<Failure>(allowed.error());
   topology->allowed = *allowed & topology->online;
@@ -169,6 +165,10 @@ Expected<AttachReport> attach(const AttachRequest& request) {
     Expected<LockedLedger> ledger = LockedLedger::open(folder);
     if (!ledger) return tl::unexpected<Failure>(ledger.error());
     sweep(fs, h);
+    if (!request.slice.use_cpuset) {
+      h.base.clear();
+      h.why_not = "cpusets were not to be used";
+    }
     std::vector<Lease> leases = ledger->read(fs);
     // What this process holds already is given up by moving it.
     std::erase_if(leases, [&](const Lease& lease) { return lease.member == *id; });

@@ -76,6 +76,10 @@ int partial_domains(const PlanProblem& problem, const std::vector<int>& free);
 // Solves within bounded work (about 5 ms on 256 CPUs). Finds a way whenever there is one.
 PlanSolution solve(const PlanProblem& problem);
 
+// Any way to serve the needs, near what they prefer but with no regard to the pieces it leaves; empty
+// exactly when there is none. solve() falls back to it.
+PlanSolution solve_any(const PlanProblem& problem);
+
 struct Grant {
   CpuSet cpus;
   CpuSet blocked;  // siblings left idle

@@ -65,10 +65,6 @@ Expected<Placement> place(const SliceRequest& request) {
   Expected<Topology> topology = read_topology(fs);
   if (!topology) return failure(topology.error().code, topology.error().text);
   Hierarchy h = find_hierarchy(fs);
-  if (!request.use_cpuset) {
-    h.base.clear();
-    h.why_not = "cpusets were not to be used";
-  }
   Expected<CpuSet> allowed = cpus_within_cpuset();
   if (!allowed) return tl::unexpected<Failure>(allowed.error());
   topology->allowed = *allowed & topology->online;
@@ -77,6 +73,10 @@ Expected<Placement> place(const SliceRequest& request) {
   Expected<LockedLedger> ledger = LockedLedger::open(folder);
   if (!ledger) return tl::unexpected<Failure>(ledger.error());
   sweep(fs, h);
+  if (!request.use_cpuset) {
+    h.base.clear();
+    h.why_not = "cpusets were not to be used";
+  }
   std::vector<Lease> leases = ledger->read(fs);
   Expected<Placement> placement = choose(*topology, topology->allowed, leases, request);
   if (!placement) return placement;

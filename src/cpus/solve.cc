@@ -367,9 +367,8 @@ PlanSolution solve(const PlanProblem& problem) {
   bool small = cores * threads <= 64;
   std::vector<size_t> needs = order_of_needs(problem);
   PlanSolution best = search(problem, needs, small ? Limits{48, 48} : Limits{8, 8});
-  // A search so narrow may run into a corner from which a need cannot be served at all.
-  if (best.taken.empty() && !problem.needs.empty()) best = search(problem, needs, Limits{400, 400});
-  return best;
+  // A beam may run into a corner from which a need cannot be served at all (1 machine of 9,056).
+  return best.taken.empty() ? solve_any(problem) : best;
 }
 
 }  // namespace allot::cpus
