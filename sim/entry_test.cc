@@ -142,6 +142,7 @@ TEST_F(SimEntries, SmallBlocksAndLaunchesAreCheap) {
       EXPECT_CU(CU(cuCtxSynchronize)());
     }
     printf("alloc+free %.0f ns at 100,000 live blocks, launch %.0f ns\n", best_alloc, best_launch);
+    fflush(stdout);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(NDEBUG)
     EXPECT_LT(best_alloc, 2000);
     EXPECT_LT(best_launch, 2000);
