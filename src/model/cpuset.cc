@@ -103,7 +103,7 @@ Outcome State::remove_group(std::string_view path) {
 bool Cpusets::adopt_group(const GroupInit& init) {
   State& state = *state_;
   size_t slash = init.path.rfind('/');
-  if (slash == std::string::npos) return false;
+  if (slash == std::string::npos || init.partition) return false;
   Group* group = state.find(init.path);
   if (group == nullptr) {
     Group* above = state.find(init.path.substr(0, slash));

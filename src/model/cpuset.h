@@ -152,6 +152,7 @@ struct GroupInit {
   int64_t relax_domain_level = -1;
   bool cpuset_controller = true;  // v2: the parent's subtree_control has cpuset
   bool threaded = false;          // v2: cgroup.type
+  bool partition = false;         // v2: cpus.partition is not "member": not modelled, refused
 };
 
 struct State;  // groups and tasks; cpuset_state.h
@@ -171,7 +172,8 @@ class Cpusets {
   Cpusets& operator=(Cpusets&&) noexcept;
 
   // Takes over what is there, without a rule being asked. Parents first; groups before tasks.
-  // v2: effective sets are computed. False: parent missing, path in use, or unknown group.
+  // v2: effective sets are computed. False: parent missing, task known already, or a partition, whose
+  // rules are not modelled: predict nothing then.
   bool adopt_group(const GroupInit& init);
   bool adopt_task(const TaskInit& init);
 

@@ -319,6 +319,10 @@ TEST(Cpusets, AdoptsAMachine) {
   ASSERT_TRUE(model.adopt_group({.path = "/system", .cpus = Mask::range(0, 5)}));
   ASSERT_TRUE(model.adopt_group({.path = "/system/x", .cpus = Mask{7}}));
   ASSERT_FALSE(model.adopt_group({.path = "/none/x"}));
+  ASSERT_FALSE(model.adopt_group({.path = "/part", .partition = true}))
+      << "not modelled, so refused";
+  Outcome part = model.write("/system/x", "cpuset.cpus.partition", "root");
+  EXPECT_EQ(part.reason.why, Why::kUnknown);
   EXPECT_EQ(model.effective_cpus("/system/x").list(), "0-5");
   ASSERT_TRUE(model.adopt_task({.tid = 5, .group = "/system/x"}));
   EXPECT_EQ(model.cpus_mask(5).list(), "0-5");

@@ -38,7 +38,7 @@ class Network {
       total += wants[t];
     }
     double flow = 0;
-    while (double pushed = augment()) flow += pushed;
+    for (double pushed = augment(); pushed > 0; pushed = augment()) flow += pushed;
     short_of->assign(tasks_, false);
     for (size_t t = 0; t < tasks_; ++t) (*short_of)[t] = reached_[t];
     return flow > total - kTiny * static_cast<double>(tasks_ + 1);
