@@ -86,11 +86,11 @@ TEST_F(JobControl, CtrlZStopsTheJobFgGoesOnAndCtrlCArrivesOnce) {
   terminal.type("one\n");
   ASSERT_TRUE(terminal.shows("got one")) << terminal.screen();
   terminal.type("\x03");
-  ASSERT_TRUE(terminal.shows("interrupted")) << terminal.screen();
+  ASSERT_TRUE(terminal.shows("interrupted\r\n")) << terminal.screen();
   terminal.type("two\n");
   ASSERT_TRUE(terminal.shows("got two")) << terminal.screen();
-  EXPECT_EQ(terminal.screen().find("interrupted", terminal.screen().find("interrupted") + 1),
-            std::string::npos)
+  const size_t first = terminal.screen().find("interrupted\r\n");
+  EXPECT_EQ(terminal.screen().find("interrupted\r\n", first + 1), std::string::npos)
       << "twice: " << terminal.screen();
   terminal.type("end\n");
   ASSERT_TRUE(terminal.shows("ended 5")) << terminal.screen();
