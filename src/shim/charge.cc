@@ -54,6 +54,13 @@ bool over_limit(const Device& device) {
   return ledger().used(gpu) > ledger().limit(gpu);
 }
 
+uint64_t room_left(const Device& device) {
+  const uint32_t gpu = static_cast<uint32_t>(device.gpu);
+  const uint64_t limit = ledger().limit(gpu);
+  const uint64_t used = ledger().used(gpu);
+  return used < limit ? limit - used : 0;
+}
+
 bool reserve(const Device& device, AllotKind kind, uint64_t bytes) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
   core::Ledger accounts = ledger();

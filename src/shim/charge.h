@@ -23,6 +23,9 @@ inline void release(const Device& device, AllotKind kind, uint64_t bytes) {
 // without being asked).
 bool over_limit(const Device& device);
 
+// Bytes below the limit that nobody in the slice has charged.
+uint64_t room_left(const Device& device);
+
 // Ends the slots of processes that have died. Cheap when all live: one signal-0 per other slot.
 void reclaim_dead(bool thorough);
 

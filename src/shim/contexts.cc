@@ -39,15 +39,16 @@ CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
   if (device == nullptr) return create();
   const uint64_t expected = learned_context_bytes(*device);
   if (!reserve(*device, ALLOT_KIND_DRIVER, expected)) return CUDA_ERROR_OUT_OF_MEMORY;
-  const uint64_t before = device->driver.bytes();
+  const uint64_t before = device->driver_measured.load(std::memory_order_relaxed);
   const CUresult result = create();
   if (result != CUDA_SUCCESS) {
     release(*device, ALLOT_KIND_DRIVER, expected);
     return result;
   }
   device->context_seen.store(true, std::memory_order_release);
-  if (measure_driver_memory(*device, expected) && device->driver.bytes() > before) {
-    learn_context_bytes(*device, device->driver.bytes() - before);
+  if (measure_driver_memory(*device, expected)) {
+    const uint64_t measured = device->driver_measured.load(std::memory_order_relaxed);
+    if (measured > before) learn_context_bytes(*device, measured - before);
   }
   if (!over_limit(*device)) return result;
   reclaim_dead(true);

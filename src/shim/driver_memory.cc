@@ -6,6 +6,11 @@
 // stand above the driver's figure. The difference is therefore lowered only when no call was under way
 // and none ended while NVML was asked; raising it is always right within one call's worth. Managed and
 // imported memory is not in NVML's figure and not in the sum it is compared with.
+//
+// A program of the runtime API loads its kernels when they are first launched, and no call of ours stands
+// there: the memory they take (77-90 MB for a few PyTorch kernels on an H100) would be found only after a
+// full slice has gone over its limit. So for such programs the charge runs ahead of the measurement by
+// kHeadroom, as far as the slice has room (docs/adr/0005-headroom-for-kernels.md).
 #include "shim/driver_memory.h"
 
 #include "shim/charge.h"
@@ -20,6 +25,7 @@ namespace {
 
 // The price of 100 ms: at most 0.1 % of a thread's time at the slowest NVML answer measured.
 constexpr uint64_t kPeriodMs = 100;
+constexpr uint64_t kHeadroom = 128 * kMiB;
 
 uint64_t now_ms() {
   return sys::clock_ns(CLOCK_MONOTONIC_COARSE) / 1000000;
@@ -29,6 +35,15 @@ bool due() {
   const uint64_t now = now_ms();
   uint64_t next = process.next_reconcile_ms.load(std::memory_order_relaxed);
   return now >= next && process.next_reconcile_ms.compare_exchange_strong(next, now + kPeriodMs);
+}
+
+// What the charge should be for `measured` bytes when it is `before` now: never above what fits.
+uint64_t with_headroom(const Device& device, uint64_t measured, uint64_t before) {
+  if (!process.loads_lazily.load(std::memory_order_relaxed)) return measured;
+  const uint64_t room = room_left(device) + before;
+  const uint64_t wanted = measured + kHeadroom;
+  if (wanted <= room) return wanted;
+  return room > measured ? room : measured;
 }
 
 // One measurement: what ALLOT_KIND_DRIVER should be, given that it is `before` now.
@@ -44,7 +59,9 @@ bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
                      finished == process.finished.load(std::memory_order_acquire) &&
                      charged_before == charged_after;
   const uint64_t charged = charged_before > charged_after ? charged_before : charged_after;
-  const uint64_t target = used > charged ? used - charged : 0;
+  const uint64_t measured = used > charged ? used - charged : 0;
+  device.driver_measured.store(measured, std::memory_order_relaxed);
+  const uint64_t target = with_headroom(device, measured, before);
   *out = target < before && !quiet ? before : target;
   return true;
 }
@@ -79,7 +96,7 @@ void keep_accounts(Device& device) {
   // A context made through an export table or before we attached: measure it before anything is granted.
   if (!device.context_seen.load(std::memory_order_acquire) && !device.context_seen.exchange(true)) {
     measure_driver_memory(device, 0);
-    learn_context_bytes(device, device.driver.bytes());
+    learn_context_bytes(device, device.driver_measured.load(std::memory_order_relaxed));
     return;
   }
   if (due()) reconcile();

@@ -37,12 +37,13 @@ struct Device {
   int gpu = -1;  // index in the region; -1 = not in the slice's accounts
   uint64_t physical_bytes = 0;
   uint8_t uuid[16] = {};
-  std::atomic<bool> context_seen{false};  // a context here has been measured
-  std::atomic<void*> nvml{nullptr};       // its NVML handle, once asked for
-  std::atomic<bool> listed{false};        // NVML has listed this process on it
-  std::atomic<uint32_t> graph_trims{0};   // raised when reserved graph memory went back
-  SettledCharge driver;                   // ALLOT_KIND_DRIVER
-  SettledCharge graph;                    // ALLOT_KIND_GRAPH
+  std::atomic<bool> context_seen{false};     // a context here has been measured
+  std::atomic<void*> nvml{nullptr};          // its NVML handle, once asked for
+  std::atomic<bool> listed{false};           // NVML has listed this process on it
+  std::atomic<uint32_t> graph_trims{0};      // raised when reserved graph memory went back
+  SettledCharge driver;                      // ALLOT_KIND_DRIVER
+  std::atomic<uint64_t> driver_measured{0};  // the same as NVML showed it last, without headroom
+  SettledCharge graph;                       // ALLOT_KIND_GRAPH
 };
 
 struct Process {
@@ -62,6 +63,7 @@ struct Process {
   std::atomic<uint32_t> in_flight{0};
   std::atomic<uint32_t> finished{0};
   std::atomic<uint64_t> next_reconcile_ms{0};
+  std::atomic<bool> loads_lazily{false};  // kernels come in at their first launch: keep headroom
   std::atomic<uint32_t> reconcile_turn{0};
   std::atomic<uint32_t> unknown_symbols{0};  // asked for, not in the table, not yet in the region
 };
