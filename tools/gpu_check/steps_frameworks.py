@@ -1,20 +1,21 @@
 """(d) training unchanged in value and speed, (e) JAX and CuPy, (f) numba and cudart programs.
 
 Speed: both trainings live at once, each in its own process, and take turns in segments, so that
-clocks and temperature are the same for both; the figure is the median of the ratios of neighbouring
-segments. The idle one has no work on the GPU and so costs the other nothing.
+clocks and temperature are the same for both. The idle one has no work on the GPU and so costs the
+other nothing. The figure compares the fastest segment of each process and takes the median over
+process pairs: the host's jitter (10 % and more a segment in a virtual machine) only ever slows down.
 """
 import json
 import subprocess
 
 import warm
-from common import GIB, expect, median, step, stop, wait_for_line
+from common import GIB, Skip, expect, median, step, stop, wait_for_line
 from steps_memory import check_cap, fill_slice
 
 LIMIT = 8 * GIB
-SEGMENTS = 7
-PROCESS_PAIRS = 2
-SEGMENT_S = 1.2
+SEGMENTS = 8
+PROCESS_PAIRS = 5
+SEGMENT_S = 0.6
 WARM_STEPS = 50
 ALLOWED_SLOWER = 0.005
 
@@ -57,16 +58,19 @@ def train_pair(machine, model):
 
 def train(machine, model):
     warm.settled()
-    ratios, equal, compared, rates = [], True, 0, {"plain": [], "slice": []}
+    ratios, best, equal, compared, rates = [], [], True, 0, {"plain": [], "slice": []}
     for _ in range(PROCESS_PAIRS):
         seconds, losses = train_pair(machine, model)
         ratios += [b / a for a, b in zip(seconds["plain"], seconds["slice"])]
+        best.append(min(seconds["slice"]) / min(seconds["plain"]))
         for name in rates:
             rates[name] += [1 / s for s in seconds[name]]
         equal = equal and losses["plain"] == losses["slice"]
         compared += len(losses["plain"])
     figures = {"model": model, "steps_per_s_plain": median(rates["plain"]),
-               "steps_per_s_slice": median(rates["slice"]), "slower": median(ratios) - 1,
+               "steps_per_s_slice": median(rates["slice"]), "slower": median(best) - 1,
+               "slower_each_pair": [ratio - 1 for ratio in best],
+               "slower_median_segment": median(ratios) - 1,
                "spread": [min(ratios) - 1, max(ratios) - 1], "segments": len(ratios),
                "losses_compared": compared, "losses_equal": equal}
     expect(equal, "the losses differ", figures)
@@ -119,6 +123,9 @@ def cupy(machine):
 
 @step("f.numba", "programs", needs=("numba",))
 def numba(machine):
+    alone = machine.run(machine.python("numba_use.py"), 60, bare=True)
+    if alone.status != 0:
+        raise Skip(f"numba does not run here without a slice either: {alone.err.strip().splitlines()[-1][:100]}")
     figures = program_in_slice(machine, "numba_use.py")
     expect(figures["program"]["total"] == LIMIT, "total is not the limit", figures)
     return figures
