@@ -77,9 +77,9 @@ bool read_hex(const char** at, const char* end, uint64_t* value) {
     if (*p >= '0' && *p <= '9') {
       digit = static_cast<uint64_t>(*p - '0');
     } else if (*p >= 'a' && *p <= 'f') {
-      digit = static_cast<uint64_t>(*p - 'a' + 10);
+      digit = static_cast<uint64_t>(*p - 'a') + 10;
     } else if (*p >= 'A' && *p <= 'F') {
-      digit = static_cast<uint64_t>(*p - 'A' + 10);
+      digit = static_cast<uint64_t>(*p - 'A') + 10;
     } else {
       break;
     }

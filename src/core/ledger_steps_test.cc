@@ -272,14 +272,9 @@ TEST_F(LedgerSteps, ChargesAboveTheLimitAreCountedOnceAndGivenBack) {
       ledger_.charge(slots_[pid], 0, kKind, 8);
       ledger_.release(slots_[pid], 0, kKind, 8);
     };
-    return scenario({{1, [=] { forced(1); }},
-                     {2, [=] { forced(2); }},
-                     {3,
-                      [this] {
-                        ledger_.recount(0);
-                        reserve(3, 2);
-                      }}},
-                    {1, 2, 3});
+    return scenario(
+        {{1, [=] { forced(1); }}, {2, [=] { forced(2); }}, {3, [this] { reserve(3, 2); }}},
+        {1, 2, 3});
   });
 }
 

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <map>
 #include <random>
 #include <set>
@@ -134,6 +136,15 @@ TEST(Ledger, IndexesOutOfRangeAreRefused) {
   EXPECT_EQ(ledger.recount(ALLOT_MAX_GPUS), 0u);
   ledger.set_limit(ALLOT_MAX_GPUS, 1);
   EXPECT_EQ(ledger.used(0), 0u);
+}
+
+TEST(Ledger, ATurnThatADeadProcessLeftIsWaitedOutOnce) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  SlotId slot = *ledger.take_slot(owner_of(7));
+  file->gpus[0].recount_turn = 1;
+  EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1));
+  EXPECT_EQ(file->gpus[0].recount_turn, 0u);
 }
 
 TEST(Slots, AProcessThatEndsGivesItsChargesBack) {
@@ -441,6 +452,39 @@ TEST(LedgerThreads, NeverPastTheCapAndUsableToTheLastGranule) {
   stop = true;
   recounter.join();
   EXPECT_EQ(file->header.ledger_faults, 0u);
+}
+
+// A recount of many slots is overtaken again and again by those who allocate without pause; they must
+// let it through, and it must leave nothing behind.
+TEST(LedgerThreads, ARecountOfManySlotsGetsThrough) {
+  TestFile file(1 << 20);
+  Ledger ledger = file.ledger();
+  for (uint32_t pid = 1; pid <= 2000; ++pid) {
+    SlotId slot = *ledger.take_slot(owner_of(pid));
+    ASSERT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 1));
+  }
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (uint32_t t = 0; t < 3; ++t) {
+    const SlotId slot = *ledger.take_slot(owner_of(5000 + t));
+    threads.emplace_back([&, slot] {
+      while (!stop) {
+        ledger.reserve(slot, 0, ALLOT_KIND_LINEAR, 16);
+        ledger.release(slot, 0, ALLOT_KIND_LINEAR, 16);
+      }
+    });
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < 100; ++i) {
+    const uint64_t sum = ledger.recount(0);
+    EXPECT_GE(sum, 2000u);
+    EXPECT_LE(sum, 2000u + 3 * 16);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ledger.used(0), 2000u);
+  EXPECT_EQ(file->gpus[0].recount_turn, 0u);
 }
 
 }  // namespace

@@ -25,12 +25,19 @@ constexpr uint64_t kFileBytes = sizeof(AllotTenantFile);
 constexpr uint64_t kSlotsAt = offsetof(AllotTenantFile, slots);
 constexpr uint64_t kExportsAt = offsetof(AllotTenantFile, exports);
 
-// Allocates a range where the file system can say whether it has the space. Where it cannot
-// (kUnsupported), a touch on a full disk ends in SIGBUS; tmpfs, ext4, xfs, btrfs and overlay can.
+// Makes sure that a range which is ours alone can be touched without SIGBUS. File systems that cannot
+// allocate (ramfs, some network ones) have zeros written there instead.
 Result<void> make_safe(int fd, uint64_t offset, uint64_t bytes) {
+  static constexpr char kZeros[4096] = {};
   auto made = sys::allocate(fd, offset, bytes);
-  if (!made && made.error().code == Errc::kUnsupported) return {};
-  return made;
+  if (made || made.error().code != Errc::kUnsupported) return made;
+  while (bytes > 0) {
+    const uint64_t part = bytes < sizeof(kZeros) ? bytes : sizeof(kZeros);
+    if (auto written = sys::write_at(fd, kZeros, part, offset); !written) return written;
+    offset += part;
+    bytes -= part;
+  }
+  return {};
 }
 
 struct SlotSpace {

@@ -129,7 +129,7 @@ bool tenant_in_use(const Tenant& tenant, uint32_t except_pid = 0);
 uint32_t list_tenants(const char* folder, void (*visit)(void* context, const char* path),
                       void* context);
 
-// Finds the tenant in which `pid` or the nearest of its ancestors stands, as launcher or in a live
+// Finds the tenant of this user in which `pid` or the nearest of its ancestors stands, as launcher or in a live
 // slot; writes its path to `out` (kPathBytes). For processes that lost their environment.
 // Errors: kNotFound.
 Result<void> find_tenant_of_ancestors(const char* folder, uint32_t pid, char* out);

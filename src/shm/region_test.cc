@@ -326,6 +326,14 @@ TEST_F(OtherUsers, InTheSystemFolderEachChangesOnlyHisOwn) {
                      }),
             0);
   EXPECT_EQ(files(), 2u);
+  // A tenant of another user that names this process as its launcher does not draw it in.
+  poke(path("own"), offsetof(AllotHeader, launcher_pid), getpid());
+  poke(path("own"), offsetof(AllotHeader, launcher_start), roots->file->header.launcher_start);
+  ASSERT_TRUE(remove_tenant(theirs.c_str(), static_cast<uint32_t>(getpid())));
+  char found[kPathBytes];
+  EXPECT_EQ(
+      code_of(find_tenant_of_ancestors(folder_.c_str(), static_cast<uint32_t>(getpid()), found)),
+      Errc::kNotFound);
   auto look = open_tenant(path("own").c_str(), false);
   ASSERT_TRUE(look);
   EXPECT_EQ(look->owner_uid, kNobody);
@@ -494,6 +502,28 @@ TEST_F(RegionTest, AFullDiskIsAnErrorAndNotASignal) {
       if (answer != 'j') return 7;
     }
     return 8;
+  });
+  if (status == 77) GTEST_SKIP() << "no permission to mount a file system here";
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(RegionTest, AFileSystemThatCannotAllocateWillDo) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root to mount a small file system";
+  const int status = in_child(0, [&] {
+    if (unshare(CLONE_NEWNS) != 0) return 77;
+    if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 77;
+    if (mount("ramfs", folder_.c_str(), "ramfs", 0, "mode=0700") != 0) return 77;
+    auto tenant = create_tenant(folder_.c_str(), mine("a"));
+    if (!tenant) return 1;
+    if (!find_or_add_gpu(*tenant, kUuid, 1000, 5000)) return 2;
+    Child child([&] {
+      if (!join_tenant(path("a").c_str())) _exit(1);
+    });
+    auto joined = join_tenant(path("a").c_str());
+    if (!child.ready() || !joined) return 3;
+    core::Ledger ledger(joined->tenant.file);
+    if (!ledger.reserve(joined->slot, 0, ALLOT_KIND_LINEAR, 1000)) return 4;
+    return ledger.reserve(joined->slot, 0, ALLOT_KIND_LINEAR, 1) ? 5 : 0;
   });
   if (status == 77) GTEST_SKIP() << "no permission to mount a file system here";
   EXPECT_EQ(status, 0);

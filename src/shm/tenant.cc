@@ -89,7 +89,8 @@ void consider_nearest(void* context, const char* path) {
   NearestTenant& nearest = *static_cast<NearestTenant*>(context);
   auto tenant = open_tenant(path, false);
   if (!tenant) return;
-  if (tenant->file->header.pid_namespace == nearest.home) {
+  // Only the user's own: the header is what its owner wrote, and must not draw in other users' processes.
+  if (tenant->owner_uid == sys::user_id() && tenant->file->header.pid_namespace == nearest.home) {
     const uint32_t d = distance(*tenant->file, *nearest.chain);
     if (d < nearest.best) {
       nearest.best = d;

@@ -207,12 +207,15 @@ void unmap(void* at, uint64_t bytes) {
   munmap(at, bytes);
 }
 
-Result<NewFile> NewFile::create(int folder, uint32_t mode) {
+Result<NewFile> NewFile::create(int folder, uint32_t mode, bool named) {
   NewFile file;
   file.folder_ = folder;
-  long result = again([&] {
-    return raw_call(SYS_openat, folder, raw_pointer("."), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  });
+  long result = -EOPNOTSUPP;
+  if (!named) {
+    result = again([&] {
+      return raw_call(SYS_openat, folder, raw_pointer("."), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    });
+  }
   if (result == -EOPNOTSUPP || result == -EISDIR || result == -ENOENT) {
     for (uint32_t attempt = 0; attempt < 100; ++attempt) {
       TextBuf name(file.temporary_, sizeof(file.temporary_));

@@ -83,11 +83,11 @@ Result<void> protect_read_only(void* at, uint64_t bytes);
 void unmap(void* at, uint64_t bytes);
 
 // A file without a name in `folder`, mode set whatever the umask; publish gives it one.
-// Where the file system has no O_TMPFILE it gets a temporary name, which publish takes away again and
-// discard too. Errors: as error_of; publish: kExists when the name is taken (nothing is replaced).
+// Where the file system has no O_TMPFILE (or with `named`) it gets a temporary name, which publish takes
+// away again and discard too. Errors: as error_of; publish: kExists when the name is taken (nothing is replaced).
 class NewFile {
  public:
-  static Result<NewFile> create(int folder, uint32_t mode);
+  static Result<NewFile> create(int folder, uint32_t mode, bool named = false);
   int fd() const { return fd_.get(); }
   Result<void> publish(const char* name);
   void discard();

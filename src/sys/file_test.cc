@@ -140,6 +140,24 @@ TEST(NewFile, HasNoNameUntilPublishedAndReplacesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(machine.path("/")));
 }
 
+TEST(NewFile, WithATemporaryNameTooNothingIsLeft) {
+  TestMachine machine;
+  {
+    auto file = NewFile::create(machine.root().fd, 0640, true);
+    ASSERT_TRUE(file);
+    auto other = NewFile::create(machine.root().fd, 0600, true);
+    ASSERT_TRUE(other);
+    ASSERT_TRUE(write_at(file->fd(), "new", 3, 0));
+    ASSERT_TRUE(file->publish("a"));
+    EXPECT_EQ(other->publish("a").error().code, Errc::kExists);
+    other->discard();
+  }
+  EXPECT_EQ(info_at(machine.root().fd, "a")->links, 1u);
+  EXPECT_EQ(info_at(machine.root().fd, "a")->mode & 0777, 0640u);
+  ASSERT_TRUE(remove_at(machine.root().fd, "a"));
+  EXPECT_TRUE(std::filesystem::is_empty(machine.path("/")));
+}
+
 TEST(Files, ALockIsHeldByOneAndEndsWithItsDescriptor) {
   TestMachine machine;
   machine.write("/a", "x");
