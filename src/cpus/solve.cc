@@ -365,6 +365,10 @@ PlanSolution solve(const PlanProblem& problem) {
   int threads = 1;
   for (const CoreKind& kind : problem.kinds) threads = std::max(threads, kind.threads);
   bool small = cores * threads <= 64;
+  // Tables are as long as the need; one that exceeds the machine must not get a table first.
+  for (const Need& need : problem.needs) {
+    if (need.count > cores * threads) return {};
+  }
   std::vector<size_t> needs = order_of_needs(problem);
   PlanSolution best = search(problem, needs, small ? Limits{48, 48} : Limits{8, 8});
   // A beam may run into a corner from which a need cannot be served at all (1 machine of 9,056).
