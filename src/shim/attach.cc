@@ -22,6 +22,7 @@
 #include "shim/pools.h"
 #include "shim/process.h"
 #include "shim/real_library.h"
+#include "shim/slabs.h"
 #include "shim/slice_search.h"
 #include "shim/start_environment.h"
 #include "shm/region.h"
@@ -59,6 +60,7 @@ void raise_fork_guard() {
 void forget_parent() {
   process.table.abandon();
   abandon_pools();
+  abandon_slabs();
   for (Device& device : process.devices) {
     device.driver.abandon();
     device.graph.abandon();

@@ -14,6 +14,7 @@
 #include "shim/memory.h"
 #include "shim/pools.h"
 #include "shim/process.h"
+#include "shim/slabs.h"
 
 namespace allot::shim {
 namespace {
@@ -27,7 +28,10 @@ void drop_context(CUcontext context) {
                           e.tag == Tag::kExternal;
         return dies && e.owner == owner;
       },
-      release_entry);
+      [](const Entry& e) {
+        if (e.tag == Tag::kSlab) slab_dropped(e);
+        release_entry(e);
+      });
   settle_pools(false);
   settle_graphs();
 }

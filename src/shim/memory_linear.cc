@@ -10,64 +10,47 @@
 // driver may hand its address to another thread as soon as it is free.
 #include "shim/memory.h"
 
+#include "shim/blocks.h"
 #include "shim/charge.h"
 #include "shim/cuda_calls.h"
 #include "shim/driver_memory.h"
 #include "shim/graphs.h"
 #include "shim/pools.h"
 #include "shim/process.h"
+#include "shim/slabs.h"
 
 namespace allot::shim {
 namespace {
 
 constexpr uint64_t kSmall = kMiB;
 constexpr uint64_t kPitchAlign = 512;
-constexpr uint32_t kSlabShift = 21;
 
 // What the driver takes for `bytes` in the worst case: a whole new slab for a small block.
 uint64_t worst_case(uint64_t bytes) {
   return round_up(bytes, kPage);
 }
 
-// One more small block in the slab of `address`. True if the slab was charged before.
-bool slab_had_blocks(const Device& device, CUcontext context, uint64_t address, bool* ok) {
-  const Entry fresh = {address >> kSlabShift,
-                       reinterpret_cast<uint64_t>(context),
-                       kPage,
-                       1,
-                       0,
-                       Tag::kSlab,
-                       Entry::pack(static_cast<uint32_t>(device.gpu), ALLOT_KIND_LINEAR)};
-  return process.table.put_or_update(
-      fresh, [](Entry& e) { ++e.count; }, ok);
-}
-
 // Takes the block into the table and corrects the charge to what the driver took for it.
 // False when the table cannot grow.
 bool commit(const Device& device, CUcontext context, CUdeviceptr address, uint64_t bytes,
             uint64_t charged) {
-  const bool small = bytes <= kSmall;
-  const uint64_t takes = small ? 0 : round_up(bytes, kPage);
-  Entry entry = {address,
-                 reinterpret_cast<uint64_t>(context),
-                 takes,
-                 small ? 1u : 0u,
-                 0,
-                 Tag::kPointer,
-                 Entry::pack(static_cast<uint32_t>(device.gpu), ALLOT_KIND_LINEAR)};
+  if (bytes <= kSmall) {
+    const SlabAdd added = slab_add(device, context, address);
+    if (added == SlabAdd::kNoMemory) return false;
+    const uint64_t takes = added == SlabAdd::kFirst ? kPage : 0;
+    if (charged > takes) release(device, ALLOT_KIND_LINEAR, charged - takes);
+    return true;
+  }
+  const uint64_t takes = round_up(bytes, kPage);
+  const Entry entry = {address,
+                       reinterpret_cast<uint64_t>(context),
+                       takes,
+                       0,
+                       0,
+                       Tag::kPointer,
+                       Entry::pack(static_cast<uint32_t>(device.gpu), ALLOT_KIND_LINEAR)};
   if (!process.table.put(entry)) return false;
-  if (small) {
-    bool ok = true;
-    if (slab_had_blocks(device, context, address, &ok)) {
-      release(device, ALLOT_KIND_LINEAR, charged);
-    } else if (!ok) {
-      Entry gone;
-      process.table.take(Tag::kPointer, address, &gone);
-      return false;
-    } else if (charged > kPage) {
-      release(device, ALLOT_KIND_LINEAR, charged - kPage);
-    }
-  } else if (charged > takes) {
+  if (charged > takes) {
     release(device, ALLOT_KIND_LINEAR, charged - takes);
   } else if (charged < takes) {
     charge_now(static_cast<uint32_t>(device.gpu), ALLOT_KIND_LINEAR, takes - charged);
@@ -182,30 +165,10 @@ CUresult mem_alloc_managed(CUdeviceptr* out, size_t bytes, unsigned flags) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-// Returns the charge of a block that the driver has freed.
-void block_freed(const Entry& block) {
-  if (block.kind() == ALLOT_KIND_POOL) {
-    pool_block_freed(block);
-    return;
-  }
-  if (block.kind() != ALLOT_KIND_LINEAR || block.count == 0) {
-    release_entry(block);
-    return;
-  }
-  Entry slab;
-  bool last = false;
-  process.table.update(Tag::kSlab, block.key >> kSlabShift, [&](Entry& e) {
-    slab = e;
-    last = --e.count == 0;
-    return !last;
-  });
-  if (last) release_entry(slab);
-}
-
 template <class Call>
 CUresult free_block(CUdeviceptr address, Call call) {
   Entry block;
-  if (!process.table.take(Tag::kPointer, address, &block)) {
+  if (!take_block(address, &block)) {
     const CUresult result = call();
     if (result == CUDA_SUCCESS && address != 0) graph_memory_may_have_gone();
     return result;
@@ -215,7 +178,7 @@ CUresult free_block(CUdeviceptr address, Call call) {
   if (result == CUDA_SUCCESS) {
     block_freed(block);
   } else {
-    process.table.put(block);
+    put_block_back(block);
   }
   return result;
 }
@@ -233,6 +196,30 @@ CUresult mem_free_v1(CUdeviceptr_v1 address) {
 }
 
 }  // namespace
+
+bool take_block(CUdeviceptr address, Entry* block) {
+  if (process.table.take(Tag::kPointer, address, block)) return true;
+  *block = {address, 0, 0, 0, 0, Tag::kSlab, 0};
+  return slab_take(address);
+}
+
+void put_block_back(const Entry& block) {
+  if (block.tag == Tag::kSlab) {
+    slab_put_back(block.key);
+  } else {
+    process.table.put(block);
+  }
+}
+
+void block_freed(const Entry& block) {
+  if (block.tag == Tag::kSlab) {
+    slab_block_gone(block.key);
+  } else if (block.kind() == ALLOT_KIND_POOL) {
+    pool_block_freed(block);
+  } else {
+    release_entry(block);
+  }
+}
 
 std::span<const Hook> linear_hooks() {
   static constexpr Hook hooks[] = {

@@ -9,6 +9,7 @@
 //
 // At the limit a request may still fit into what its pool has unused: then the driver is asked, and if the
 // pool grew all the same the block is given back and the answer is out of memory.
+#include "shim/blocks.h"
 #include "shim/charge.h"
 #include "shim/cuda_calls.h"
 #include "shim/driver_memory.h"
@@ -208,17 +209,13 @@ template <auto& Free>
 CUresult mem_free_async(CUdeviceptr address, CUstream stream) {
   const Scope scope;
   Entry block;
-  if (!scope.tracking() || !process.table.take(Tag::kPointer, address, &block)) {
-    return Free(address, stream);
-  }
+  if (!scope.tracking() || !take_block(address, &block)) return Free(address, stream);
   const InFlight in_flight;
   const CUresult result = Free(address, stream);
   if (result != CUDA_SUCCESS) {
-    process.table.put(block);
-  } else if (block.kind() == ALLOT_KIND_POOL) {
-    pool_block_freed(block);
+    put_block_back(block);
   } else {
-    release_entry(block);
+    block_freed(block);
   }
   return result;
 }
