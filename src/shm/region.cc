@@ -292,6 +292,16 @@ Result<Tenant> create_in(const char* folder_path, const NewTenant& tenant, core:
   return tl::unexpected<Error>(published.error());
 }
 
+// Whether a good tenant file stands at `path` with somebody in it. One with nobody in it is stale, and
+// joining it would bring back the limits of a program that has long ended.
+bool in_use_at(const char* path) {
+  auto tenant = open_tenant(path, true);
+  if (!tenant) return false;
+  const bool used = tenant_in_use(*tenant);
+  unmap(*tenant);
+  return used;
+}
+
 }  // namespace
 
 Result<Tenant> create_tenant(const char* folder, const NewTenant& tenant) {
@@ -357,10 +367,10 @@ Result<Joined> join_or_create(const char* folder, const NewTenant& tenant) {
   }
   Result<Joined> joined = fail(Errc::kNotFound);
   for (uint32_t i = 0; i < kNameTries; ++i) {
-    joined = join_tenant(path);
-    if (joined) return joined;
-    const Errc code = joined.error().code;
-    if (code != Errc::kNotFound && code != Errc::kDamaged && code != Errc::kWrongVersion) break;
+    if (in_use_at(path)) {
+      joined = join_tenant(path);
+      if (joined || joined.error().code != Errc::kNotFound) break;
+    }
     core::SlotId slot;
     auto made = create_in(folder, tenant, &slot);
     if (made) return Joined{*made, slot};

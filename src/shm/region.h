@@ -92,8 +92,8 @@ struct Joined {
 // One thread a process.
 Result<Joined> join_tenant(const char* path);
 
-// Joins `<folder>/<name>.tenant`, or makes it (with a slot of the calling process already in it, so
-// that nobody takes it for stale). `tenant.launcher_pid` should be 0.
+// Joins `<folder>/<name>.tenant` if somebody stands in it, or makes it anew (with a slot of the calling
+// process already in it, so that nobody takes it for stale). `tenant.launcher_pid` should be 0.
 // Errors: as create_tenant and join_tenant. One thread a process.
 Result<Joined> join_or_create(const char* folder, const NewTenant& tenant);
 

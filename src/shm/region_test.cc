@@ -437,6 +437,20 @@ TEST_F(RegionTest, ManyWhoJoinOrCreateMeetInOneTenant) {
   }
 }
 
+TEST_F(RegionTest, AStaleTenantDoesNotKeepItsLimits) {
+  for (uint64_t limit : {uint64_t{1000}, uint64_t{2000}}) {
+    EXPECT_EQ(in_child(0,
+                       [&] {
+                         auto joined = join_or_create(folder_.c_str(), orphan("default"));
+                         if (!joined) return 1;
+                         if (!find_or_add_gpu(joined->tenant, kUuid, limit, 5000)) return 2;
+                         return joined->tenant.file->gpus[0].limit_bytes == limit ? 0 : 3;
+                       }),
+              0)
+        << limit;
+  }
+}
+
 TEST_F(RegionTest, WhoJoinsWhileItIsRemovedIsToldSo) {
   auto tenant = create_tenant(folder_.c_str(), mine("alice"));
   ASSERT_TRUE(tenant);
