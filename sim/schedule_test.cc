@@ -132,9 +132,10 @@ TEST_F(SimSchedule, AnIdleNeighbourCostsNothing) {
   EXPECT_EQ(idle.read(), "ready");
   in_child([] {
     start();
+    EXPECT_CU(spin(nullptr, 1));  // loads the module
     const int64_t from = clock_ns();
     const uint64_t done = keep_busy(nullptr, 1'000'000, from + kSecond);
-    EXPECT_NEAR(100.0 * static_cast<double>(done) / static_cast<double>(clock_ns() - from), 100, 3);
+    EXPECT_NEAR(100.0 * static_cast<double>(done) / static_cast<double>(clock_ns() - from), 100, 5);
     nvmlDevice_t device = nullptr;
     nvmlUtilization_t utilization{};
     EXPECT_EQ(NVML(nvmlInit_v2)(), NVML_SUCCESS);
@@ -167,7 +168,7 @@ TEST_F(SimSchedule, DisabledChannelsStopAKernelAndKeepItsProgress) {
     EXPECT_CU(CU(cuEventSynchronize)(end));
     float ms = 0;
     EXPECT_CU(CU(cuEventElapsedTime)(&ms, begin, end));
-    EXPECT_NEAR(ms, 300 + stopped_ms, 5);
+    EXPECT_NEAR(ms, 300 + stopped_ms, 40);  // starting over would take 100 more
   });
 }
 

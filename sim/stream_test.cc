@@ -49,6 +49,7 @@ TEST_F(SimStreams, KernelsTakeTheirTime) {
   in_child([] {
     start();
     CUstream s = make();
+    EXPECT_CU(spin(s, 1));  // loads the module
     CUevent a = mark(s);
     const int64_t from = clock_ns();
     for (int i = 0; i < 20; i++) EXPECT_CU(spin(s, 5'000'000));
@@ -67,7 +68,7 @@ TEST_F(SimStreams, ShortKernelsKeepTheirPace) {
   in_child([] {
     start();
     CUstream s = make();
-    EXPECT_CU(spin(s, 50'000'000));  // time to queue the rest
+    EXPECT_CU(spin(s, 400'000'000));  // time to queue the rest
     CUevent a = mark(s);
     for (int i = 0; i < 900; i++) EXPECT_CU(spin(s, 20'000));
     CUevent b = mark(s);
@@ -103,8 +104,6 @@ TEST_F(SimStreams, LegacyStreamWaitsForBlockingOnesOnly) {
     CUstream blocking = make(0), free_running = make();
     EXPECT_CU(spin(blocking, 50'000'000));
     CUevent b = mark(blocking);
-    CUevent value = nullptr;
-    static_cast<void>(value);
     EXPECT_CU(spin(nullptr, 1000));
     CUevent legacy = mark(nullptr);
     EXPECT_CU(spin(blocking, 1000));

@@ -24,7 +24,7 @@
 
 namespace allot::sim {
 
-inline constexpr int64_t kMaxLagNs = 10'000'000;
+inline constexpr int64_t kMaxLagNs = 50'000'000;   // what a busy machine keeps a thread waiting
 inline constexpr uint32_t kDefaultSliceUs = 2048;  // what libcuda sets on a context's compute group
 
 // A place in the GPU's schedule; UINT32_MAX when all are taken. Not runnable until acquire().
