@@ -5,10 +5,10 @@
 #ifndef ALLOT_ABI_ENV_H
 #define ALLOT_ABI_ENV_H
 
-#define ALLOT_ENV_TENANT "ALLOT_TENANT"       /* path of the tenant's region file; wins over the rest */
-#define ALLOT_ENV_NAME "ALLOT_NAME"           /* tenant name for the environment-only way; "default" */
-#define ALLOT_ENV_DIR "ALLOT_DIR"             /* region folder, instead of the default one */
-#define ALLOT_ENV_GPU_MEM "ALLOT_GPU_MEM"     /* memory limit for every GPU; _0, _1 ... for one */
+#define ALLOT_ENV_TENANT "ALLOT_TENANT"   /* path of the tenant's region file; wins over the rest */
+#define ALLOT_ENV_NAME "ALLOT_NAME"       /* tenant name for the environment-only way; "default" */
+#define ALLOT_ENV_DIR "ALLOT_DIR"         /* region folder, instead of the default one */
+#define ALLOT_ENV_GPU_MEM "ALLOT_GPU_MEM" /* memory limit for every GPU; _0, _1 ... for one */
 #define ALLOT_ENV_GPU_SHARE "ALLOT_GPU_SHARE" /* guaranteed share of GPU time, percent */
 #define ALLOT_ENV_GPU_MAX "ALLOT_GPU_MAX"     /* ceiling of GPU time, percent */
 #define ALLOT_ENV_PRIORITY "ALLOT_PRIORITY"   /* high, normal or low */
@@ -28,8 +28,9 @@
 #define ALLOT_ALIAS_REGION "CUDA_DEVICE_MEMORY_SHARED_CACHE" /* a path: its hash names the tenant */
 
 /* The software GPU. */
-#define ALLOT_ENV_SIM_GPUS "ALLOT_SIM_GPUS"     /* "2x80G" or "80G,24G"; 1x80G */
-#define ALLOT_ENV_SIM_DIR "ALLOT_SIM_DIR"       /* folder that all processes of one software machine share */
+#define ALLOT_ENV_SIM_GPUS "ALLOT_SIM_GPUS" /* "2x80G" or "80G,24G"; 1x80G */
+#define ALLOT_ENV_SIM_DIR \
+  "ALLOT_SIM_DIR" /* folder that all processes of one software machine share */
 #define ALLOT_ENV_SIM_FAULTS "ALLOT_SIM_FAULTS" /* scripted faults and delays, see sim/README.md */
 
 #endif
