@@ -174,9 +174,8 @@ static void add_ops(const Node* node, std::vector<Body>* out) {
                       op.operation == CU_STREAM_MEM_OP_WAIT_VALUE_64;
     if (op.operation == CU_STREAM_MEM_OP_BARRIER) continue;
     // Both halves of the union have the same layout.
-    out->emplace_back(ValueBody{wait, wide, op.waitValue.address,
-                                wide ? op.waitValue.value64 : op.waitValue.value,
-                                op.waitValue.flags});
+    out->push_back(ValueBody{wait, wide, op.waitValue.address,
+                             wide ? op.waitValue.value64 : op.waitValue.value, op.waitValue.flags});
   }
 }
 
