@@ -145,6 +145,24 @@ TEST_F(SimStreams, HostFunctionsMayWaitForOtherStreams) {
   });
 }
 
+TEST_F(SimStreams, LegacyWorkNeverPassesBlockingWorkThatWaits) {
+  in_child([] {
+    start();
+    CUstream blocking = make(0);
+    EXPECT_CU(
+        CU(cuLaunchHostFunc)(blocking, CUhostFn{wait_for_step_1}, static_cast<void*>(nullptr)));
+    EXPECT_CU(spin(nullptr, 1000));
+    CUevent legacy = mark(nullptr);
+    CUstream free_running = make();
+    EXPECT_CU(spin(free_running, 5'000'000));  // has its turn meanwhile
+    EXPECT_CU(CU(cuStreamSynchronize)(free_running));
+    EXPECT_EQ(CU(cuEventQuery)(legacy), CUDA_ERROR_NOT_READY);
+    add_step(nullptr);
+    EXPECT_CU(CU(cuEventSynchronize)(legacy));
+    EXPECT_CU(CU(cuStreamQuery)(blocking));
+  });
+}
+
 TEST_F(SimStreams, FullQueueMakesTheLaunchWait) {
   in_child([] {
     start();
