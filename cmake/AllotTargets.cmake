@@ -12,6 +12,8 @@ add_library(allot_flags INTERFACE)
 target_include_directories(allot_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/src)
 target_compile_options(allot_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow $<$<COMPILE_LANGUAGE:CXX>:-Wconversion -Wno-sign-conversion>
+  # GCC 12 takes std::variant's moves for reads of uninitialised alternatives.
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
   $<$<BOOL:${ALLOT_WERROR}>:-Werror> -fno-omit-frame-pointer)
 if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   # The account word is 16 bytes wide and changed by one compare-and-swap (cmpxchg16b).
