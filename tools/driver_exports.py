@@ -23,7 +23,12 @@ NAMES = {"cuda": r"cu[A-Z]\w*", "nvml": r"nvml[A-Z]\w*"}
 
 
 def definitions(text, api):
-    """Functions with a body that begin in the first column: (name, parameter text, line)."""
+    """Functions with a body that begin in the first column: (name, parameter text, line).
+
+    Macros of the same file that stand for parameters are replaced by what they stand for.
+    """
+    macros = {name: " ".join(body.replace("\\\n", " ").split())
+              for name, body in re.findall(r"^#define ([A-Z_]+)[ \t]+((?:[^\n]*\\\n)*[^\n]*)", text, re.M)}
     text = re.sub(r"//[^\n]*|/\*.*?\*/", lambda match: re.sub(r"[^\n]", " ", match.group()), text,
                   flags=re.S)
     for match in re.finditer(rf"^\w[^\n;{{}}()]*?\b({NAMES[api]})\s*\(", text, re.M):
@@ -33,7 +38,8 @@ def definitions(text, api):
             end += 1
         if re.match(r"\s*\{", text[end:]):
             line = text.count("\n", 0, match.start()) + 1
-            yield match.group(1), " ".join(text[match.end():end - 1].split()), line
+            parameters = " ".join(text[match.end():end - 1].split())
+            yield match.group(1), re.sub(r"\w+", lambda m: macros.get(m.group(), m.group()), parameters), line
 
 
 def check(cc, root, folders):

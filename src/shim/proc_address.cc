@@ -75,6 +75,14 @@ void count_unknown(const char* name) {
   __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, seen, __ATOMIC_RELAXED);
 }
 
+// Who asks for cuLibraryLoadData is the runtime API, or loads as it does: kernels will come in when they are
+// launched (driver_memory.cc). Asked before the first context, so the headroom is there from the start.
+void note_lazy_loader(const char* symbol) {
+  if (__builtin_strcmp(symbol, "cuLibraryLoadData") == 0) {
+    process.loads_lazily.store(true, std::memory_order_relaxed);
+  }
+}
+
 // Puts our hook in the place of the driver's function if there is one for it.
 void replace(const char* name, void** function) {
   if (name == nullptr || function == nullptr || *function == nullptr) return;
@@ -84,7 +92,9 @@ void replace(const char* name, void** function) {
   for (uint32_t i = place_of(address); table->places[i].address != 0; i = (i + 1) & (kPlaces - 1)) {
     const Place& place = table->places[i];
     if (place.address != address) continue;
-    if (name_fits(name, place.symbol)) *function = place.hook;
+    if (!name_fits(name, place.symbol)) return;
+    *function = place.hook;
+    note_lazy_loader(place.symbol);
     return;
   }
   count_unknown(name);
