@@ -20,12 +20,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool installed(const char* program) {
+[[maybe_unused]] bool installed(const char* program) {
   return run_program({"sh", "-c", std::string("command -v ") + program + " >/dev/null"}, {}).ok();
 }
 
 // Runs a command with and without the libraries; same output, same status, and no trace of a slice.
-void expect_untouched(const std::vector<std::string>& command) {
+[[maybe_unused]] void expect_untouched(const std::vector<std::string>& command) {
   const Outcome without = run_program(command, {});
   Environment environment = slice_environment({});
   environment.erase("LD_LIBRARY_PATH");
