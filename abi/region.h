@@ -5,13 +5,13 @@
  * That is why a tenant that writes garbage harms at most itself, why file permissions decide who may
  * change whose slice, and why a name is in use exactly while its file exists (docs/adr/0001).
  *
- *   byte 0        4096        8192             40960           4759552
- *   +-------------+-----------+----------------+---------------+----------+
- *   | header      | gpus[16]  | slot_words     | slots[4096]   | exports  |
- *   | 4 KiB       | 256 B each| 4096 x 8 B     | 1152 B each   | 1024x16B |
- *   +-------------+-----------+----------------+---------------+----------+
- *        written by: creator,    all processes     the slot's      exporting
- *        `allot set`             of the tenant     own process     process
+ *   byte 0        4096        8192         24576            57344           4775936
+ *   +-------------+-----------+------------+----------------+---------------+----------+
+ *   | header      | gpus[16]  | seats[256] | slot_words     | slots[4096]   | exports  |
+ *   | 4 KiB       | 256 B each| 64 B each  | 4096 x 8 B     | 1152 B each   | 1024x16B |
+ *   +-------------+-----------+------------+----------------+---------------+----------+
+ *        written by: creator,   the seat's    all processes     the slot's      exporting
+ *        `allot set`            own agent     of the tenant     own process     process
  *
  * Every byte is hostile: whoever reads checks magic, version and sizes once, then copies an index to
  * a local before it checks and uses it. Fields are only ever appended in the reserved space; a change
@@ -23,6 +23,11 @@
  *     account.used == sum of charges[gpu][*] over all slots that are live
  * A process killed between the two writes breaks it; a recount (new generation) mends it. The
  * algorithm and why it is right: src/core/ledger.h.
+ *
+ * GPU time. Each process that works on a GPU takes a seat for it and says there whether it has work;
+ * the agents of all tenants read each other's header, GPUs and seats and come, each by itself, to the
+ * same schedule (src/core/time_policy.h). Nobody writes another tenant's file: who has news wakes the
+ * others' agents by a futex call on their header.bell, which needs no right to write.
  *
  * Readable from C; sizes and offsets are pinned by abi/region_test.cc.
  */
@@ -38,6 +43,9 @@
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
 #define ALLOT_MAX_EXPORTS 1024u
+#define ALLOT_MAX_SEATS 256u
+#define ALLOT_SEAT_STALE_NS \
+  200000000ull /* a seat whose heartbeat is older does not count: its agent cannot run */
 #define ALLOT_NAME_BYTES \
   64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
 #define ALLOT_UNLIMITED UINT64_MAX
@@ -64,12 +72,31 @@ enum AllotLevel {
 };
 enum AllotPriority { ALLOT_PRIORITY_NORMAL = 0, ALLOT_PRIORITY_HIGH = 1, ALLOT_PRIORITY_LOW = 2 };
 
+/* Why a level is not the one that was asked for, or not `channel`. */
+enum AllotLevelReason {
+  ALLOT_REASON_NONE = 0,
+  ALLOT_REASON_ASKED = 1,        /* --level */
+  ALLOT_REASON_NO_CHANNELS = 2,  /* no channel group of this process was seen on the card */
+  ALLOT_REASON_NO_TIMESLICE = 3, /* SET_TIMESLICE was refused by the driver */
+  ALLOT_REASON_NO_DISABLE = 4,   /* FIFO_DISABLE_CHANNELS was refused by the driver */
+  ALLOT_REASON_MPS = 5,          /* an MPS client: its channels are the MPS server's */
+  ALLOT_REASON_CONTROL = 6,      /* a call that had worked was refused later */
+  ALLOT_REASON_NO_AGENT = 7      /* the agent's thread could not be started */
+};
+
 /* Flags of a tenant. */
 #define ALLOT_TENANT_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
 #define ALLOT_TENANT_SOFTWARE 2u    /* runs on the software GPU */
 #define ALLOT_TENANT_DEFAULT 4u     /* takes in processes that carry no tenant of their own */
 #define ALLOT_TENANT_LEAVING \
   8u /* about to be removed: who has taken a slot after this leaves again */
+#define ALLOT_TENANT_FROZEN 16u /* no GPU work runs until thawed */
+
+/* Flags of a seat. */
+#define ALLOT_SEAT_ACTIVE 1u /* has work for the GPU */
+#define ALLOT_SEAT_FILLS 2u  /* leaves no gaps in its own windows, or waits for every step */
+#define ALLOT_SEAT_OPEN 4u   /* its work may run now */
+#define ALLOT_SEAT_FROZEN 8u /* stopped by a freeze: nothing of it runs */
 
 /* State of a slot, the low 8 bits of its word.
  *
@@ -122,7 +149,8 @@ typedef struct AllotHeader {
   uint32_t priority;        /* atomic; AllotPriority */
   uint32_t level;           /* atomic; AllotLevel asked for */
   uint32_t ledger_faults;   /* atomic; releases of more than was charged: a fault of ours */
-  uint8_t reserved[4096 - 188];
+  uint32_t bell;            /* atomic; futex: the tenant's agents sleep on it */
+  uint8_t reserved[4096 - 192];
 } AllotHeader;
 
 /* 16 bytes, aligned to 16, read and written only as a whole. */
@@ -145,8 +173,26 @@ typedef struct AllotGpu {
   uint32_t max_permille;   /* atomic; 0 = none */
   uint32_t recount_turn;   /* atomic; a hint: a recount keeps losing, others hold off a moment */
   uint32_t index_plus_one; /* atomic; 1 + the number `allot gpus` shows; 0 = not known */
-  uint8_t reserved[256 - 88];
+  uint64_t time_used_ns;   /* atomic; GPU time that the tenant's processes have used */
+  uint64_t time_throttled_ns; /* atomic; time in which it had work and was not let run */
+  uint8_t reserved[256 - 104];
 } AllotGpu;
+
+/* One process on one GPU, as far as time goes. Written by the process's agent only. */
+typedef struct AllotTimeSeat {
+  uint64_t owner;           /* atomic; the process's slot word (LIVE); 0 = free */
+  uint64_t heartbeat_ns;    /* atomic; CLOCK_MONOTONIC, last sign of life of the agent */
+  uint32_t gpu;             /* atomic; index in gpus[] */
+  uint32_t flags;           /* atomic; ALLOT_SEAT_* */
+  uint64_t used_ns;         /* atomic; GPU time used */
+  uint64_t throttled_ns;    /* atomic; had work and was not let run */
+  uint32_t level;           /* atomic; AllotLevel in force */
+  uint32_t reason;          /* atomic; AllotLevelReason */
+  uint32_t slice_us;        /* atomic; timeslice of its channel groups; 0 = the driver's own */
+  uint32_t busy_permille;   /* atomic; part of its open time in which it had work, smoothed */
+  uint32_t window_permille; /* atomic; part of a cycle in which it may run now */
+  uint32_t reserved;
+} AllotTimeSeat;
 
 typedef struct AllotSlot {
   uint64_t start_time; /* /proc/PID/stat field 22, with the pid the process's identity */
@@ -170,6 +216,7 @@ typedef struct AllotExport {
 typedef struct AllotTenantFile {
   AllotHeader header;
   AllotGpu gpus[ALLOT_MAX_GPUS];
+  AllotTimeSeat seats[ALLOT_MAX_SEATS];
   uint64_t slot_words[ALLOT_MAX_SLOTS]; /* atomic */
   AllotSlot slots[ALLOT_MAX_SLOTS];
   AllotExport exports[ALLOT_MAX_EXPORTS];

@@ -18,7 +18,8 @@ static_assert(sizeof(AllotAccount) == 16 && alignof(AllotAccount) == 16);
 static_assert(sizeof(AllotGpu) == 256);
 static_assert(sizeof(AllotSlot) == 1152);
 static_assert(sizeof(AllotExport) == 16);
-static_assert(sizeof(AllotTenantFile) == 4775936);
+static_assert(sizeof(AllotTimeSeat) == 64);
+static_assert(sizeof(AllotTenantFile) == 4792320);
 static_assert(std::is_standard_layout_v<AllotTenantFile> &&
               std::is_trivially_destructible_v<AllotTenantFile>);
 static_assert(__atomic_always_lock_free(8, nullptr) && __atomic_always_lock_free(4, nullptr));
@@ -47,7 +48,8 @@ AT(AllotHeader, unknown_symbols, 172);
 AT(AllotHeader, priority, 176);
 AT(AllotHeader, level, 180);
 AT(AllotHeader, ledger_faults, 184);
-AT(AllotHeader, reserved, 188);
+AT(AllotHeader, bell, 188);
+AT(AllotHeader, reserved, 192);
 
 AT(AllotAccount, used_bytes, 0);
 AT(AllotAccount, generation, 8);
@@ -64,7 +66,22 @@ AT(AllotGpu, share_permille, 72);
 AT(AllotGpu, max_permille, 76);
 AT(AllotGpu, recount_turn, 80);
 AT(AllotGpu, index_plus_one, 84);
-AT(AllotGpu, reserved, 88);
+AT(AllotGpu, time_used_ns, 88);
+AT(AllotGpu, time_throttled_ns, 96);
+AT(AllotGpu, reserved, 104);
+
+AT(AllotTimeSeat, owner, 0);
+AT(AllotTimeSeat, heartbeat_ns, 8);
+AT(AllotTimeSeat, gpu, 16);
+AT(AllotTimeSeat, flags, 20);
+AT(AllotTimeSeat, used_ns, 24);
+AT(AllotTimeSeat, throttled_ns, 32);
+AT(AllotTimeSeat, level, 40);
+AT(AllotTimeSeat, reason, 44);
+AT(AllotTimeSeat, slice_us, 48);
+AT(AllotTimeSeat, busy_permille, 52);
+AT(AllotTimeSeat, window_permille, 56);
+AT(AllotTimeSeat, reserved, 60);
 
 AT(AllotSlot, start_time, 0);
 AT(AllotSlot, pid_namespace, 8);
@@ -81,9 +98,10 @@ AT(AllotExport, slot_generation, 12);
 
 AT(AllotTenantFile, header, 0);
 AT(AllotTenantFile, gpus, 4096);
-AT(AllotTenantFile, slot_words, 8192);
-AT(AllotTenantFile, slots, 40960);
-AT(AllotTenantFile, exports, 4759552);
+AT(AllotTenantFile, seats, 8192);
+AT(AllotTenantFile, slot_words, 24576);
+AT(AllotTenantFile, slots, 57344);
+AT(AllotTenantFile, exports, 4775936);
 #undef AT
 
 TEST(RegionAbi, NumbersThatStandInFiles) {
@@ -108,6 +126,12 @@ TEST(RegionAbi, NumbersThatStandInFiles) {
   EXPECT_EQ(ALLOT_TENANT_SOFTWARE, 2u);
   EXPECT_EQ(ALLOT_TENANT_DEFAULT, 4u);
   EXPECT_EQ(ALLOT_TENANT_LEAVING, 8u);
+  EXPECT_EQ(ALLOT_TENANT_FROZEN, 16u);
+  EXPECT_EQ(ALLOT_SEAT_ACTIVE, 1u);
+  EXPECT_EQ(ALLOT_SEAT_FILLS, 2u);
+  EXPECT_EQ(ALLOT_SEAT_OPEN, 4u);
+  EXPECT_EQ(ALLOT_SEAT_FROZEN, 8u);
+  EXPECT_EQ(ALLOT_REASON_NO_AGENT, 7);
 }
 
 TEST(RegionAbi, AMagicReadsAsText) {

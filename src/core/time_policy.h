@@ -1,0 +1,118 @@
+// Who may run on a GPU, and when: the policy of GPU time.
+//
+// Pure and without memory: given the tenants of one GPU and the time of the machine's monotonic clock,
+// plan_gpu says for each tenant whether its work may run now, until when that stays so, and how long its
+// timeslices are. Every tenant's agent computes it from what all have published, so nobody leads, nobody
+// has to be trusted, and nobody's death stops the others: equal input, equal schedule.
+//
+//     time --->   |<------------------ cycle ------------------->|
+//     A (30, fills)  [======A======]                              [====
+//     B (70, fills)                 [=============B==============]
+//     C (leaves gaps)[=====================C=====================][====   beside the others, by slices
+//
+// Tenants that fill their windows (or wait for every step, so that a timeslice is nothing to them) run one
+// after the other in disjoint windows of one cycle, in proportion to their shares. Tenants that leave gaps
+// run beside whoever has the window, weighted by timeslices: a window of their own would waste the gaps.
+// What must not happen here: state, a clock, a system call.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "abi/region.h"
+
+namespace allot::core {
+
+inline constexpr uint32_t kWhole = 1000;  // permille of a GPU
+
+// One tenant on one GPU, as all agents see it.
+struct TimeTenant {
+  uint64_t id;              // orders the windows; the same in all agents
+  uint32_t share_permille;  // guaranteed; 0 = none asked for
+  uint32_t max_permille;    // ceiling; 0 = none
+  uint32_t gpus;            // how many GPUs it works on: tenants of several come first in the cycle
+  AllotPriority priority;
+  bool active;  // has work for the GPU
+  bool fills;   // see above
+  bool frozen;
+};
+
+struct TimeGrant {
+  bool open;                 // its work may run now
+  uint64_t until_ns;         // nothing changes before, unless an input does; > now
+  uint32_t slice_us;         // timeslice of its channel groups; 0 = the driver's own
+  uint32_t window_permille;  // its part of the cycle; kWhole = always
+};
+
+// At most this many tenants on one GPU take part; the rest (by id) count as leaving gaps.
+inline constexpr uint32_t kMaxTimeTenants = 64;
+
+// Fills grants[i] for tenants[i]; both of the same size. Neither allocates nor blocks; signal-safe; any
+// thread. The order of the tenants does not matter, only their ids (equal ids: by their order).
+void plan_gpu(std::span<const TimeTenant> tenants, uint64_t now_ns, std::span<TimeGrant> grants);
+
+// The length of a cycle, in nanoseconds, with `windows` tenants in disjoint windows.
+uint64_t cycle_ns(uint32_t windows);
+
+// A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used, hence in
+// any second too. Owned by one agent; remembers the intervals in which its tenant ran.
+inline constexpr uint64_t kCeilingSpanNs = 100'000'000;
+
+class Ceiling {
+ public:
+  // 0 or kWhole = no ceiling. A change counts from the next question on.
+  void set_max(uint32_t permille) { max_permille_ = permille; }
+  // The tenant's work runs from now on / has stopped. Times never go back; a start while running and a
+  // stop while stopped change nothing.
+  void start(uint64_t now_ns);
+  void stop(uint64_t now_ns);
+  // Until when it may run without a stop, if it starts (or goes on) now; `now_ns` = it may not.
+  uint64_t may_run_until(uint64_t now_ns) const;
+  // The first moment from which it may run for a useful while: min(5 ms, all that the ceiling allows).
+  uint64_t next_start(uint64_t now_ns) const;
+  // Time used in the span that ends now.
+  uint64_t used_ns(uint64_t now_ns) const;
+
+ private:
+  static constexpr uint32_t kRuns = 64;
+  struct Run {
+    uint64_t begin_ns;
+    uint64_t end_ns;
+  };
+  Run runs_[kRuns] = {};  // a ring, oldest at first_
+  uint32_t first_ = 0;
+  uint32_t count_ = 0;
+  uint64_t running_since_ns_ = 0;
+  bool running_ = false;
+  uint32_t max_permille_ = 0;
+};
+
+// Learns from samples of "had work unfinished" what a tenant is: idle, leaving gaps, or filling.
+class GapMeter {
+ public:
+  // One look at the driver: whether work was unfinished, taken while its work could run. Unevenly spaced
+  // looks are weighted by the time since the look before (at most 20 ms).
+  void sample(uint64_t now_ns, bool unfinished);
+  // The program submitted something: it is active from now on, however the next looks come out, for
+  // kIdleNs at least.
+  void submitted(uint64_t now_ns);
+  bool active(uint64_t now_ns) const;    // unfinished work or a submission in the last kIdleNs
+  bool fills() const { return fills_; }  // with hysteresis; a new tenant fills until seen otherwise
+  uint32_t busy_permille() const;  // part of its time with unfinished work, smoothed over ~0.5 s
+
+  static constexpr uint64_t kIdleNs = 2'000'000;
+
+ private:
+  uint64_t last_ns_ = 0;
+  uint64_t last_busy_ns_ = 0;
+  uint64_t seen_ns_ = 0;       // how much time the average stands for, at most its own span
+  uint64_t busy_average_ = 0;  // 16.16 fixed point of 1
+  uint64_t turned_ns_ = 0;     // of the last change of fills_
+  bool fills_ = true;
+};
+
+// Admission: whether a tenant with `share_permille` fits beside others with the shares given (0 = none
+// asked for: fits always, it gets what is left). Never overflows.
+bool share_fits(std::span<const uint32_t> shares_permille, uint32_t share_permille);
+
+}  // namespace allot::core
