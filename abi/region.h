@@ -45,7 +45,7 @@
 #define ALLOT_MAX_EXPORTS 1024u
 #define ALLOT_MAX_SEATS 256u
 #define ALLOT_SEAT_STALE_NS \
-  200000000ull /* a seat whose heartbeat is older does not count: its agent cannot run */
+  500000000ull /* a seat whose heartbeat is older does not count: its agent cannot run */
 #define ALLOT_NAME_BYTES \
   64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
 #define ALLOT_UNLIMITED UINT64_MAX
@@ -191,7 +191,7 @@ typedef struct AllotTimeSeat {
   uint32_t slice_us;        /* atomic; timeslice of its channel groups; 0 = the driver's own */
   uint32_t busy_permille;   /* atomic; part of its open time in which it had work, smoothed */
   uint32_t window_permille; /* atomic; part of a cycle in which it may run now */
-  uint32_t reserved;
+  uint32_t slot;            /* atomic; index of the process's slot */
 } AllotTimeSeat;
 
 typedef struct AllotSlot {

@@ -81,7 +81,7 @@ AT(AllotTimeSeat, reason, 44);
 AT(AllotTimeSeat, slice_us, 48);
 AT(AllotTimeSeat, busy_permille, 52);
 AT(AllotTimeSeat, window_permille, 56);
-AT(AllotTimeSeat, reserved, 60);
+AT(AllotTimeSeat, slot, 60);
 
 AT(AllotSlot, start_time, 0);
 AT(AllotSlot, pid_namespace, 8);

@@ -14,6 +14,7 @@
 #include "shim/memory.h"
 #include "shim/pools.h"
 #include "shim/process.h"
+#include "shim/rm_watch.h"
 #include "shim/slabs.h"
 
 namespace allot::shim {
@@ -41,6 +42,7 @@ template <class Create, class Undo>
 CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
   Device* device = device_of(ordinal);
   if (device == nullptr) return create();
+  const MakingContextOn making(ordinal);
   const uint64_t expected = learned_context_bytes(*device);
   if (!reserve(*device, ALLOT_KIND_DRIVER, expected)) return CUDA_ERROR_OUT_OF_MEMORY;
   const uint64_t before = device->driver_measured.load(std::memory_order_relaxed);

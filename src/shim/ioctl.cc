@@ -37,14 +37,17 @@ int kernel_ioctl(int fd, unsigned long request, void* argument) {
 }
 
 int rm_ioctl(int fd, unsigned long request, void* argument) {
-  const SimIoctl sim = sim_ioctl();
-  const int result =
-      sim != nullptr ? sim(fd, request, argument) : kernel_ioctl(fd, request, argument);
+  const int result = rm_call(fd, request, argument);
   watch_rm_call(fd, request, argument, result);
   return result;
 }
 
 }  // namespace
+
+int rm_call(int fd, unsigned long request, void* argument) {
+  const SimIoctl sim = sim_ioctl();
+  return sim != nullptr ? sim(fd, request, argument) : kernel_ioctl(fd, request, argument);
+}
 
 extern "C" __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, ...) {
   va_list arguments;

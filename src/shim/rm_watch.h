@@ -1,8 +1,18 @@
-// Looks on while the driver talks to the kernel. For now it only counts; the part that enforces GPU time
-// learns the handles of this process's channel groups here.
+// Looks on while the driver talks to the kernel and remembers the handles of this process's channels.
+//
+//     client -> device -> subdevice                    where FIFO_DISABLE_CHANNELS goes
+//                     \-> channel group -> channels    where SET_TIMESLICE goes; what is disabled
+//
+// Handles belong to a client, and a process has several (NVML makes its own), so they are kept together by
+// (client, device). A group counts from the moment at which libcuda itself sets its timeslice: that is the
+// one that runs kernels. Which GPU a device object is, is learned from the context that is being made.
+// What must not happen here: a call to the driver or the kernel (but one dup of the descriptor), a change
+// of what is looked at, a lock held across either.
 #pragma once
 
 #include <cstdint>
+
+#include "driver/rm_abi.h"
 
 namespace allot::shim {
 
@@ -12,5 +22,48 @@ void watch_rm_call(int fd, unsigned long request, const void* argument, int resu
 
 // RM calls seen so far, by this process.
 uint64_t rm_calls_seen();
+
+// Makes an RM call that is not watched: our own. Returns what ioctl returns; the status is in *argument.
+// Blocks as long as the kernel module does (0.3-0.5 ms for the calls we make). Any thread.
+int rm_call(int fd, unsigned long request, void* argument);
+
+inline constexpr uint32_t kMaxGroups = 64;
+inline constexpr uint32_t kMaxChannels = 512;
+
+// The channels of one GPU under one client, as far as they are known: what one set of RM calls is about.
+struct RmChannels {
+  int fd;  // ours, for calls; -1 = could not be kept
+  NvHandle client;
+  NvHandle subdevice;
+  uint32_t group_count;    // groups that run kernels
+  uint32_t channel_count;  // all channels, of copy engines too
+  NvHandle groups[kMaxGroups];
+  NvHandle channels[kMaxChannels];
+};
+
+// Fills `out` with the channels of the GPU with this CUDA ordinal; false when none are known. A process has
+// one such set for each GPU it uses (libcuda has one client). Any thread; waits for no call.
+bool rm_channels(int ordinal, RmChannels* out);
+
+// Raised whenever a channel or a group that runs kernels comes or goes. Any thread, signal-safe.
+uint32_t rm_generation();
+
+// More objects than there is room for were seen: what rm_channels says is not all.
+bool rm_overflow();
+
+// While one lives, contexts made by this thread are on that GPU.
+class MakingContextOn {
+ public:
+  explicit MakingContextOn(int ordinal);
+  ~MakingContextOn();
+  MakingContextOn(const MakingContextOn&) = delete;
+  MakingContextOn& operator=(const MakingContextOn&) = delete;
+
+ private:
+  int outer_;
+};
+
+// In a forked child that starts afresh: forgets everything. One thread.
+void forget_rm();
 
 }  // namespace allot::shim

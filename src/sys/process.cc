@@ -2,6 +2,8 @@
 // command name may hold any byte, also ')' and newline.
 #include "sys/process.h"
 
+#include <cerrno>
+
 #include <string_view>
 
 #include "base/text.h"
@@ -129,6 +131,10 @@ uint32_t current_pid() {
 }
 uint32_t current_tid() {
   return static_cast<uint32_t>(raw_call(SYS_gettid));
+}
+
+bool process_exists(uint32_t pid) {
+  return pid != 0 && raw_call(SYS_kill, static_cast<long>(pid), 0) != -ESRCH;
 }
 
 Result<uint64_t> pid_namespace(Root root, uint32_t pid) {

@@ -31,6 +31,10 @@ Result<Process> read_process(Root root, uint32_t pid);
 uint32_t current_pid();
 uint32_t current_tid();
 
+// Whether a process of that number exists in our pid namespace, of whatever user; zombies do. One system
+// call. Signal-safe.
+bool process_exists(uint32_t pid);
+
 // Inode of the pid namespace of a process (0: the calling one): tells whether its numbers are ours.
 // Errors: kNotFound, kNoPermission (another user's process), kDamaged.
 Result<uint64_t> pid_namespace(Root root, uint32_t pid);

@@ -1,0 +1,37 @@
+// Futexes: sleep while a word has a value, wake who sleeps on it.
+//
+// kShared: the word is in memory that several processes map; the kernel finds it by file and offset, so a
+// mapping that may only be read will do for both. Any thread; signal-safe; errno stays.
+#pragma once
+
+#include <linux/futex.h>
+
+#include <climits>
+#include <cstdint>
+#include <ctime>
+
+#include "sys/raw.h"
+
+namespace allot::sys {
+
+enum class FutexScope { kPrivate, kShared };
+
+inline int futex_operation(int operation, FutexScope scope) {
+  return scope == FutexScope::kPrivate ? operation | FUTEX_PRIVATE_FLAG : operation;
+}
+
+// Returns when woken, when the word is not `value` (any more), after `timeout_ns`, on a signal, or when the
+// address cannot be used: the caller looks at the word again in every case.
+inline void futex_wait(const void* word, uint32_t value, uint64_t timeout_ns, FutexScope scope) {
+  timespec timeout = {static_cast<time_t>(timeout_ns / 1000000000u),
+                      static_cast<long>(timeout_ns % 1000000000u)};
+  raw_call(SYS_futex, raw_pointer(word), futex_operation(FUTEX_WAIT, scope), value,
+           raw_pointer(&timeout));
+}
+
+// Wakes all who sleep on the word.
+inline void futex_wake(const void* word, FutexScope scope) {
+  raw_call(SYS_futex, raw_pointer(word), futex_operation(FUTEX_WAKE, scope), INT_MAX);
+}
+
+}  // namespace allot::sys
