@@ -59,7 +59,7 @@ struct Tenant {
 // A stale file of that name (earlier boot, damaged, or nobody alive in it) is replaced; of several
 // who try at once exactly one wins. With launcher_pid 0 and no slot taken the new tenant is itself
 // stale at once: programs without a launcher use join_or_create.
-// Space: header, GPUs, slot words and exports (56 KiB) are allocated now, slots when they are taken,
+// Space: header, GPUs, slot words and exports (72 KiB) are allocated now, slots when they are taken,
 // so a full file system is an error here or in join_tenant and never SIGBUS.
 // Errors: kExists (name in use), kBadValue (name; launcher not alive), kNoPermission (the name is
 // somebody else's, or the folder not ours to write), kFull (no space), kNotFound (folder), kSystem.

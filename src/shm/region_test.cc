@@ -492,8 +492,8 @@ TEST_F(RegionTest, AFullDiskIsAnErrorAndNotASignal) {
   const int status = in_child(0, [&] {
     if (unshare(CLONE_NEWNS) != 0) return 77;
     if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 77;
-    if (mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=64k,mode=0700") != 0) return 77;
-    auto tenant = create_tenant(folder_.c_str(), mine("a"));  // 56 KiB fit
+    if (mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=80k,mode=0700") != 0) return 77;
+    auto tenant = create_tenant(folder_.c_str(), mine("a"));  // 72 KiB fit
     if (!tenant) return 1;
     auto second = create_tenant(folder_.c_str(), mine("b"));
     if (second || second.error().code != Errc::kFull) return 2;

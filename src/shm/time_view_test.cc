@@ -75,7 +75,7 @@ TEST_F(TimeViewTest, ProcessesThatSitDownAtOnceGetSeatsOfTheirOwn) {
 }
 
 TEST_F(TimeViewTest, AFileCutShortIsDamagedAndNobodyDies) {
-  Joined me = join("t");
+  join("t");
   ASSERT_EQ(truncate(path("t").c_str(), 5000), 0);
   auto read = read_time_view(path("t").c_str(), &view);
   ASSERT_FALSE(read);
