@@ -11,6 +11,9 @@
 #ifdef ALLOT_HAVE_BENCH
 #include "bench/commands.h"
 #endif
+#ifdef ALLOT_HAVE_CPUS
+#include "cli/cmd_cpus.h"
+#endif
 
 #ifndef ALLOT_VERSION
 #define ALLOT_VERSION "unknown"
@@ -20,12 +23,15 @@ namespace allot::cli {
 namespace {
 
 constexpr const char* kDescription =
-    "allot shares one GPU server: it gives a program a slice of a GPU's memory and holds it to it.";
+    "allot shares one GPU server: it gives a program a slice of the GPUs and CPUs and holds it to "
+    "it.";
 constexpr const char* kFooter =
     "Examples:\n"
     "  allot run --gpu-mem 8G -- python train.py   a slice of 8 GiB on every GPU\n"
     "  allot ps                                    who has which slice, who uses how much\n"
     "  allot set alice --gpu-mem 4G                change a slice while its program runs\n"
+    "  allot run --cpus 4 -- make                  four CPUs of the machine's own, whole cores\n"
+    "  allot cpus show                             the machine's CPUs and who has which\n"
     "  allot doctor                                what works on this machine, and what does not\n"
     "  allot demo                                  two programs on one software GPU, no card "
     "needed\n"
@@ -101,6 +107,9 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   add_set(app, exit_status);
   add_doctor(app, exit_status);
   add_demo(app, exit_status);
+#ifdef ALLOT_HAVE_CPUS
+  add_cpus_command(app, exit_status);
+#endif
 #ifdef ALLOT_HAVE_BENCH
   CLI::App* bench =
       app.add_subcommand("bench", "measure a GPU or a slice: alloc, hooks, load, latency");

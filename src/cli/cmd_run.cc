@@ -17,6 +17,7 @@
 #include "cli/gpu_inventory.h"
 #include "cli/output.h"
 #include "cli/program_check.h"
+#include "cli/run_cpus.h"
 #include "cli/slice_file.h"
 #include "cli/slice_spec.h"
 #include "cli/supervise.h"
@@ -32,6 +33,7 @@ struct Options {
   std::string sim, fail = "closed", priority = "normal", level = "auto";
   std::vector<std::string> gpu_mem;
   bool exec = false;
+  RunCpus cpus;
 };
 
 void note(const std::string& line) {
@@ -125,19 +127,36 @@ std::string visible_gpus(const std::vector<ChosenGpu>& chosen) {
   return text;
 }
 
-int run(const Options& options, const std::vector<std::string>& words) {
+int start(const Options& options, const Program& program, const SignalGuard& signals,
+          StartHook* hook) {
+  if (options.exec) become(program, signals, hook);
+  return supervise(program, signals, hook);
+}
+
+int run_on_cpus(const Options& options, Program program) {
+  for (char** word = environ; *word != nullptr; ++word) program.env.emplace_back(*word);
+  const SignalGuard signals;
+  const std::string name = options.name.value_or(default_name(program.argv[0], getpid()));
+  const std::unique_ptr<StartHook> cpus = options.cpus.place(name, -1, 0);
+  return start(options, program, signals, cpus.get());
+}
+
+int run(const Options& options, const std::vector<std::string>& words, bool only_cpus) {
   const SliceSpec spec = read_spec(options);
   if (options.name) check_name("--name", *options.name);
   if (words.empty()) {
     wrong_usage(
         "run: no program; write it after --, such as: allot run --gpu-mem 8G -- python train.py");
   }
+  Program program;
+  program.argv = words;
+  if (only_cpus) {
+    program.file = resolve_program(words[0], std::getenv("PATH"));
+    return run_on_cpus(options, program);
+  }
   refuse_inside_slice();
   check_time(spec);
-
-  Program program;
   program.file = resolve_program(words[0], std::getenv("PATH"));
-  program.argv = words;
   const bool preload = check_preload(program.file, spec.fail_closed);
 
   if (!options.sim.empty() && options.sim != "default") {
@@ -155,18 +174,20 @@ int run(const Options& options, const std::vector<std::string>& words) {
   if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen);
 
   const SignalGuard signals;
-  const SliceFile file(options.name.value_or(default_name(words[0], getpid())), spec, chosen,
-                       inventory.software);
+  const std::string name = options.name.value_or(default_name(words[0], getpid()));
+  const bool near_gpu = !spec.gpus.empty() && !inventory.software;
+  const std::unique_ptr<StartHook> cpus = options.cpus.place(
+      name, near_gpu ? static_cast<int>(chosen.front().gpu->index) : -1, inventory.gpus.size());
+  const SliceFile file(name, spec, chosen, inventory.software);
   slice.tenant_path = file.path();
   program.env = slice_environment(slice, environ);
-  if (options.exec) become(program, signals);
-  return supervise(program, signals);
+  return start(options, program, signals, cpus.get());
 }
 
 }  // namespace
 
 void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_status) {
-  CLI::App* sub = app.add_subcommand("run", "run a program in a slice of the GPUs");
+  CLI::App* sub = app.add_subcommand("run", "run a program in a slice of GPUs, CPUs or both");
   const auto options = std::make_shared<Options>();
   sub->add_option("--gpu", options->gpu,
                   "only these GPUs: indexes or UUIDs (or the beginning of one), joined by commas")
@@ -203,12 +224,17 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
       "Examples:\n"
       "  allot run --gpu-mem 8G -- python train.py\n"
       "  allot run --gpu 0,1 --gpu-mem 8G --gpu-mem 1:16G --name alice -- ./serve\n"
+      "  allot run --gpu 0 --gpu-mem 8G --cpus 8 -- python train.py   and 8 CPUs near GPU 0\n"
+      "  allot run --cpus 0-3 --exclusive -- make      CPUs alone; no GPU is touched\n"
       "  allot run --sim=2x80G --gpu-mem 2G -- ./a.out      no card needed\n"
       "\n"
       "Exit status: the program's own, or 128 + the signal that killed it; 125 allot refused "
       "before the\n"
       "program started, 126 the program cannot be executed, 127 it was not found, 2 wrong usage.");
-  sub->callback([options, &program, exit_status] { *exit_status = run(*options, program); });
+  options->cpus.add_flags(*sub);
+  sub->callback([options, &program, exit_status, sub] {
+    *exit_status = run(*options, program, options->cpus.only(*sub));
+  });
 }
 
 }  // namespace allot::cli

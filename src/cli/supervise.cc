@@ -16,6 +16,8 @@ namespace {
 constexpr std::array kPassedOn = {SIGINT,  SIGTERM,  SIGHUP,  SIGQUIT, SIGUSR1,
                                   SIGUSR2, SIGWINCH, SIGCONT, SIGTSTP};
 
+constexpr int kHookRefused = -1;  // where otherwise an errno stands
+
 sigset_t waited_for() {
   sigset_t set;
   sigemptyset(&set);
@@ -137,11 +139,11 @@ void SignalGuard::restore() const {
   sigprocmask(SIG_SETMASK, &old_mask_, nullptr);
 }
 
-int supervise(const Program& program, const SignalGuard& guard) {
+int supervise(const Program& program, const SignalGuard& guard, StartHook* hook) {
   const ExecPlan plan(program);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) refuse("pipe: {}", describe_errno(errno));
-  const pid_t child = fork();
+  const pid_t child = hook != nullptr ? hook->start() : fork();
   if (child < 0) {
     const int why = errno;
     close(ends[0]);
@@ -151,24 +153,34 @@ int supervise(const Program& program, const SignalGuard& guard) {
   }
   if (child == 0) {
     guard.restore();
-    const int why =
-        execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(), plan.env.data());
+    const int why = hook != nullptr && !hook->enter()
+                        ? kHookRefused
+                        : execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(),
+                                  plan.env.data());
     const ssize_t ignored = write(ends[1], &why, sizeof why);
     _exit(ignored == sizeof why ? kExitRefused : kExitNotFound);
   }
   close(ends[1]);
+  if (hook != nullptr) hook->started(child);
   const int why = exec_failure(ends[0]);
   close(ends[0]);
   if (why != 0) {
     while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
     }
+    if (why == kHookRefused) refuse("{}", hook->refusal());
     not_started(program, why);
   }
+  if (hook != nullptr) hook->say();
   return wait_for(child);
 }
 
-void become(const Program& program, const SignalGuard& guard) {
+void become(const Program& program, const SignalGuard& guard, StartHook* hook) {
   const ExecPlan plan(program);
+  if (hook != nullptr) {
+    hook->started(getpid());
+    if (!hook->enter()) refuse("{}", hook->refusal());
+    hook->say();
+  }
   guard.restore();
   not_started(program, execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(),
                                plan.env.data()));

@@ -7,6 +7,8 @@
 // we are continued, so is the child.
 #pragma once
 
+#include <sys/types.h>
+
 #include <csignal>
 #include <string>
 #include <vector>
@@ -35,12 +37,25 @@ class SignalGuard {
   struct sigaction old_child_action_;
 };
 
+// What else a run does around the start of its program, such as putting it onto its CPUs.
+class StartHook {
+ public:
+  virtual ~StartHook() = default;
+  virtual pid_t start() = 0;  // as fork(2)
+  // In the new process, before exec: nothing here may allocate. False: the program must not run.
+  virtual bool enter() = 0;
+  virtual std::string refusal() const = 0;  // why enter() was false, as a line
+  virtual void started(pid_t program) = 0;  // `program` is about to run, or runs
+  virtual void say() const = 0;             // tells the user what enter() came to
+};
+
 // Starts `program`, waits for its end, returns its exit status, or 128 + the signal that killed it.
 // Throws a Failure when it could not be started: 127 not found, 126 not executable, 125 else. Needs the
-// guard held. Blocks as long as the program runs.
-int supervise(const Program& program, const SignalGuard& guard);
+// guard held. Blocks as long as the program runs. `hook` may be null.
+int supervise(const Program& program, const SignalGuard& guard, StartHook* hook = nullptr);
 
 // Becomes `program` (same process). Returns only by throwing, as supervise() does.
-[[noreturn]] void become(const Program& program, const SignalGuard& guard);
+[[noreturn]] void become(const Program& program, const SignalGuard& guard,
+                         StartHook* hook = nullptr);
 
 }  // namespace allot::cli

@@ -109,6 +109,11 @@ Entered enter(const Placement& p) {
   return out;
 }
 
+void leave(const Placement& p) {
+  if (p.group.empty()) return;
+  enter_group(procs_file(p.group.substr(0, p.group.rfind('/'))).c_str(), 0);
+}
+
 pid_t fork_into(const Placement& p) {
   if (p.kind != CpusetKind::kV2 || p.group.empty()) return fork();
   int group = open(p.group.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -78,6 +78,9 @@ struct Entered {
 // Returns what was reached; level kEnforced only when the mask read back lies within the slice.
 Entered enter(const Placement& placement);
 
+// Takes the caller out of the slice's group again, for when it entered and cannot go on. The mask stays.
+void leave(const Placement& placement);
+
 // fork(), and in version 2 directly into the group (clone3 with CLONE_INTO_CGROUP), which spares the
 // move. Returns like fork(); falls back to it when the kernel or a sandbox does not know clone3.
 // The child must only call enter() and exec.
