@@ -25,6 +25,7 @@
 #include "shim/slabs.h"
 #include "shim/slice_search.h"
 #include "shim/start_environment.h"
+#include "shim/streams.h"
 #include "shm/region.h"
 #include "sys/clock.h"
 #include "sys/file.h"
@@ -61,6 +62,7 @@ void forget_parent() {
   process.table.abandon();
   abandon_pools();
   abandon_slabs();
+  abandon_streams();
   for (Device& device : process.devices) {
     device.driver.abandon();
     device.graph.abandon();

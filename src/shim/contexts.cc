@@ -16,6 +16,7 @@
 #include "shim/process.h"
 #include "shim/rm_watch.h"
 #include "shim/slabs.h"
+#include "shim/streams.h"
 
 namespace allot::shim {
 namespace {
@@ -79,19 +80,23 @@ CUresult context_create(CUcontext* out, A... rest_and_device) {
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
   if (!scope.tracking() || out == nullptr) return Create(out, rest_and_device...);
   const CUdevice ordinal = last(rest_and_device...);
-  return create_on(
+  const CUresult result = create_on(
       ordinal, [&] { return Create(out, rest_and_device...); },
       [&] {
         real::cuCtxDestroy_v2(*out);
         *out = nullptr;
       });
+  if (result == CUDA_SUCCESS) context_made(*out, ordinal);
+  return result;
 }
 
 template <auto& Destroy>
 CUresult context_destroy(CUcontext context) {
   const Scope scope;
   if (!scope.tracking()) return Destroy(context);
+  context_ends(context);
   const CUresult result = Destroy(context);
+  context_gone(context);  // also after an error: it may have been that of earlier work
   if (result != CUDA_SUCCESS) return result;
   drop_context(context);
   for (uint32_t i = 0; i < process.device_count; ++i) {
@@ -113,12 +118,14 @@ CUresult primary_retain(CUcontext* out, CUdevice ordinal) {
   if (!scope.tracking() || out == nullptr || primary_active(ordinal)) {
     return real::cuDevicePrimaryCtxRetain(out, ordinal);
   }
-  return create_on(
+  const CUresult result = create_on(
       ordinal, [&] { return real::cuDevicePrimaryCtxRetain(out, ordinal); },
       [&] {
         real::cuDevicePrimaryCtxRelease_v2(ordinal);
         *out = nullptr;
       });
+  if (result == CUDA_SUCCESS) context_made(*out, ordinal);
+  return result;
 }
 
 // The primary context's handle, without changing how often it is retained.
@@ -135,9 +142,12 @@ CUresult primary_end(CUdevice ordinal, bool always_ends) {
   const Scope scope;
   if (!scope.tracking()) return End(ordinal);
   const CUcontext context = primary_context(ordinal);
+  context_ends(context);
   const CUresult result = End(ordinal);
-  if (result != CUDA_SUCCESS || context == nullptr) return result;
-  if (!always_ends && primary_active(ordinal)) return result;
+  const bool lives = result != CUDA_SUCCESS || (!always_ends && primary_active(ordinal));
+  if (lives) context_kept(context);
+  if (lives || context == nullptr) return result;
+  context_gone(context);
   drop_context(context);
   measure_driver_memory(*device_of(ordinal), 0);
   return result;
@@ -163,12 +173,15 @@ CUresult green_create(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice ordinal,
         real::cuGreenCtxDestroy(*out);
         *out = nullptr;
       });
+  if (result == CUDA_SUCCESS) green_context_made(*out, ordinal);
   return result;
 }
 
 CUresult green_destroy(CUgreenCtx context) {
   const Scope scope;
+  if (scope.tracking()) green_context_ends(context);
   const CUresult result = real::cuGreenCtxDestroy(context);
+  if (scope.tracking()) green_context_gone(context);
   if (result == CUDA_SUCCESS && scope.tracking()) keep_all_accounts();
   return result;
 }

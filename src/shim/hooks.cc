@@ -3,6 +3,8 @@
 #include "shim/hooks.h"
 
 #include "shim/memory.h"
+#include "shim/streams.h"
+#include "shim/submit.h"
 
 namespace allot::shim {
 namespace {
@@ -10,7 +12,8 @@ namespace {
 using List = std::span<const Hook> (*)();
 constexpr List kLists[] = {init_hooks,          address_hooks, linear_hooks, array_hooks,
                            pool_hooks,          vmm_hooks,     graph_hooks,  query_hooks,
-                           shared_memory_hooks, context_hooks, module_hooks};
+                           shared_memory_hooks, context_hooks, module_hooks, submit_hooks,
+                           stream_hooks};
 
 // strcmp may be an IFUNC that is not resolved yet when another library's constructor calls us.
 bool same(const char* a, const char* b) {

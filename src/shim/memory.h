@@ -1,4 +1,5 @@
-// The hooks of each kind of memory, by file. All are in the table of hooks.cc.
+// The hooks of each kind of memory and of what goes with it, by file. All are in the table of hooks.cc;
+// submit.h and streams.h have theirs.
 #pragma once
 
 #include <span>

@@ -12,6 +12,7 @@
 #include "shim/graphs.h"
 #include "shim/memory.h"
 #include "shim/process.h"
+#include "shim/submit.h"
 #include "sys/file.h"
 
 namespace allot::shim {
@@ -114,6 +115,12 @@ bool each_device(CUgraphExec exec, uint64_t mask, Act act) {
     if (!act(process.devices[i], entry)) return false;
   }
   return true;
+}
+
+// The launch as any other submission goes (submit.h).
+template <auto& Hook>
+CUresult launch(CUgraphExec exec, CUstream stream) {
+  return Hook(reinterpret_cast<uint64_t>(exec), reinterpret_cast<uint64_t>(stream));
 }
 
 template <auto& Submit>
@@ -223,8 +230,8 @@ std::span<const Hook> graph_hooks() {
       hook<instantiate<real::cuGraphInstantiateWithParams_ptsz, CUDA_GRAPH_INSTANTIATE_PARAMS*>>(
           "cuGraphInstantiateWithParams_ptsz"),
       hook<exec_destroy>("cuGraphExecDestroy"),
-      hook<submit<real::cuGraphLaunch>>("cuGraphLaunch"),
-      hook<submit<real::cuGraphLaunch_ptsz>>("cuGraphLaunch_ptsz"),
+      hook<submit<launch<submit_graph>>>("cuGraphLaunch"),
+      hook<submit<launch<submit_graph_ptsz>>>("cuGraphLaunch_ptsz"),
       hook<submit<real::cuGraphUpload>>("cuGraphUpload"),
       hook<submit<real::cuGraphUpload_ptsz>>("cuGraphUpload_ptsz"),
       hook<graph_mem_trim>("cuDeviceGraphMemTrim"),

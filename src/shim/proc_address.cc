@@ -17,7 +17,7 @@
 namespace allot::shim {
 namespace {
 
-constexpr uint32_t kPlaces = 512;  // some 90 hooks: a search ends after one or two places
+constexpr uint32_t kPlaces = 1024;  // some 290 hooks: a search ends after one or two places
 
 struct Place {
   uintptr_t address;  // of the driver's function; 0 = free
