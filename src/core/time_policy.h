@@ -13,6 +13,27 @@
 // Tenants that fill their windows (or wait for every step, so that a timeslice is nothing to them) run one
 // after the other in disjoint windows of one cycle, in proportion to their shares. Tenants that leave gaps
 // run beside whoever has the window, weighted by timeslices: a window of their own would waste the gaps.
+//
+// The parts. An active tenant weighs its share; those without one divide what the shares leave of the
+// whole, and nobody weighs less than 1 %. All time is dealt out by weight, to nobody more than its max, so
+// what idle tenants do not use is lent in proportion. Where shares sum to more than the whole, all shrink
+// in proportion.
+//
+// The places. Who has a share and fills has a place in the cycle, as long as its share, whether it has
+// work or not; what the shares leave, and the places of idle tenants, is lent. So a tenant that comes and
+// goes moves nobody's place, and cannot (by chance or by design) shift others out of their time. A tenant
+// without a share has no place: it gets its part, but has to wait where others come and go.
+//
+// The slices. A window's holder gets one so long against those beside it that its part comes out in its
+// window. A ceiling counts all the time in which its tenant might run, so who has a max runs alone in its
+// window; and one that leaves gaps takes a window, too, when its part is 70 % of its max or more. Maxima
+// that sum to <= 100 % are the case in which that holds for all: all windows are disjoint.
+//
+// Priorities. High: never closed by a window, and while one has work all others run by slices of 50 us, so
+// that its work waits little; shares then divide what it leaves, and only its own max bounds it. Low beside
+// normal ones: its share (1 % without one) and none of the time that is lent, unless the normal ones are
+// all at their max. Without normal ones beside it, low is normal.
+//
 // What must not happen here: state, a clock, a system call.
 #pragma once
 
@@ -44,14 +65,18 @@ struct TimeGrant {
   uint32_t window_permille;  // its part of the cycle; kWhole = always
 };
 
-// At most this many tenants on one GPU take part; the rest (by id) count as leaving gaps.
+// At most this many tenants with work on one GPU, the first by id, are weighed; the rest run beside them
+// by the least slice. Numbers out of their range are clamped (above 1000 permille: 1000; an unknown
+// priority: normal).
 inline constexpr uint32_t kMaxTimeTenants = 64;
 
 // Fills grants[i] for tenants[i]; both of the same size. Neither allocates nor blocks; signal-safe; any
 // thread. The order of the tenants does not matter, only their ids (equal ids: by their order).
 void plan_gpu(std::span<const TimeTenant> tenants, uint64_t now_ns, std::span<TimeGrant> grants);
 
-// The length of a cycle, in nanoseconds, with `windows` tenants in disjoint windows.
+// The length of a cycle, in nanoseconds, with places for `windows` tenants: long enough that switches
+// (0.7 ms each) cost little, and a whole number of them in a second. Where a tenant has a max the cycle is
+// kCeilingSpanNs, for of a longer one its ceiling would cut the windows short.
 uint64_t cycle_ns(uint32_t windows);
 
 // A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used, hence in
@@ -70,7 +95,7 @@ class Ceiling {
   uint64_t may_run_until(uint64_t now_ns) const;
   // The first moment from which it may run for a useful while: min(5 ms, all that the ceiling allows).
   uint64_t next_start(uint64_t now_ns) const;
-  // Time used in the span that ends now.
+  // Time used in the span that ends now; more than it was where many short runs had to be joined.
   uint64_t used_ns(uint64_t now_ns) const;
 
  private:
@@ -79,6 +104,10 @@ class Ceiling {
     uint64_t begin_ns;
     uint64_t end_ns;
   };
+  Run run(uint32_t i, uint64_t now_ns) const;  // oldest first; the one under way ends now
+  uint32_t runs() const;
+  void join_nearest();
+
   Run runs_[kRuns] = {};  // a ring, oldest at first_
   uint32_t first_ = 0;
   uint32_t count_ = 0;
@@ -87,7 +116,9 @@ class Ceiling {
   uint32_t max_permille_ = 0;
 };
 
-// Learns from samples of "had work unfinished" what a tenant is: idle, leaving gaps, or filling.
+// Learns from samples of "had work unfinished" what a tenant is: idle, leaving gaps, or filling. Below
+// 800 permille busy it leaves gaps, above 930 it fills; it turns at most once a second and first after
+// half a second of looks. Looks more than 100 ms after the last work count as idleness, not as a gap.
 class GapMeter {
  public:
   // One look at the driver: whether work was unfinished, taken while its work could run. Unevenly spaced
@@ -96,7 +127,8 @@ class GapMeter {
   // The program submitted something: it is active from now on, however the next looks come out, for
   // kIdleNs at least.
   void submitted(uint64_t now_ns);
-  bool active(uint64_t now_ns) const;    // unfinished work or a submission in the last kIdleNs
+  bool active(uint64_t now_ns)
+      const;  // unfinished work at the last look, or it or a submission in the last kIdleNs
   bool fills() const { return fills_; }  // with hysteresis; a new tenant fills until seen otherwise
   uint32_t busy_permille() const;  // part of its time with unfinished work, smoothed over ~0.5 s
 
@@ -106,8 +138,11 @@ class GapMeter {
   uint64_t last_ns_ = 0;
   uint64_t last_busy_ns_ = 0;
   uint64_t seen_ns_ = 0;       // how much time the average stands for, at most its own span
-  uint64_t busy_average_ = 0;  // 16.16 fixed point of 1
+  uint64_t busy_average_ = 0;  // of 2^32
   uint64_t turned_ns_ = 0;     // of the last change of fills_
+  bool looked_ = false;
+  bool worked_ = false;      // last_busy_ns_ is set
+  bool unfinished_ = false;  // at the last look
   bool fills_ = true;
 };
 

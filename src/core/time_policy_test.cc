@@ -1,0 +1,356 @@
+// The plan of GPU time as a function: what it grants to given tenants at a given moment, and properties
+// of thousands of random sets. What comes of it over seconds: time_sim_test.cc.
+#include "core/time_policy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "core/time_sim.h"
+
+namespace allot::core {
+namespace {
+
+constexpr uint64_t kForever = UINT64_MAX;
+
+struct Set {
+  std::vector<TimeTenant> tenants;
+
+  Set& add(uint32_t share, uint32_t max = 0, bool fills = true,
+           AllotPriority priority = ALLOT_PRIORITY_NORMAL) {
+    tenants.push_back({tenants.size() + 1, share, max, 1, priority, true, fills, false});
+    return *this;
+  }
+  std::vector<TimeGrant> at(uint64_t now_ns) const {
+    std::vector<TimeGrant> grants(tenants.size());
+    plan_gpu(tenants, now_ns, grants);
+    return grants;
+  }
+};
+
+// A priority as a hostile tenant might write it.
+AllotPriority garbage(uint32_t bits) {
+  AllotPriority priority;
+  static_assert(sizeof(priority) == sizeof(bits));
+  std::memcpy(&priority, &bits, sizeof(bits));
+  return priority;
+}
+
+bool same(const TimeGrant& a, const TimeGrant& b) {
+  return a.open == b.open && a.until_ns == b.until_ns && a.slice_us == b.slice_us &&
+         a.window_permille == b.window_permille;
+}
+
+Set random_set(Random& random, uint32_t most = 12) {
+  Set set;
+  const uint32_t count = 1 + random() % most;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t share = random() % 2 ? random() % 1001 : 0;
+    const uint32_t max = random() % 3 ? 0 : 1 + random() % 1000;
+    set.add(share, max, random() % 3 != 0,
+            static_cast<AllotPriority>(random() % 8 < 5 ? 0 : random() % 3));
+    TimeTenant& tenant = set.tenants.back();
+    tenant.id = random();
+    tenant.gpus = 1 + random() % 3;
+    tenant.active = random() % 4 != 0;
+    tenant.frozen = random() % 10 == 0;
+  }
+  return set;
+}
+
+TEST(Plan, TwoThatFillTheirWindowsTakeTurnsByShare) {
+  const Set set = Set().add(300).add(700);
+  auto early = set.at(1000 * kMs + 5 * kMs);
+  EXPECT_TRUE(early[0].open);
+  EXPECT_FALSE(early[1].open);
+  EXPECT_EQ(early[0].until_ns, 1030 * kMs);
+  EXPECT_EQ(early[1].until_ns, 1030 * kMs);
+  EXPECT_EQ(early[0].window_permille, 300u);
+  EXPECT_EQ(early[1].window_permille, 700u);
+  auto late = set.at(1000 * kMs + 30 * kMs);
+  EXPECT_FALSE(late[0].open);
+  EXPECT_TRUE(late[1].open);
+  EXPECT_EQ(late[0].until_ns, 1100 * kMs);
+  EXPECT_EQ(late[1].until_ns, 1100 * kMs);
+}
+
+TEST(Plan, TwoThatLeaveGapsRunAtTheSameTimeWith5MsSlices) {
+  const Set set = Set().add(500, 0, false).add(500, 0, false);
+  for (const TimeGrant& grant : set.at(7 * kMs)) {
+    EXPECT_TRUE(same(grant, {true, kForever, 5000, kWhole}));
+  }
+}
+
+TEST(Plan, SlicesOfThoseThatLeaveGapsAreAsTheirShares) {
+  const Set set = Set().add(100, 0, false).add(200, 0, false).add(300, 0, false).add(400, 0, false);
+  const auto grants = set.at(0);
+  for (uint32_t i = 0; i < 4; ++i) EXPECT_NEAR(grants[i].slice_us, 1000 * (i + 1), 1);
+  const auto few = Set().add(20, 0, false).add(980, 0, false).at(0);
+  EXPECT_NEAR(few[0].slice_us, 1000, 1);
+  EXPECT_NEAR(few[1].slice_us, 49'000, 50);
+}
+
+TEST(Plan, OneBesideThatLeavesGapsDoesNotShrinkTheShareOfTheWindows) {
+  // A and B hold windows of half the cycle each; to get 30 % each they need 60 % of their windows.
+  const auto grants = Set().add(300).add(300).add(400, 0, false).at(0);
+  EXPECT_TRUE(grants[2].open);
+  EXPECT_EQ(grants[2].until_ns, kForever);
+  EXPECT_EQ(grants[0].window_permille, 500u);
+  EXPECT_NEAR(grants[0].slice_us, 6000, 1);
+  EXPECT_NEAR(grants[1].slice_us, 6000, 1);
+  EXPECT_NEAR(grants[2].slice_us, 4000, 1);
+}
+
+TEST(Plan, OneAloneIsAlwaysOpenUnlessItHasAMax) {
+  EXPECT_TRUE(same(Set().add(0).at(99 * kMs)[0], {true, kForever, 10'000, kWhole}));
+  for (bool fills : {true, false}) {
+    const Set set = Set().add(100, 250, fills);
+    EXPECT_TRUE(same(set.at(200 * kMs)[0], {true, 225 * kMs, 10'000, 250}));
+    EXPECT_TRUE(same(set.at(225 * kMs)[0], {false, 300 * kMs, 10'000, 250}));
+  }
+}
+
+TEST(Plan, WhatOneAtItsMaxLeavesGoesToTheOthers) {
+  const Set set = Set().add(500, 200).add(250).add(250);
+  const auto grants = set.at(0);
+  EXPECT_EQ(grants[0].window_permille, 200u);
+  EXPECT_EQ(grants[1].window_permille, 400u);
+  EXPECT_EQ(grants[2].window_permille, 400u);
+}
+
+TEST(Plan, TheRestOfTheCycleIsIdleWhenAllAreAtTheirMax) {
+  const Set set = Set().add(0, 200).add(0, 300);
+  EXPECT_TRUE(set.at(0)[0].open);
+  EXPECT_TRUE(set.at(20 * kMs)[1].open);
+  EXPECT_FALSE(set.at(50 * kMs)[0].open);
+  EXPECT_FALSE(set.at(50 * kMs)[1].open);
+}
+
+TEST(Plan, NobodyRunsBesideAHolderThatNeedsAllOfItsWindow) {
+  const Set set = Set().add(300, 300).add(0, 0, false);
+  const auto in = set.at(10 * kMs);
+  EXPECT_TRUE(in[0].open);
+  EXPECT_TRUE(same(in[1], {false, 30 * kMs, in[1].slice_us, 700}));
+  const auto out = set.at(30 * kMs);
+  EXPECT_FALSE(out[0].open);
+  EXPECT_TRUE(same(out[1], {true, 100 * kMs, in[1].slice_us, 700}));
+}
+
+TEST(Plan, LowBesideNormalHasItsShareAndIsLentNothing) {
+  const auto beside = Set().add(200).add(100, 0, true, ALLOT_PRIORITY_LOW).at(0);
+  EXPECT_EQ(beside[0].window_permille, 900u);
+  EXPECT_EQ(beside[1].window_permille, 100u);
+  const auto without = Set().add(0).add(0, 0, true, ALLOT_PRIORITY_LOW).at(0);
+  EXPECT_EQ(without[1].window_permille, 10u);
+  const auto capped = Set().add(200, 400).add(100, 0, true, ALLOT_PRIORITY_LOW).at(0);
+  EXPECT_EQ(capped[0].window_permille, 400u);
+  EXPECT_EQ(capped[1].window_permille, 600u);
+  const auto alone =
+      Set().add(0, 0, true, ALLOT_PRIORITY_LOW).add(0, 0, true, ALLOT_PRIORITY_LOW).at(0);
+  EXPECT_EQ(alone[0].window_permille, 500u);
+}
+
+TEST(Plan, HighIsAlwaysOpenAndOthersGiveWayAtOnce) {
+  Set set = Set().add(300).add(300, 0, false).add(400, 0, true, ALLOT_PRIORITY_HIGH);
+  set.tenants[2].active = false;
+  for (const TimeGrant& grant : set.at(0)) EXPECT_GT(grant.slice_us, 50u);
+  set.tenants[2].active = true;
+  for (uint64_t now = 0; now < 200 * kMs; now += 3 * kMs) {
+    const auto grants = set.at(now);
+    EXPECT_TRUE(same(grants[2], {true, kForever, 10'000, kWhole}));
+    EXPECT_EQ(grants[0].slice_us, 50u);
+    EXPECT_EQ(grants[1].slice_us, 50u);
+  }
+}
+
+TEST(Plan, FrozenIsClosedAndTakesNoPart) {
+  for (AllotPriority priority : {ALLOT_PRIORITY_NORMAL, ALLOT_PRIORITY_HIGH}) {
+    Set set = Set().add(500, 0, true, priority).add(0);
+    set.tenants[0].frozen = true;
+    const auto grants = set.at(0);
+    EXPECT_FALSE(grants[0].open);
+    EXPECT_EQ(grants[0].until_ns, kForever);
+    EXPECT_EQ(grants[1].window_permille, kWhole);
+    EXPECT_GT(grants[1].slice_us, 50u);
+  }
+}
+
+TEST(Plan, OneWithoutWorkIsOpenAndTakesNoWindow) {
+  Set set = Set().add(500).add(200).add(0);
+  set.tenants[0].active = false;
+  const auto grants = set.at(0);
+  EXPECT_TRUE(grants[0].open);
+  EXPECT_EQ(grants[0].until_ns, kForever);
+  EXPECT_EQ(grants[1].window_permille, 200u);
+  EXPECT_EQ(grants[2].window_permille, 800u);
+}
+
+TEST(Plan, TenantsOfSeveralGpusComeFirst) {
+  Set set = Set().add(0).add(0).add(0);
+  set.tenants[1].gpus = 4;
+  EXPECT_TRUE(set.at(0)[1].open);
+  set.tenants[1].gpus = 1;
+  EXPECT_TRUE(set.at(0)[0].open);
+}
+
+TEST(Plan, ACycleIsAPartOfASecondAndNoLongerThanACeilingAllows) {
+  for (uint32_t windows : {0u, 1u, 2u, 3u, 4u, 5u, UINT32_MAX}) {
+    EXPECT_EQ(1000 * kMs % cycle_ns(windows), 0u);
+  }
+  EXPECT_EQ(cycle_ns(2), 100 * kMs);
+  EXPECT_EQ(cycle_ns(4), 200 * kMs);
+  EXPECT_EQ(cycle_ns(UINT32_MAX), 250 * kMs);
+  EXPECT_NEAR(static_cast<double>(Set().add(0).add(0).add(0).at(0)[0].until_ns), 66.67 * kMs,
+              0.01 * kMs);
+  const TimeGrant capped = Set().add(0, 400).add(0).add(0).at(0)[0];
+  EXPECT_NEAR(static_cast<double>(capped.until_ns), 33.33 * kMs, 0.01 * kMs);
+}
+
+TEST(PlanProperty, APlaceStaysWhereItIsWhoeverElseComesAndGoes) {
+  Random random(6);
+  for (int round = 0; round < 500; ++round) {
+    Set set;
+    uint32_t left = 980;
+    for (uint32_t i = 0; i < 6; ++i) {
+      const uint32_t share = 10 + random() % (left / 4);
+      left -= share;
+      set.add(share, round % 2 ? share + random() % (1001 - share) : 0);
+    }
+    const uint64_t cycle = (round % 2 ? 100 : 250) * kMs;
+    for (int look = 0; look < 50; ++look) {
+      for (TimeTenant& tenant : set.tenants) tenant.active = random() % 2;
+      const uint64_t now = random() % (1000 * kMs);
+      const auto grants = set.at(now);
+      uint64_t begin = 0;
+      for (size_t i = 0; i < grants.size(); ++i) {
+        const uint64_t end = begin + cycle / kWhole * set.tenants[i].share_permille;
+        const uint64_t phase = now % cycle;
+        if (phase > begin && phase + 1 < end) {
+          EXPECT_TRUE(grants[i].open);
+        }
+        begin = end;
+      }
+    }
+  }
+}
+
+TEST(Plan, HostileNumbersAreClamped) {
+  Set set = Set().add(UINT32_MAX, UINT32_MAX).add(500, 1001);
+  set.tenants[0].priority = garbage(77);
+  set.tenants[1].gpus = UINT32_MAX;
+  const auto grants = set.at(kForever - 5);
+  EXPECT_EQ(grants[0].window_permille + grants[1].window_permille, kWhole);
+  EXPECT_NEAR(grants[0].window_permille, 667, 1);
+  Random random(4);
+  for (int round = 0; round < 2000; ++round) {
+    Set noise = random_set(random, 200);
+    for (TimeTenant& tenant : noise.tenants) {
+      if (random() % 2) tenant.share_permille = static_cast<uint32_t>(random());
+      if (random() % 2) tenant.max_permille = static_cast<uint32_t>(random());
+      if (random() % 2) tenant.priority = garbage(random());
+    }
+    const uint64_t now = random();
+    for (const TimeGrant& grant : noise.at(now)) EXPECT_GT(grant.until_ns, now);
+  }
+}
+
+TEST(PlanProperty, TheOrderOfTheTenantsDoesNotMatter) {
+  Random random(1);
+  for (int round = 0; round < 3000; ++round) {
+    Set set = random_set(random, round % 50 == 0 ? 100 : 10);
+    const uint64_t now = random() % (1000 * kMs);
+    const auto grants = set.at(now);
+    EXPECT_TRUE(std::ranges::equal(grants, set.at(now), same));
+    std::vector<size_t> order(grants.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::shuffle(order.begin(), order.end(), random);
+    Set other;
+    for (size_t i : order) other.tenants.push_back(set.tenants[i]);
+    const auto others = other.at(now);
+    for (size_t i = 0; i < order.size(); ++i) EXPECT_TRUE(same(others[i], grants[order[i]]));
+  }
+}
+
+TEST(PlanProperty, AGrantHoldsUntilItSaysAndChangesThen) {
+  Random random(2);
+  for (int round = 0; round < 3000; ++round) {
+    const Set set = random_set(random);
+    const uint64_t now = random() % (10'000 * kMs);
+    const auto grants = set.at(now);
+    for (size_t i = 0; i < grants.size(); ++i) {
+      ASSERT_GT(grants[i].until_ns, now);
+      const uint64_t last = std::min(grants[i].until_ns - 1, now + 1000 * kMs);
+      for (int look = 0; look < 8; ++look) {
+        const uint64_t then = look == 0 ? last : now + random() % (last - now + 1);
+        EXPECT_TRUE(same(set.at(then)[i], grants[i])) << round << " " << i << " " << then;
+      }
+      if (grants[i].until_ns == kForever) continue;
+      EXPECT_LE(grants[i].until_ns, now + 2 * cycle_ns(UINT32_MAX));
+      EXPECT_NE(set.at(grants[i].until_ns)[i].open, grants[i].open);
+    }
+  }
+}
+
+TEST(PlanProperty, WindowsAreDisjoint) {
+  Random random(3);
+  for (int round = 0; round < 2000; ++round) {
+    const Set set = random_set(random);
+    for (int look = 0; look < 20; ++look) {
+      const auto grants = set.at(random() % (10'000 * kMs));
+      int open = 0;
+      for (size_t i = 0; i < grants.size(); ++i) {
+        const TimeTenant& tenant = set.tenants[i];
+        if (!tenant.active || !tenant.fills || tenant.priority == ALLOT_PRIORITY_HIGH) continue;
+        if (grants[i].open) ++open;
+      }
+      EXPECT_LE(open, 1);
+    }
+  }
+}
+
+TEST(PlanProperty, MaximaThatFitIntoTheWholeGetDisjointWindows) {
+  Random random(5);
+  for (int round = 0; round < 2000; ++round) {
+    Set set;
+    uint32_t left = kWhole;
+    while (left > 20 && set.tenants.size() < 8) {
+      const uint32_t max = 10 + random() % (left - 9);
+      left -= max;
+      set.add(random() % 2 ? random() % (max + 1) : 0, max, random() % 2);
+    }
+    std::vector<uint64_t> open_ns(set.tenants.size());
+    for (uint64_t now = 0; now < 1000 * kMs;) {
+      const auto grants = set.at(now);
+      uint64_t next = 1000 * kMs;
+      int open = 0;
+      for (const TimeGrant& grant : grants) {
+        open += grant.open;
+        next = std::min(next, grant.until_ns);
+      }
+      EXPECT_LE(open, 1);
+      for (size_t i = 0; i < grants.size(); ++i) open_ns[i] += grants[i].open ? next - now : 0;
+      now = next;
+    }
+    for (size_t i = 0; i < open_ns.size(); ++i) {
+      EXPECT_NEAR(static_cast<double>(open_ns[i]), set.tenants[i].max_permille * 1.0 * kMs, 1000);
+    }
+  }
+}
+
+TEST(Admission, SharesMayFillTheWholeAndNoMore) {
+  const uint32_t shares[] = {300, 0, 500};
+  EXPECT_TRUE(share_fits(shares, 200));
+  EXPECT_FALSE(share_fits(shares, 201));
+  EXPECT_TRUE(share_fits({}, 1000));
+  EXPECT_FALSE(share_fits({}, 1001));
+  const uint32_t over[] = {UINT32_MAX, UINT32_MAX};
+  EXPECT_TRUE(share_fits(over, 0));
+  EXPECT_FALSE(share_fits(over, 1));
+  EXPECT_FALSE(share_fits(shares, UINT32_MAX));
+}
+
+}  // namespace
+}  // namespace allot::core
