@@ -15,7 +15,9 @@
 // another pid namespace than the tenant's maker, whom nobody there can ask after, ends its slot itself.
 #include <sys/mman.h>
 
+#include "base/text.h"
 #include "core/ledger.h"
+#include "shim/agent.h"
 #include "shim/cuda_calls.h"
 #include "shim/log.h"
 #include "shim/memory.h"
@@ -40,6 +42,7 @@ constinit thread_local uint32_t hook_depth = 0;
 namespace {
 
 constexpr uint64_t kGuardBytes = 4096;
+constinit char tenant_path[shm::kPathBytes] = {};
 constexpr uint64_t kStartPatienceNs =
     10'000'000'000;  // another thread may be initialising the driver
 
@@ -63,6 +66,7 @@ void forget_parent() {
   abandon_pools();
   abandon_slabs();
   abandon_streams();
+  forget_agent();
   for (Device& device : process.devices) {
     device.driver.abandon();
     device.graph.abandon();
@@ -101,6 +105,11 @@ Outcome join_slice() {
   if (!joined) return {false, "the slice cannot be joined", joined.error().os_errno};
   process.tenant = joined->tenant;
   process.slot = joined->slot;
+  if (choice.kind == SliceChoice::Kind::kFile) {
+    TextBuf(tenant_path, sizeof(tenant_path)).text(choice.path);
+  } else if (!shm::tenant_path(choice.folder, choice.name, tenant_path)) {
+    tenant_path[0] = '\0';
+  }
   process.pid = sys::current_pid();
   return {true, nullptr, 0};
 }
@@ -167,6 +176,7 @@ CUresult start(unsigned flags) {
     const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
     __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
     process.state.store(State::kOn, std::memory_order_release);
+    start_agent(tenant_path);
     return result;
   }
   const bool closed = tenant_fails_closed();

@@ -1,0 +1,205 @@
+// See activity.h.
+#include "shim/activity.h"
+
+#include <pthread.h>
+
+#include "core/shared.h"
+#include "core/time_policy.h"
+#include "shim/agent.h"
+#include "shim/gate.h"
+#include "shim/guest_thread.h"
+#include "shim/process.h"
+#include "shim/streams.h"
+#include "shim/submit.h"
+#include "shm/time_view.h"
+#include "sys/clock.h"
+#include "sys/futex.h"
+
+namespace allot::shim {
+namespace {
+
+constexpr uint32_t kGpus = ALLOT_MAX_GPUS;
+constexpr uint64_t kLookSharedNs = 1'000'000;
+constexpr uint64_t kLookClosedNs = 4'000'000;
+constexpr uint64_t kLookAloneNs = 220'000'000;
+constexpr uint64_t kSettleNs = 2'500'000;  // between "nothing unfinished" and "idle"
+constexpr uint64_t kForgetNs = 60'000'000'000;
+constexpr uint64_t kMostPerLookNs = 20'000'000;
+constexpr uint64_t kMostAloneNs = 300'000'000;
+
+struct Private {
+  core::GapMeter meter;
+  uint64_t last_ns = 0;
+};
+
+constinit Activity activities[kGpus] = {};
+constinit Private privates[kGpus] = {};
+constinit std::atomic<uint32_t> prober_bell{0};
+constinit std::atomic<Pace> pace{Pace::kAlone};
+constinit std::atomic<bool> submitted{false};
+constinit std::atomic<bool> idle{true};  // every GPU has been said to be idle
+constinit std::atomic<bool> stopping{false};
+constinit std::atomic<bool> looking{false};
+
+// In a submitting thread, after it has cleared the bell's bit.
+void on_submission() {
+  submitted.store(true, std::memory_order_release);
+  if (!idle.exchange(false, std::memory_order_acq_rel)) return;
+  for (Activity& activity : activities) {
+    if (activity.watched.load(std::memory_order_acquire)) {
+      activity.active.store(true, std::memory_order_release);
+    }
+  }
+  wake_agent();
+  wake_prober();
+}
+
+void account(Activity& activity, bool unfinished, uint64_t dt_ns, uint64_t most_ns) {
+  AllotTimeSeat* seat = activity.seat.load(std::memory_order_acquire);
+  if (seat == nullptr || !unfinished) return;
+  const uint64_t counted = dt_ns < most_ns ? dt_ns : most_ns;
+  const uint32_t gpu = core::load(seat->gpu);
+  if (gpu >= ALLOT_MAX_GPUS) return;
+  AllotGpu& total = process.tenant.file->gpus[gpu];
+  if (activity.open.load(std::memory_order_acquire)) {
+    const uint64_t part =
+        counted * activity.part_permille.load(std::memory_order_relaxed) / core::kWhole;
+    __atomic_fetch_add(&seat->used_ns, part, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&total.time_used_ns, part, __ATOMIC_RELAXED);
+  } else {
+    __atomic_fetch_add(&seat->throttled_ns, counted, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&total.time_throttled_ns, counted, __ATOMIC_RELAXED);
+  }
+}
+
+// One look at one GPU. Returns whether its state has changed.
+bool look(uint32_t ordinal, bool rung) {
+  Activity& activity = activities[ordinal];
+  Private& own = privates[ordinal];
+  const bool was_active = activity.active.load(std::memory_order_acquire);
+  const bool was_filling = activity.fills.load(std::memory_order_relaxed);
+  // A thread that waits at a closed gate has work, too.
+  const bool work =
+      unfinished_work(process.devices[ordinal].gpu) != Work::kNone || gate_waiting() > 0;
+  const uint64_t now = sys::monotonic_ns();
+  const uint64_t since = own.last_ns == 0 ? 0 : now - own.last_ns;
+  own.last_ns = now;
+  if (rung) own.meter.submitted(now);
+  const bool shared = pace.load(std::memory_order_relaxed) == Pace::kShared;
+  account(activity, work, since, shared ? kMostPerLookNs : kMostAloneNs);
+  if (activity.open.load(std::memory_order_acquire)) {
+    own.meter.sample(now, work);
+  } else if (work) {
+    own.meter.submitted(now);
+  }
+  const bool active = work || own.meter.active(now);
+  activity.unfinished.store(work, std::memory_order_release);
+  activity.looked_ns.store(now, std::memory_order_release);
+  activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
+  activity.fills.store(own.meter.fills(), std::memory_order_relaxed);
+  activity.active.store(active, std::memory_order_release);
+  if (active) activity.active_until_ns.store(now, std::memory_order_release);
+  return active != was_active || was_filling != own.meter.fills();
+}
+
+struct Sight {
+  bool active = false;
+  bool unfinished = false;
+  bool open = false;
+  bool changed = false;
+};
+
+Sight look_at_all() {
+  Sight sight;
+  looking.store(true, std::memory_order_seq_cst);
+  if (!stopping.load(std::memory_order_seq_cst)) {
+    const bool rung = submitted.exchange(false, std::memory_order_acq_rel);
+    for (uint32_t i = 0; i < kGpus; ++i) {
+      if (!activities[i].watched.load(std::memory_order_acquire)) continue;
+      sight.changed = look(i, rung) || sight.changed;
+      sight.active = sight.active || activities[i].active.load(std::memory_order_relaxed);
+      sight.unfinished =
+          sight.unfinished || activities[i].unfinished.load(std::memory_order_relaxed);
+      sight.open = sight.open || activities[i].open.load(std::memory_order_relaxed);
+    }
+  }
+  looking.store(false, std::memory_order_seq_cst);
+  return sight;
+}
+
+uint64_t pause_after(const Sight& sight) {
+  if (!sight.active) return kForgetNs;
+  if (pace.load(std::memory_order_relaxed) == Pace::kAlone) {
+    return sight.unfinished ? kLookAloneNs : kSettleNs;
+  }
+  return sight.open ? kLookSharedNs : kLookClosedNs;
+}
+
+void* prober_main(void*) {
+  name_guest_thread("allot-prober");
+  while (!stopping.load(std::memory_order_acquire)) {
+    const uint32_t seen = prober_bell.load(std::memory_order_acquire);
+    const Sight sight = look_at_all();
+    if (!sight.unfinished) submit_watch.fetch_or(kBell, std::memory_order_acq_rel);
+    if (!sight.active) {
+      idle.store(true, std::memory_order_seq_cst);
+      // A submission between the look and this has rung already and found us not idle: look again.
+      if (submitted.load(std::memory_order_seq_cst)) {
+        idle.store(false, std::memory_order_seq_cst);
+        continue;
+      }
+    }
+    if (sight.changed) wake_agent();
+    sys::futex_wait(&prober_bell, seen, pause_after(sight), sys::FutexScope::kPrivate);
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Activity& activity_of(uint32_t ordinal) {
+  return activities[ordinal < kGpus ? ordinal : kGpus - 1];
+}
+
+void set_pace(Pace now) {
+  if (pace.exchange(now, std::memory_order_acq_rel) != now && now == Pace::kShared) wake_prober();
+}
+
+bool start_prober() {
+  stopping.store(false);
+  bell_handler.store(on_submission, std::memory_order_release);
+  submit_watch.fetch_or(kBell, std::memory_order_acq_rel);
+  return start_guest_thread(prober_main);
+}
+
+void wake_prober() {
+  prober_bell.fetch_add(1, std::memory_order_acq_rel);
+  sys::futex_wake(&prober_bell, sys::FutexScope::kPrivate);
+}
+
+void stop_prober() {
+  stopping.store(true, std::memory_order_seq_cst);
+  wake_prober();
+  const uint64_t begin = sys::monotonic_ns();
+  while (looking.load(std::memory_order_seq_cst) && sys::monotonic_ns() - begin < 20'000'000) {
+    sched_yield();
+  }
+}
+
+void forget_activity() {
+  for (Activity& activity : activities) {
+    activity.active.store(false);
+    activity.unfinished.store(false);
+    activity.fills.store(true);
+    activity.watched.store(false);
+    activity.open.store(true);
+    activity.seat.store(nullptr);
+  }
+  for (Private& own : privates) own = {};
+  idle.store(true);
+  submitted.store(false);
+  pace.store(Pace::kAlone);
+  looking.store(false);
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,57 @@
+// Whether this process has work on its GPUs, and how much GPU time it uses: a thread that asks the driver.
+//
+// The prober looks every millisecond while somebody has to be fair, ten times a second at most while the
+// process is alone, and not at all while it is idle: then the next submission rings (submit.h). One look is a
+// cuStreamQuery per stream until one has unfinished work. So an unlimited program pays nothing per launch, and
+// programs that wait, poll, queue up or run graphs are all seen alike.
+//
+// Used time: at each look, the time since the last one counts as used if work was unfinished and let run, times
+// the part of the GPU that the tenant has where several run side by side. Late looks count for at most 20 ms
+// (300 ms when alone). The looks are a sample: +-1 point over 10 s at 1 ms.
+//
+// The agent never waits for the prober, and the prober may be stuck inside the driver (a launch that holds the
+// context's lock while its channels are closed): that reads as unfinished work, which it is.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "abi/region.h"
+
+namespace allot::shim {
+
+// One GPU as both threads see it.
+struct Activity {
+  // Written by the prober.
+  std::atomic<bool> active{false};      // has work, or had a moment ago
+  std::atomic<bool> unfinished{false};  // had work at the last look
+  std::atomic<bool> fills{true};
+  std::atomic<uint32_t> busy_permille{0};
+  std::atomic<uint64_t> looked_ns{0};
+  std::atomic<uint64_t> active_until_ns{0};  // when it was last active
+  // Written by the agent.
+  std::atomic<bool> watched{false};           // the process has channels there
+  std::atomic<bool> open{true};               // its work may run
+  std::atomic<uint32_t> part_permille{1000};  // of the GPU, where several run side by side
+  std::atomic<AllotTimeSeat*> seat{nullptr};
+};
+
+// By CUDA ordinal.
+Activity& activity_of(uint32_t ordinal);
+
+// How often to look while active. kAlone: at most ten times a second.
+enum class Pace : uint32_t { kAlone, kShared };
+void set_pace(Pace pace);
+
+// Starts the prober. False when no thread can be had. Once per process image.
+bool start_prober();
+
+// Makes the prober look now.
+void wake_prober();
+
+// Before exit handlers of the driver run: no look begins after this; waits (at most 20 ms) for one under way.
+void stop_prober();
+
+void forget_activity();  // in a forked child
+
+}  // namespace allot::shim

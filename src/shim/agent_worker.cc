@@ -1,0 +1,264 @@
+// See agent_worker.h and agent.h.
+//
+// Edges. A window begins when the channels have been enabled and ends when they have been disabled; both calls
+// take about half a millisecond, in which the channels start or stop at some moment. So the call is made early
+// by what it cost last time (opening) or by half of that (closing): the card is then never without work at
+// an edge, and the error of both edges cancels out.
+#include "shim/agent_worker.h"
+
+#include "core/shared.h"
+#include "shim/gate.h"
+#include "shim/process.h"
+#include "shm/time_view.h"
+#include "sys/clock.h"
+
+namespace allot::shim {
+
+using core::load;
+using core::store;
+
+namespace {
+
+constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority tenant between two requests
+constexpr uint64_t kDrainLookNs = 500'000;
+constexpr uint32_t kNeighbours = core::kMaxTimeTenants;
+
+constinit Neighbour neighbours[kNeighbours] = {};
+constinit core::TimeTenant tenants[kNeighbours] = {};
+constinit core::TimeGrant grants[kNeighbours] = {};
+
+uint64_t smooth(uint64_t before, uint64_t now) {
+  const uint64_t bounded = now < 3'000'000 ? now : 3'000'000;
+  return (before * 7 + bounded) / 8;
+}
+
+}  // namespace
+
+struct Worker::Situation {
+  uint32_t count = 0;      // tenants on the GPU
+  uint32_t active = 0;     // of them, with work
+  uint32_t processes = 1;  // of ours, with work
+  uint64_t running = 0;    // sum of slices of those that may run now
+  bool mine_active = false;
+  bool limited = false;  // a ceiling is on us
+};
+
+void Worker::assign(uint32_t ordinal) {
+  *this = Worker{};
+  ordinal_ = ordinal;
+}
+
+bool Worker::sit_down() {
+  if (seat_ != nullptr) return true;
+  const uint32_t gpu = static_cast<uint32_t>(process.devices[ordinal_].gpu);
+  const Result<uint32_t> index = shm::take_seat(process.tenant, process.slot, gpu);
+  if (!index) return false;
+  seat_index_ = *index;
+  seat_ = &process.tenant.file->seats[*index];
+  activity_of(ordinal_).seat.store(seat_, std::memory_order_release);
+  activity_of(ordinal_).watched.store(true, std::memory_order_release);
+  return true;
+}
+
+void Worker::give_up(AllotLevelReason reason) {
+  level_ = ALLOT_LEVEL_OBSERVE;
+  reason_ = reason;
+  if (!sit_down()) return;
+  store(seat_->level, static_cast<uint32_t>(level_));
+  store(seat_->reason, static_cast<uint32_t>(reason_));
+}
+
+// Everything runs again, and the next level down is tried.
+AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
+  channels_.set_open(true);
+  channels_.set_slice(0);
+  open_ = true;
+  level_ = ALLOT_LEVEL_LAUNCH;
+  return reason;
+}
+
+void Worker::choose_level(bool have_channels) {
+  const AllotLevel asked = static_cast<AllotLevel>(load(process.tenant.file->header.level) & 3u);
+  if (level_known_ && asked == asked_) return;
+  if (level_known_ || asked != asked_) set_open(true);
+  asked_ = asked;
+  if (asked == ALLOT_LEVEL_OBSERVE || asked == ALLOT_LEVEL_LAUNCH) {
+    level_ = asked;
+    reason_ = ALLOT_REASON_ASKED;
+    level_known_ = true;
+    return;
+  }
+  if (!have_channels) return;  // no context yet, or an MPS client: nothing to hold so far
+  const AllotLevelReason refused = channels_.probe();
+  level_ = ALLOT_LEVEL_CHANNEL;
+  reason_ = refused == ALLOT_REASON_NONE ? ALLOT_REASON_NONE : fall_back(refused);
+  level_known_ = true;
+}
+
+core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
+  const AllotTenantFile& file = *process.tenant.file;
+  const uint32_t count = look_at_neighbours(file, process.devices[ordinal_].uuid, at_ns,
+                                            std::span<Neighbour>(neighbours));
+  *situation = {};
+  situation->count = count;
+  situation->processes = neighbours[0].processes > 0 ? neighbours[0].processes : 1;
+  for (uint32_t i = 0; i < count; ++i) {
+    tenants[i] = neighbours[i].tenant;
+    if (tenants[i].active) ++situation->active;
+  }
+  core::plan_gpu(std::span(tenants, count), at_ns, std::span(grants, count));
+  for (uint32_t i = 0; i < count; ++i) {
+    if (tenants[i].active && grants[i].open) {
+      situation->running += grants[i].slice_us != 0 ? grants[i].slice_us : 2048;
+    }
+  }
+  const core::TimeTenant& mine = tenants[0];
+  situation->mine_active = mine.active;
+  situation->limited = mine.max_permille > 0 && mine.max_permille < core::kWhole;
+  ceiling_.set_max(mine.max_permille);
+  return grants[0];
+}
+
+// Closes the grant where the ceiling is used up. Returns until when this stays so.
+uint64_t Worker::hold_ceiling(uint64_t at_ns, core::TimeGrant* grant) {
+  if (!grant->open || tenants[0].max_permille == 0) return UINT64_MAX;
+  if (!open_ && at_ns < next_start_ns_) {
+    grant->open = false;
+    return next_start_ns_;
+  }
+  const uint64_t until = ceiling_.may_run_until(at_ns);
+  if (until > at_ns) {
+    next_start_ns_ = 0;
+    return until;
+  }
+  next_start_ns_ = ceiling_.next_start(at_ns);
+  grant->open = false;
+  return next_start_ns_;
+}
+
+void Worker::run_meter(uint64_t now_ns, bool busy) {
+  if (busy) {
+    ceiling_.start(now_ns);
+  } else {
+    ceiling_.stop(now_ns);
+  }
+}
+
+void Worker::set_open(bool open) {
+  if (open == open_ && (level_ != ALLOT_LEVEL_CHANNEL || channels_.open() == open)) return;
+  const uint64_t begin = sys::monotonic_ns();
+  if (level_ == ALLOT_LEVEL_CHANNEL) {
+    if (!channels_.set_open(open)) {
+      // Channels may have come or gone under the call: once more with what is known now.
+      channels_.refresh(static_cast<int>(ordinal_));
+      if (!channels_.set_open(open)) {
+        reason_ = fall_back(ALLOT_REASON_CONTROL);
+        return;
+      }
+    }
+  } else if (level_ == ALLOT_LEVEL_LAUNCH) {
+    if (open) {
+      gate_open();
+    } else {
+      gate_close();
+    }
+  }
+  const uint64_t end = sys::monotonic_ns();
+  uint64_t& cost = open ? open_cost_ns_ : close_cost_ns_;
+  cost = smooth(cost, end - begin);
+  open_ = open;
+  activity_of(ordinal_).open.store(open, std::memory_order_release);
+  const bool busy = activity_of(ordinal_).active.load(std::memory_order_acquire);
+  const uint64_t middle = begin + (end - begin) / 2;
+  drained_ = open || level_ != ALLOT_LEVEL_LAUNCH;
+  if (open) {
+    run_meter(middle, busy);
+    wake_prober();
+  } else if (drained_) {
+    run_meter(middle, false);
+  }
+}
+
+void Worker::set_slice(const core::TimeGrant& grant, const Situation& situation) {
+  if (level_ != ALLOT_LEVEL_CHANNEL || !grant.open || !situation.mine_active) return;
+  if (situation.active < 2) return;  // alone: whatever it is does no harm
+  uint32_t slice = grant.slice_us / situation.processes;
+  if (slice == 0) slice = grant.slice_us != 0 ? 1 : 0;
+  if (!channels_.set_slice(slice)) reason_ = fall_back(ALLOT_REASON_CONTROL);
+}
+
+bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation) {
+  Activity& activity = activity_of(ordinal_);
+  const uint64_t part = grant.slice_us == 0 || situation.running == 0
+                            ? core::kWhole
+                            : uint64_t{grant.slice_us} * core::kWhole / situation.running;
+  const uint64_t mine = situation.active < 2 ? core::kWhole : part / situation.processes;
+  activity.part_permille.store(static_cast<uint32_t>(mine), std::memory_order_relaxed);
+  bool active = activity.active.load(std::memory_order_acquire);
+  if (active) present_until_ns_ = now_ns + kPresentNs;
+  const bool high = load(process.tenant.file->header.priority) == ALLOT_PRIORITY_HIGH;
+  if (high && now_ns < present_until_ns_) active = true;
+  uint32_t flags = active ? ALLOT_SEAT_ACTIVE : 0u;
+  if (activity.fills.load(std::memory_order_relaxed)) flags |= ALLOT_SEAT_FILLS;
+  if (open_) flags |= ALLOT_SEAT_OPEN;
+  if (!open_ && tenants[0].frozen && drained_) flags |= ALLOT_SEAT_FROZEN;
+  const uint32_t before = load(seat_->flags);
+  store(seat_->heartbeat_ns, now_ns);
+  store(seat_->flags, flags);
+  store(seat_->level, static_cast<uint32_t>(level_));
+  store(seat_->reason, static_cast<uint32_t>(reason_));
+  store(seat_->slice_us, channels_.slice_us());
+  store(seat_->busy_permille, activity.busy_permille.load(std::memory_order_relaxed));
+  store(seat_->window_permille, grant.window_permille);
+  const uint64_t config = load(process.tenant.file->header.config_sequence);
+  const bool changed = config != config_seen_;
+  config_seen_ = config;
+  constexpr uint32_t kSeen = ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS;
+  return changed || ((flags ^ before) & kSeen) != 0;
+}
+
+Worker::Outcome Worker::step(uint64_t now_ns) {
+  if (!sit_down()) return {UINT64_MAX, false, false};
+  const bool have_channels = channels_.refresh(static_cast<int>(ordinal_));
+  choose_level(have_channels);
+  // Channels that came while the window was closed run: close them too.
+  if (level_ == ALLOT_LEVEL_CHANNEL && have_channels && channels_.open() != open_) {
+    const bool open = open_;
+    open_ = channels_.open();
+    set_open(open);
+  }
+  const uint64_t lead = level_ != ALLOT_LEVEL_CHANNEL ? 0
+                        : open_                       ? close_cost_ns_ / 2
+                                                      : open_cost_ns_;
+  Situation situation;
+  const uint64_t at = now_ns + lead;
+  core::TimeGrant grant = plan(at, &situation);
+  Activity& activity = activity_of(ordinal_);
+  if (open_) run_meter(now_ns, activity.active.load(std::memory_order_acquire));
+  uint64_t until = grant.until_ns;
+  const uint64_t ceiling_until = hold_ceiling(at, &grant);
+  if (ceiling_until < until) until = ceiling_until;
+  if (level_ == ALLOT_LEVEL_CHANNEL || level_ == ALLOT_LEVEL_LAUNCH) {
+    set_slice(grant, situation);
+    set_open(grant.open);
+  }
+  if (!open_ && !drained_) {
+    drained_ = gate_drained() && !activity.unfinished.load(std::memory_order_acquire);
+    if (drained_) run_meter(sys::monotonic_ns(), false);
+  }
+  const bool news = publish(sys::monotonic_ns(), grant, situation);
+  const bool shared = situation.mine_active && (situation.active > 1 || situation.limited);
+  if (until != UINT64_MAX) {
+    const uint64_t next_lead = level_ != ALLOT_LEVEL_CHANNEL ? 0
+                               : open_                       ? close_cost_ns_ / 2
+                                                             : open_cost_ns_;
+    until = until > next_lead ? until - next_lead : 0;
+  }
+  if (!drained_) {
+    const uint64_t look = sys::monotonic_ns() + kDrainLookNs;
+    if (look < until) until = look;
+  }
+  return {until, shared, news};
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,55 @@
+// The agent's work on one GPU: from what the policy grants to what the channels or the gate do.
+#pragma once
+
+#include <cstdint>
+
+#include "core/time_policy.h"
+#include "shim/activity.h"
+#include "shim/channels.h"
+#include "shim/neighbours.h"
+
+namespace allot::shim {
+
+class Worker {
+ public:
+  struct Outcome {
+    uint64_t until_ns;  // nothing to do before, unless somebody rings
+    bool shared;        // windows, slices or a ceiling are in force: look often
+    bool news;          // what the neighbours see of us has changed
+  };
+
+  void assign(uint32_t ordinal);
+  Outcome step(uint64_t now_ns);
+  void give_up(AllotLevelReason reason);
+
+ private:
+  struct Situation;
+  bool sit_down();
+  void choose_level(bool have_channels);
+  AllotLevelReason fall_back(AllotLevelReason reason);
+  core::TimeGrant plan(uint64_t at_ns, Situation* situation);
+  uint64_t hold_ceiling(uint64_t at_ns, core::TimeGrant* grant);
+  void set_open(bool open);
+  void set_slice(const core::TimeGrant& grant, const Situation& situation);
+  void run_meter(uint64_t now_ns, bool busy);
+  bool publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation);
+
+  uint32_t ordinal_ = 0;
+  uint32_t seat_index_ = 0;
+  AllotTimeSeat* seat_ = nullptr;
+  Channels channels_;
+  core::Ceiling ceiling_;
+  AllotLevel asked_ = ALLOT_LEVEL_AUTO;
+  AllotLevel level_ = ALLOT_LEVEL_AUTO;
+  AllotLevelReason reason_ = ALLOT_REASON_NONE;
+  bool level_known_ = false;
+  bool open_ = true;
+  bool drained_ = true;
+  uint64_t next_start_ns_ = 0;
+  uint64_t open_cost_ns_ = 500'000;  // of the last calls, smoothed
+  uint64_t close_cost_ns_ = 500'000;
+  uint64_t config_seen_ = 0;
+  uint64_t present_until_ns_ = 0;
+};
+
+}  // namespace allot::shim
