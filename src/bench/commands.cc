@@ -16,6 +16,7 @@
 #include "bench/hooks.h"
 #include "bench/latency.h"
 #include "bench/load.h"
+#include "bench/share_commands.h"
 
 namespace allot::bench {
 namespace {
@@ -185,6 +186,7 @@ void add_commands(CLI::App& bench_app, int* exit_status) {
   add_alloc(bench_app, exit_status);
   add_latency(bench_app, exit_status);
   add_hooks(bench_app, exit_status);
+  add_share(bench_app, exit_status);
 }
 
 }  // namespace allot::bench

@@ -1,26 +1,17 @@
-// The request loop. Sleeps to shortly before a request is due and spins the rest: a sleep alone
-// wakes 50 us late, which would stand in every figure.
+// The request loop; pace.h says how a request's moment is waited for.
 #include "bench/latency.h"
 
 #include <algorithm>
-#include <thread>
 #include <vector>
 
 #include "bench/gpu.h"
+#include "bench/pace.h"
 #include "bench/statistics.h"
 
 namespace allot::bench {
 namespace {
 
 constexpr double kWarmSeconds = 0.2;
-constexpr double kSpinSeconds = 0.0002;
-
-void wait_until(double due_s) {
-  const double sleep_s = due_s - kSpinSeconds - now_s();
-  if (sleep_s > 0) std::this_thread::sleep_for(std::chrono::duration<double>(sleep_s));
-  while (now_s() < due_s) {
-  }
-}
 
 }  // namespace
 
@@ -37,7 +28,7 @@ nlohmann::ordered_json run_latency(const LatencyOptions& options) {
   for (double due = begin; due - begin < options.seconds && ended - begin < options.seconds;
        due += options.period_us / 1e6) {
     if (ended > due) ++late;
-    wait_until(due);
+    pace_until(due);
     gpu.launch_spin(iterations);
     gpu.synchronize();
     ended = now_s();

@@ -112,7 +112,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
 #endif
 #ifdef ALLOT_HAVE_BENCH
   CLI::App* bench =
-      app.add_subcommand("bench", "measure a GPU or a slice: alloc, hooks, load, latency");
+      app.add_subcommand("bench", "measure a GPU or a slice: alloc, hooks, load, latency, share");
   bench->require_subcommand(1);
   allot::bench::add_commands(*bench, exit_status);
 #endif

@@ -54,6 +54,14 @@ class Ran:
                          f"{(self.err or self.out).strip()[-600:]}")
 
 
+    def document(self):
+        """All of stdout as one JSON value."""
+        try:
+            return json.loads(self.out)
+        except ValueError:
+            raise StepFailed(f"no JSON printed (exit {self.status}): {(self.err or self.out).strip()[-600:]}")
+
+
 @dataclasses.dataclass
 class Step:
     name: str
@@ -61,16 +69,20 @@ class Step:
     function: object
     needs: tuple
     sim: bool
+    cost: float = 5.0
+    quick: bool = False
+    extra: bool = False
 
 
 STEPS = []
 
 
-def step(name, group, needs=(), sim=False):
-    """Registers a step. needs: what Machine.missing may lack; sim: also runs on the software GPU."""
+def step(name, group, needs=(), sim=False, cost=5.0, quick=False, extra=False):
+    """Registers a step. needs: what Machine.missing may lack; sim: also runs on the software GPU; cost: seconds
+    it takes, about; quick: part of the quick variant; extra: runs only when --only names it."""
 
     def register(function):
-        STEPS.append(Step(name, group, function, tuple(needs), sim))
+        STEPS.append(Step(name, group, function, tuple(needs), sim, cost, quick, extra))
         return function
 
     return register
@@ -79,9 +91,11 @@ def step(name, group, needs=(), sim=False):
 class Machine:
     """Paths, environments and what this machine has."""
 
-    def __init__(self, root, build, sim, deadline):
+    def __init__(self, root, build, sim, deadline, quick=False, level=None):
         self.root = root
         self.sim = sim
+        self.quick = quick
+        self.level = level
         self.deadline = deadline
         self.bin = os.path.join(build, "bin")
         self.lib = os.path.join(build, "lib")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# gpu_check.sh [memory|time] [--sim] [--only PREFIX,...] [--build DIR] [--list]: checks a built tree against a real card.
+# gpu_check.sh [memory|time [quick]] [--sim] [--only PREFIX,...] [--level L] [--build DIR] [--list] [--merge DIR,...]:
+# checks a built tree against a real card.
 #
 # Needs build/bin and build/lib (or DIR's) as `./dev build` leaves them, and python3. Frameworks, a toolkit or
 # nvidia-smi that are missing become named skips. Results go to $OUT, or else to

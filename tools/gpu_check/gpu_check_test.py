@@ -19,7 +19,10 @@ import steps_overhead  # noqa: E402,F401
 import steps_parity  # noqa: E402,F401
 import steps_processes  # noqa: E402,F401
 import steps_time  # noqa: E402,F401
+import steps_time_overhead  # noqa: E402,F401
+import steps_time_torch  # noqa: E402,F401
 import steps_views  # noqa: E402,F401
+import time_cases  # noqa: E402
 
 MIB = common.MIB
 
@@ -77,6 +80,39 @@ class StepsTest(unittest.TestCase):
                 text = file.read()
             for part in text.split('machine.python("')[1:]:
                 self.assertTrue(os.path.exists(os.path.join(common.PROGRAMS, part.split('"')[0])), part[:30])
+
+
+class TimeCasesTest(unittest.TestCase):
+    def case(self, error, total, achieved=30.0):
+        cases = time_cases.Cases()
+        cases.add("a 30", 30, achieved, time_cases.at_most("error", error, 1),
+                  time_cases.at_least("total", total, 0.97), time_cases.shown("MHz", None))
+        return cases
+
+    def test_every_check_of_a_case_must_hold(self):
+        self.assertEqual(len(self.case(-1, 0.97).done()["cases"]), 1)
+        for error, total in ((1.01, 1), (-1.01, 1), (0, 0.96), (None, 1), (0, None)):
+            with self.assertRaises(common.StepFailed) as failed:
+                self.case(error, total).done()
+            self.assertEqual(len(failed.exception.figures["cases"]), 1, "what was measured is kept")
+
+    def test_medians_are_judged_anew(self):
+        runs = [self.case(error, 1, achieved).figures["cases"]
+                for error, achieved in ((0.2, 30.2), (9.0, 39.0), (0.4, 30.4))]
+        merged = time_cases.merge(runs)
+        self.assertEqual(len(merged), 1)
+        self.assertEqual(merged[0]["checks"][0]["value"], 0.4)
+        self.assertEqual(merged[0]["achieved"], 30.4)
+        self.assertTrue(time_cases.good(merged[0]))
+        self.assertIn("ok", time_cases.line(merged[0]))
+
+    def test_what_could_mostly_not_be_measured_does_not_hold(self):
+        runs = [self.case(error, 1).figures["cases"] for error in (None, None, 0.1)]
+        self.assertFalse(time_cases.good(time_cases.merge(runs)[0]))
+
+    def test_a_case_of_one_run_only_is_kept(self):
+        merged = time_cases.merge([[], self.case(0, 1).figures["cases"]])
+        self.assertEqual(merged[0]["repetitions"], 1)
 
 
 class RunTest(unittest.TestCase):

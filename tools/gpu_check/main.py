@@ -2,7 +2,8 @@
 
 Every step runs, whatever the ones before it did; a step that hangs is ended at its own limit. The
 whole run ends before its deadline. Results are written after every step, so that a run that is cut
-off loses nothing it had. Files: one JSON a group of steps, summary.json, README.md, log.txt.
+off loses nothing it had. Files: one JSON a group of steps, summary.json, README.md, log.txt. The time
+checks end with a line a case: what was granted, what was achieved, whether the promise held.
 """
 import argparse
 import json
@@ -16,9 +17,10 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import common  # noqa: E402
+import time_cases  # noqa: E402
 from common import Machine, Skip, StepFailed  # noqa: E402
 
-DEADLINE_S = 460
+DEADLINE_S = {"memory": 460, "time": 355, "quick": 150}
 
 
 def first_line(command, cwd=None):
@@ -121,13 +123,18 @@ class Results:
         lines.append(f"{counts['pass']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
         return "\n".join(lines)
 
+    def cases(self):
+        cases = time_cases.cases_of(self.groups)
+        return "\n".join([time_cases.HEADER] + [time_cases.line(case) for case in cases]) if cases else ""
+
     def readme(self):
         about = self.about
         gpu = ", ".join(f"{key} {value}" for key, value in about["gpu"].items())
+        cases = f"```\n{self.cases()}\n```\n\n" if self.cases() else ""
         return (f"# {about['check']} checks of {about['date'][:10]}\n\n"
                 f"- command: `{about['command']}`\n- commit: {about['commit']}\n- GPU: {gpu}\n"
                 f"- machine: {about['cpu']}, {about['cpus']} CPUs, Linux {about['kernel']}, "
-                f"{about['libc']}, Python {about['python']}\n\n```\n{self.table()}\n```\n\n"
+                f"{about['libc']}, Python {about['python']}\n\n```\n{self.table()}\n```\n\n{cases}"
                 "One JSON file a group of steps; fields are explained in bench/README.md.\n")
 
 
@@ -140,7 +147,7 @@ def run_step(machine, step, results, log):
             raise Skip("needs a card")
         if lacking:
             raise Skip(lacking[0])
-        if machine.left() < 5:
+        if machine.left() < step.cost:
             raise Skip("no time left in this run")
         figures = step.function(machine) or {}
     except Skip as skip:
@@ -158,18 +165,39 @@ def run_step(machine, step, results, log):
     log.flush()
 
 
-def main():
+def merge(folders):
+    """Medians over the cases of several runs: time_medians.json in the first folder (or $OUT), and a table."""
+    runs = [time_cases.read_cases(folder) for folder in folders]
+    merged = time_cases.merge(runs)
+    target = os.environ.get("OUT") or folders[0]
+    os.makedirs(target, exist_ok=True)
+    with open(os.path.join(target, "time_medians.json"), "w") as file:
+        json.dump({"runs": [os.path.basename(folder.rstrip("/")) for folder in folders], "cases": merged},
+                  file, indent=1)
+        file.write("\n")
+    print("\n".join([time_cases.HEADER] + [time_cases.line(case) for case in merged]))
+    missed = sum(not time_cases.good(case) for case in merged)
+    print(f"{len(merged) - missed} of {len(merged)} cases hold, medians of {len(runs)} runs")
+    return 1 if missed else 0
+
+
+def read_options():
     parser = argparse.ArgumentParser(description="checks a built tree against a GPU")
     parser.add_argument("--root", required=True)
     parser.add_argument("kind", nargs="?", choices=("memory", "time"), default="memory")
+    parser.add_argument("variant", nargs="?", choices=("full", "quick"), default="full",
+                        help="time: quick takes two minutes")
     parser.add_argument("--sim", action="store_true", help="use the software GPU")
     parser.add_argument("--only", default="", help="only steps whose names begin so, by commas")
+    parser.add_argument("--level", help="time: auto, channel, launch or observe for every slice")
+    parser.add_argument("--merge", help="time: folders of earlier runs by commas; prints their medians")
     parser.add_argument("--build", help="build folder; default: build/ in the checkout")
     parser.add_argument("--list", action="store_true", help="name the steps and end")
-    options = parser.parse_args()
+    return parser.parse_args()
 
-    if options.kind == "memory":
-        import warm
+
+def load_steps(kind):
+    if kind == "memory":
         import steps_memory  # noqa: F401
         import steps_views  # noqa: F401
         import steps_frameworks  # noqa: F401
@@ -178,35 +206,61 @@ def main():
         import steps_processes  # noqa: F401
     else:
         import steps_time  # noqa: F401
-    only = tuple(part for part in options.only.split(",") if part)
-    steps = [step for step in common.STEPS if not only or step.name.startswith(only)]
-    if options.list:
-        print("\n".join(step.name for step in steps))
-        return 0
+        import steps_time_overhead  # noqa: F401
+        import steps_time_torch  # noqa: F401
+    # The time steps borrow from the memory ones, whose steps come along.
+    return [step for step in common.STEPS if step.group.startswith("time") == (kind == "time")]
 
+
+def chosen(steps, options):
+    only = tuple(part if part.startswith("t.") or options.kind != "time" else "t." + part
+                 for part in options.only.split(",") if part)
+    if only:
+        return [step for step in steps if step.name.startswith(only)]
+    return [step for step in steps if not step.extra and (options.variant == "full" or step.quick)]
+
+
+def run_all(machine, steps, options, results, folder):
+    with open(os.path.join(folder, "log.txt"), "w") as log:
+        log.write(json.dumps(results.about) + "\n")
+        if any(step.needs for step in steps):
+            import warm
+            warm.start(machine, options.kind)
+        for step in steps:
+            run_step(machine, step, results, log)
+    results.about["gpu_after"] = gpu_state(machine)
+    results.write("summary.json",
+                  {"about": results.about, "counts": results.counts(), "steps": results.rows})
+    results.write("README.md", results.readme())
+
+
+def main():
+    options = read_options()
+    if options.merge:
+        return merge(options.merge.split(","))
+    steps = chosen(load_steps(options.kind), options)
+    if options.list:
+        print("\n".join(f"{step.name:<26}{step.cost:>5.0f} s" if options.kind == "time" else step.name
+                        for step in steps))
+        return 0
     build = os.path.abspath(options.build or os.path.join(options.root, "build"))
     for program in ("allot", "allot-bench"):
         if not os.access(os.path.join(build, "bin", program), os.X_OK):
             print(f"gpu_check: {build}/bin/{program} is not there; run ./dev build first", file=sys.stderr)
             return 2
-    machine = Machine(options.root, build, options.sim, time.monotonic() + DEADLINE_S)
+    quick = options.kind == "time" and options.variant == "quick"
+    limit = DEADLINE_S["quick" if quick else options.kind]
+    machine = Machine(options.root, build, options.sim, time.monotonic() + limit, quick, options.level)
     about = describe(machine, options.kind)
     folder = folder_of(machine, about)
     results = Results(folder, about)
     try:
-        with open(os.path.join(folder, "log.txt"), "w") as log:
-            log.write(json.dumps(about) + "\n")
-            if options.kind == "memory":
-                warm.start(machine)
-            for step in steps:
-                run_step(machine, step, results, log)
-        about["gpu_after"] = gpu_state(machine)
-        results.write("summary.json",
-                      {"about": about, "counts": results.counts(), "steps": results.rows})
-        results.write("README.md", results.readme())
+        run_all(machine, steps, options, results, folder)
     finally:
         machine.close()
     print("\n" + results.table() + f"\nresults in {folder}")
+    if results.cases():
+        print("\n" + results.cases())
     return 1 if results.counts()["FAIL"] else 0
 
 

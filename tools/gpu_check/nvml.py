@@ -60,6 +60,19 @@ class Nvml:
         return {"total": info.total, "reserved": info.reserved, "free": info.free,
                 "used": info.used}
 
+    def sm_clock(self):
+        """MHz."""
+        clock = C.c_uint()
+        self._check(self.library.nvmlDeviceGetClockInfo(self.device, 1, C.byref(clock)),
+                    "nvmlDeviceGetClockInfo")
+        return clock.value
+
+    def power_watts(self):
+        milliwatts = C.c_uint()
+        self._check(self.library.nvmlDeviceGetPowerUsage(self.device, C.byref(milliwatts)),
+                    "nvmlDeviceGetPowerUsage")
+        return milliwatts.value / 1e3
+
     def text(self, call, *arguments):
         buffer = C.create_string_buffer(256)
         function = getattr(self.library, call)

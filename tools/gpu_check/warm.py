@@ -13,15 +13,15 @@ from common import PROGRAMS, Skip, stop
 _running = {}
 
 
-def start(machine):
-    for module in ("torch", "jax", "cupy"):
+def start(machine, kind="memory"):
+    for module in ("torch", "jax", "cupy") if kind == "memory" else ("torch",):
         if module not in machine.missing:
             _running[module] = machine.start([sys.executable, "-c", f"import {module}"], bare=True,
                                              env={"CUDA_VISIBLE_DEVICES": ""})
-    if "nvcc" not in machine.missing:
-        for kind in ("static", "shared"):
-            _running["cudart-" + kind] = machine.start(
-                ["nvcc", "-O2", "-arch=native", "-cudart", kind, "-o", program(machine, kind),
+    if kind == "memory" and "nvcc" not in machine.missing:
+        for link in ("static", "shared"):
+            _running["cudart-" + link] = machine.start(
+                ["nvcc", "-O2", "-arch=native", "-cudart", link, "-o", program(machine, link),
                  os.path.join(PROGRAMS, "cudart_program.cu")], bare=True)
 
 

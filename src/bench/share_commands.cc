@@ -1,0 +1,103 @@
+// Options only; share.h and share_worker.h do the work.
+#include "bench/share_commands.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "bench/driver_api.h"
+#include "bench/share.h"
+#include "bench/share_worker.h"
+
+namespace allot::bench {
+namespace {
+
+void guarded(int* exit_status, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Failure& failure) {
+    fmt::print(stderr, "allot bench: {}\n", failure.what());
+    *exit_status = failure.exit_status();
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "allot bench: {}\n", error.what());
+    *exit_status = 1;
+  }
+}
+
+void add_worker(CLI::App& app, int* exit_status) {
+  const auto options = std::make_shared<WorkerOptions>();
+  CLI::App* command = app.add_subcommand("share-worker", "a process of 'share'")->group("");
+  command->add_option("--load", options->load)->required();
+  command->add_option("--gpu", options->gpu);
+  command->add_flag("--calibrate", options->calibrate);
+  command->add_option("--iters-per-us", options->iters_per_us);
+  command->callback(
+      [options, exit_status] { guarded(exit_status, [&] { run_share_worker(*options); }); });
+}
+
+}  // namespace
+
+void add_share(CLI::App& app, int* exit_status) {
+  struct State {
+    ShareOptions options;
+    bool json = false, plain = false;
+  };
+  const auto state = std::make_shared<State>();
+  ShareOptions& options = state->options;
+  CLI::App* command = app.add_subcommand("share", "run tenants side by side and say what each got");
+  command
+      ->add_option("--tenant", options.tenants,
+                   "one tenant, KEY=VALUE joined by commas: load, share, max, priority, level, "
+                   "kernel-us, inflight, period-us, busy-ms, idle-ms, from; again for each tenant")
+      ->expected(1)
+      ->take_all()
+      ->required();
+  command
+      ->add_option("--phase", options.phases,
+                   "then change share or max, one group a tenant divided by '/', and measure again")
+      ->expected(1)
+      ->take_all();
+  command->add_option("--seconds", options.seconds, "how long each phase is measured")
+      ->check(CLI::Range(0.1, 100000.0));
+  command->add_option("--warm", options.warm_s, "seconds before the first phase")
+      ->check(CLI::Range(0.0, 1000.0));
+  command->add_option("--settle", options.settle_s, "seconds between a change and its phase")
+      ->check(CLI::Range(0.0, 1000.0));
+  command->add_option("--level", options.level,
+                      "auto, channel, launch or observe, for all tenants");
+  command->add_option("--gpu", options.gpu, "which of the GPUs this process sees")
+      ->check(CLI::Range(0, 1024));
+  command->add_option("--sim", options.sim, "on the software GPU, such as --sim=1x80G")
+      ->expected(0, 1)
+      ->default_str("default");
+  command->add_flag("--no-allot", state->plain, "without slices: the driver's own time slicing");
+  command->add_option("--calibration", options.calibration,
+                      "a file that remembers what loads do alone, for the next call");
+  command->add_flag("--bins", options.bins, "with --json: the work of each 10 ms too");
+  command->add_flag("--json", state->json, "print the result as JSON");
+  command->footer(
+      "Loads: eager, graph, long, step, mixed, launch-bound, bursty, request, idle; "
+      "bench/README.md says what\n"
+      "each does. Shares and ceilings are percentages of GPU time.\n"
+      "\n"
+      "Examples:\n"
+      "  allot bench share --tenant share=30,load=eager --tenant share=70,load=graph --seconds 10\n"
+      "  allot bench share --tenant max=25,load=long --phase max=50 --phase max=75 --seconds 5\n"
+      "  allot bench share --tenant priority=high,load=request --tenant priority=low,load=eager\n"
+      "  allot bench share --tenant load=step --tenant load=step --no-allot");
+  command->callback([state, exit_status] {
+    guarded(exit_status, [&] {
+      state->options.allot = !state->plain;
+      const nlohmann::ordered_json result = run_share(state->options);
+      fmt::print("{}{}", state->json ? result.dump() : share_text(result), state->json ? "\n" : "");
+      std::fflush(stdout);
+    });
+  });
+  add_worker(app, exit_status);
+}
+
+}  // namespace allot::bench

@@ -1,0 +1,49 @@
+// The figures of `bench share`, out of what the tenants wrote down. Pure: no clock, no process, no GPU.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bench/share_load.h"
+#include "bench/share_spec.h"
+
+namespace allot::bench {
+
+// A tenant's part of a run.
+struct TenantRun {
+  TenantSpec spec;
+  Calibration calibration;
+  LoadLog log;
+};
+
+// A stretch of the run in which the grants stayed the same. Milliseconds since the start.
+struct Phase {
+  double changed_ms = -1;  // when the change to these grants was begun; -1 = none
+  double begin_ms = 0;     // what is measured
+  double end_ms = 0;
+  std::vector<Grant> grants;
+};
+
+// What a tenant got in a phase, as fractions of 1.
+struct PhaseShare {
+  double achieved = 0;  // work done / work that the load gets done alone in the same time
+  double gpu_time = 0;  // device time of that work / time
+  double judged = 0;    // achieved, or gpu_time for loads that leave the GPU idle alone
+  double of_total = 0;  // judged / sum of all tenants' judged
+  std::vector<double> judged_per_second;
+  std::vector<double> of_total_per_second;
+};
+
+// A load that keeps the GPU busy for at least this part of its time alone is judged by what it achieved.
+inline constexpr double kFills = 0.9;
+
+std::vector<PhaseShare> phase_shares(const std::vector<TenantRun>& runs, const Phase& phase);
+
+// The whole result of a phase. Fields: bench/README.md.
+nlohmann::ordered_json phase_json(const std::vector<TenantRun>& runs, const Phase& phase);
+
+// Lines for people: one a tenant and phase.
+std::string phases_text(const nlohmann::ordered_json& result);
+
+}  // namespace allot::bench

@@ -1,0 +1,74 @@
+// Tenants and phases as they are written.
+#include "bench/share_spec.h"
+
+#include <gtest/gtest.h>
+
+#include "bench/driver_api.h"
+
+namespace allot::bench {
+namespace {
+
+TEST(ShareSpec, ReadsFieldsInAnyOrder) {
+  const TenantSpec tenant =
+      parse_tenant("kernel-us=50,share=30,load=graph,max=50.5%,priority=high,level=launch,from=2");
+  EXPECT_EQ(tenant.load.kind, LoadKind::kGraph);
+  EXPECT_EQ(tenant.load.kernel_us, 50)
+      << "a default of the load must not undo what was written before it";
+  EXPECT_EQ(tenant.load.kernels, 20u);
+  EXPECT_EQ(tenant.load.from_s, 2);
+  EXPECT_EQ(tenant.grant.share_permille, 300u);
+  EXPECT_EQ(tenant.grant.max_permille, 505u);
+  EXPECT_EQ(tenant.priority, "high");
+  EXPECT_EQ(tenant.level, "launch");
+}
+
+TEST(ShareSpec, NothingGrantedIsNothing) {
+  const TenantSpec tenant = parse_tenant("load=step");
+  EXPECT_EQ(tenant.grant.share_permille, 0u);
+  EXPECT_EQ(tenant.grant.max_permille, 0u);
+  EXPECT_EQ(tenant.load.kernels, 32u);
+  EXPECT_EQ(tenant.load.inflight, 1u);
+}
+
+TEST(ShareSpec, RefusesWhatItDoesNotKnow) {
+  for (const char* text : {"load=paper", "share=101", "share=-1", "sahre=3", "share", "=3",
+                           "load=", "load=eager,kernel-us=0", "load=eager,kernel-us=1x", "from=-1",
+                           "load=eager,inflight=nan"}) {
+    try {
+      parse_tenant(text);
+      ADD_FAILURE() << text << " was taken";
+    } catch (const Failure& failure) {
+      EXPECT_EQ(failure.exit_status(), 2) << text;
+    }
+  }
+}
+
+TEST(ShareSpec, APhaseChangesOnlyWhatItNames) {
+  const std::vector<Grant> before = {{500, 0}, {500, 700}};
+  const std::vector<Grant> after = parse_phase("share=20 / max=none", before);
+  EXPECT_EQ(after[0].share_permille, 200u);
+  EXPECT_EQ(after[1].share_permille, 500u);
+  EXPECT_EQ(after[1].max_permille, 0u);
+  EXPECT_EQ(parse_phase("/", before)[0].share_permille, 500u);
+  EXPECT_THROW(parse_phase("share=20", before), Failure);
+  EXPECT_THROW(parse_phase("load=eager/", before), Failure);
+}
+
+TEST(ShareSpec, ALoadSurvivesTheWayToItsProcess) {
+  const LoadSpec load =
+      parse_tenant("load=bursty,kernel-us=120,busy-ms=70,idle-ms=30,from=1.5").load;
+  const LoadSpec same = load_from_json(nlohmann::json::parse(load_json(load).dump()));
+  EXPECT_EQ(load_json(same), load_json(load));
+  EXPECT_EQ(same.kind, LoadKind::kBursty);
+  EXPECT_EQ(same.from_s, 1.5);
+}
+
+TEST(ShareSpec, WhenALoadBeginsDoesNotMatterForItsCalibration) {
+  EXPECT_EQ(parse_tenant("load=eager,from=3").load.calibration_key(),
+            parse_tenant("load=eager,share=10").load.calibration_key());
+  EXPECT_NE(parse_tenant("load=eager,kernel-us=20").load.calibration_key(),
+            parse_tenant("load=eager").load.calibration_key());
+}
+
+}  // namespace
+}  // namespace allot::bench

@@ -1,0 +1,81 @@
+// Nothing is printed between "go" and the end of the run.
+#include "bench/share_worker.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "bench/share_load.h"
+
+namespace allot::bench {
+namespace {
+
+using nlohmann::ordered_json;
+
+void say(const ordered_json& line) {
+  fmt::print("{}\n", line.dump());
+  std::fflush(stdout);
+}
+
+ordered_json about(const Gpu& gpu) {
+  char pci[64] = "";
+  if (gpu.api().device_pci) gpu.api().device_pci(pci, sizeof pci, gpu.device());
+  return {{"pid", getpid()},
+          {"gpu", gpu.name()},
+          {"driver", gpu.driver_version()},
+          {"pci", std::string(pci)}};
+}
+
+// Bins as numbers of microseconds: thousands of doubles in full would be most of the time of the parent.
+ordered_json bins_json(const Progress& progress) {
+  ordered_json bins = ordered_json::array();
+  for (const double work : progress.bins()) bins.push_back(static_cast<int64_t>(work * 10 + 0.5));
+  return bins;
+}
+
+ordered_json log_json(const LoadLog& log) {
+  ordered_json requests = ordered_json::array();
+  for (const LoadLog::Request& request : log.requests)
+    requests.push_back({request.due_ms, request.latency_ms});
+  return {{"launches", log.launches},
+          {"tenths_of_us", bins_json(log.progress)},
+          {"requests", requests},
+          {"resumed_ms", log.resumed_ms}};
+}
+
+bool read_go(double* start_s, double* end_s) {
+  char line[128];
+  unsigned long long start_ns = 0, end_ns = 0;
+  if (std::fgets(line, sizeof line, stdin) == nullptr) return false;
+  if (std::sscanf(line, "go %llu %llu", &start_ns, &end_ns) != 2 || end_ns <= start_ns) {
+    throw Failure(1, "share-worker: not a line of 'allot bench share'");
+  }
+  *start_s = static_cast<double>(start_ns) / 1e9;
+  *end_s = static_cast<double>(end_ns) / 1e9;
+  return true;
+}
+
+}  // namespace
+
+void run_share_worker(const WorkerOptions& options) {
+  const nlohmann::json given = nlohmann::json::parse(options.load, nullptr, false);
+  if (given.is_discarded()) throw Failure(2, "share-worker: --load is no JSON");
+  const LoadSpec load = load_from_json(given);
+  const Gpu gpu(options.gpu);
+  ordered_json first = about(gpu);
+  if (options.calibrate) {
+    first["calibration"] = calibration_json(calibrate_share_load(gpu, load));
+    return say(first);
+  }
+  gpu.launch_spin(1);
+  gpu.synchronize();
+  first["ready"] = true;
+  say(first);
+  double start_s = 0, end_s = 0;
+  if (!read_go(&start_s, &end_s)) return;
+  say(log_json(run_share_load(gpu, load, options.iters_per_us, start_s, end_s)));
+}
+
+}  // namespace allot::bench

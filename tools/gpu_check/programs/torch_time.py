@@ -1,0 +1,92 @@
+"""torch_time.py: works as told by lines on stdin: "KIND BEGIN SECONDS", BEGIN on the monotonic clock.
+
+matmul: bf16, large enough to fill the GPU. train: a transformer that keeps the GPU busy. launch: many small
+layers, so that the time goes into launches. Answers with the steps done a second, over all and in each full
+second, counted at waits for the GPU.
+"""
+import json
+import sys
+import time
+
+import torch
+from torch import nn
+
+WAIT_EVERY = {"matmul": 8, "train": 2, "launch": 1}
+
+
+class Work:
+    def __init__(self):
+        self.made = {}
+
+    def step(self, kind):
+        if kind not in self.made:
+            self.made[kind] = getattr(self, "make_" + kind)()
+        return self.made[kind]
+
+    def make_matmul(self):
+        a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+        out = torch.empty_like(a)
+        return lambda: torch.matmul(a, a, out=out)
+
+    def make_train(self):
+        layer = nn.TransformerEncoderLayer(1024, 16, 4096, dropout=0.0, batch_first=True)
+        return self.training(nn.TransformerEncoder(layer, 4).cuda(), (32, 256, 1024), fused=True)
+
+    def make_launch(self):
+        layers = []
+        for _ in range(64):
+            layers += [nn.Linear(256, 256), nn.LayerNorm(256), nn.ReLU()]
+        return self.training(nn.Sequential(*layers).cuda(), (256, 256), fused=False)
+
+    @staticmethod
+    def training(model, shape, fused):
+        torch.manual_seed(1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
+        batch, target = torch.randn(*shape, device="cuda"), torch.randn(*shape, device="cuda")
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.mse_loss(model(batch), target)
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+
+def per_second(ends, begin, seconds, each):
+    """Steps of each full second; steps that lie across an end are split."""
+    out = [0.0] * int(seconds)
+    last = begin
+    for at in ends:
+        for i in range(len(out)):
+            overlap = min(at, begin + i + 1) - max(last, begin + i)
+            if overlap > 0:
+                out[i] += each * overlap / (at - last)
+        last = at
+    return out
+
+
+def run(work, kind, begin, seconds):
+    step, each = work.step(kind), WAIT_EVERY[kind]
+    step()
+    torch.cuda.synchronize()
+    while time.monotonic() < begin:
+        time.sleep(max(0.0, min(0.01, begin - time.monotonic())))
+    start, ends = time.monotonic(), []
+    while not ends or ends[-1] < start + seconds:
+        for _ in range(each):
+            step()
+        torch.cuda.synchronize()
+        ends.append(time.monotonic())
+    wall = ends[-1] - start
+    return {"kind": kind, "steps": len(ends) * each, "seconds": wall, "rate": len(ends) * each / wall,
+            "per_second": per_second(ends, start, seconds, each)}
+
+
+torch.backends.cuda.matmul.allow_tf32 = True
+torch.zeros(1, device="cuda")
+work = Work()
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    kind, begin, seconds = line.split()
+    print(json.dumps(run(work, kind, float(begin), float(seconds))), flush=True)

@@ -1,0 +1,191 @@
+"""GPU time with PyTorch: ceilings on matmul and training, two launch-bound trainings, speed without a limit.
+
+A framework's own work cannot be counted in GPU time, so three figures stand side by side: throughput against
+the same process without a limit, the SM clock of both, and the time that allot measured (`allot ps --json`).
+The judged one is throughput with the clocks taken out, where clocks are known: a load that the card's power
+limits runs faster at a lower duty.
+"""
+import json
+import subprocess
+import threading
+import time
+
+from common import expect, median, step, stop, wait_for_line
+from nvml import Nvml, NvmlError
+from steps_frameworks import train_pair
+from steps_time import POINTS, window
+from time_cases import Cases, at_least, at_most, shown
+
+ALLOWED_SLOWER = 0.003
+
+
+class Clocks:
+    """Mean SM clock and power while it is entered."""
+
+    def __enter__(self):
+        self.mhz, self.watts, self.end = [], [], threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        try:
+            gpu = Nvml()
+            while not self.end.wait(0.2):
+                self.mhz.append(gpu.sm_clock())
+                self.watts.append(gpu.power_watts())
+        except (OSError, NvmlError, AttributeError):
+            return
+
+    def __exit__(self, *_):
+        self.end.set()
+        self.thread.join(5)
+        return False
+
+    def figures(self):
+        if not self.mhz:
+            return None
+        return {"sm_mhz": sum(self.mhz) / len(self.mhz), "watts": sum(self.watts) / max(1, len(self.watts))}
+
+
+def start(machine, count_in_slices, bare=0, flags=()):
+    """Started all at once: importing takes seconds and CPUs are many."""
+    command = machine.python("torch_time.py")
+    processes = []
+    for i in range(count_in_slices):
+        options = list(flags)
+        if machine.level:
+            options += ["--level", machine.level]
+        processes.append(machine.start(machine.in_slice(command, name=f"gpu-check-torch-{i}", options=options),
+                                       stdin=subprocess.PIPE))
+    processes += [machine.start(command, bare=True, stdin=subprocess.PIPE) for _ in range(bare)]
+    return processes
+
+
+def end(processes):
+    for process in processes:
+        stop(process)
+        process.communicate()
+
+
+def ready(processes):
+    for process in processes:
+        if wait_for_line(process, 90) is None:
+            end([process])
+            expect(False, f"torch_time.py did not start (exit {process.returncode})")
+
+
+def work(processes, kind, seconds):
+    """All of them at once for so long; their answers."""
+    begin = time.monotonic() + 0.05
+    for process in processes:
+        process.stdin.write(f"{kind} {begin} {seconds}\n")
+        process.stdin.flush()
+    answers = [wait_for_line(process, seconds + 30) for process in processes]
+    expect(None not in answers, f"a process did not answer {kind}")
+    return [json.loads(answer) for answer in answers]
+
+
+def used_ns(machine, name):
+    """GPU time of a tenant as allot measured it, with the moment; None where it says nothing."""
+    ran = machine.run([machine.allot, "ps", "--json"], 10)
+    at = time.monotonic()
+    if ran.status != 0:
+        return None
+    for tenant in ran.document().get("tenants", []):
+        if tenant["name"] == name and tenant["gpus"] and "time_used_ns" in tenant["gpus"][0]:
+            return at, tenant["gpus"][0]["time_used_ns"]
+    return None
+
+
+def measured(machine, process, kind, seconds, name):
+    before = used_ns(machine, name)
+    with Clocks() as clocks:
+        answer = work([process], kind, seconds)[0]
+    after = used_ns(machine, name)
+    answer["clocks"] = clocks.figures()
+    if before and after and after[0] > before[0]:
+        # It worked for `seconds` of the time between the two looks and was idle for the rest.
+        answer["time_by_allot"] = (after[1] - before[1]) / 1e9 / answer["seconds"]
+    return answer
+
+
+@step("t.torch_max", "time_torch", needs=("torch",), cost=33)
+def torch_ceilings(machine):
+    name = "gpu-check-torch-0"
+    maxima = (25, 75) if machine.quick else (10, 25, 50, 75)
+    seconds = 2
+    processes = start(machine, 1, flags=("--gpu-max", "100"))
+    cases = Cases()
+    try:
+        ready(processes)
+        alone = {}
+        for kind in ("matmul", "train"):
+            work(processes, kind, 1.0)
+            alone[kind] = measured(machine, processes[0], kind, seconds, name)
+        cases.figures["alone"] = alone
+        for maximum in maxima:
+            changed = machine.run([machine.allot, "set", name, "--gpu-max", maximum], 20)
+            expect(changed.status == 0, f"allot set: {changed.err[-300:]}", cases.figures)
+            time.sleep(0.3)
+            for kind in ("matmul", "train"):
+                got = measured(machine, processes[0], kind, seconds, name)
+                cases.figures[f"{kind}_{maximum}"] = got
+                judge_ceiling(cases, kind, maximum, got, alone[kind])
+    finally:
+        end(processes)
+    return cases.done()
+
+
+def judge_ceiling(cases, kind, maximum, got, alone):
+    of_alone = got["rate"] / alone["rate"] * 100
+    clock = 1.0
+    if got["clocks"] and alone["clocks"]:
+        clock = got["clocks"]["sm_mhz"] / alone["clocks"]["sm_mhz"]
+    per_second = [rate / alone["rate"] / clock * 100 for rate in got["per_second"]]
+    checks = [at_most("error", of_alone / clock - maximum, POINTS)]
+    if per_second:
+        checks.append(at_most("second", max(abs(each - maximum) for each in per_second), 2.0))
+    checks += [shown("of alone", of_alone), shown("clock x", clock)]
+    if "time_by_allot" in got:
+        checks.append(shown("by allot", got["time_by_allot"] * 100))
+    cases.add(f"max {maximum} {kind}", maximum, of_alone / clock, *checks)
+
+
+@step("t.torch_pair", "time_torch", needs=("torch",), cost=24)
+def launch_bound_trainings(machine):
+    """Two small trainings in slices of half the GPU against two under the driver's own slicing, in turns."""
+    processes = start(machine, 2, bare=2, flags=("--gpu-share", "50"))
+    cases = Cases()
+    rates = {"slice": [], "native": [], "alone": []}
+    try:
+        ready(processes)
+        pairs = {"slice": processes[:2], "native": processes[2:], "alone": processes[2:3]}
+        for which in ("slice", "native"):
+            work(pairs[which], "launch", 1.0)
+        for which in ("native", "slice", "alone", "slice", "native"):
+            answers = work(pairs[which], "launch", window(machine, 3, 2))
+            rates[which].append(sum(answer["rate"] for answer in answers))
+            cases.figures.setdefault(which, []).append(answers)
+    finally:
+        end(processes)
+    ours, native = median(rates["slice"]), median(rates["native"])
+    cases.figures["rates"] = rates
+    cases.add("pair torch training", "50:50", ours / median(rates["alone"]) * 100,
+              at_least("against native", ours / native, 1.0), shown("it/s", ours), shown("native", native),
+              shown("alone", median(rates["alone"])))
+    return cases.done()
+
+
+@step("t.torch_unlimited", "time_torch", needs=("torch",), cost=22)
+def unlimited_training(machine):
+    """A slice that limits no time must cost a training nothing."""
+    seconds, losses = train_pair(machine, "transformer")
+    slower = min(seconds["slice"]) / min(seconds["plain"]) - 1
+    cases = Cases()
+    cases.figures.update({"seconds": seconds, "losses_equal": losses["plain"] == losses["slice"]})
+    cases.add("unlimited training", None, 100 / (1 + slower),
+              at_most("slower %", max(0.0, slower) * 100, ALLOWED_SLOWER * 100),
+              shown("median %", (median(seconds["slice"]) / median(seconds["plain"]) - 1) * 100))
+    expect(losses["plain"] == losses["slice"], "the losses differ", cases.figures)
+    return cases.done()
