@@ -60,7 +60,7 @@ ContextPlace* add_context(uint64_t handle, uint64_t green, CUdevice ordinal);
 // If it is being captured, not any more.
 void capture_ended(StreamPlace& place);
 
-// Waits until the prober asks something else; at most 20 ms.
+// Waits until the prober asks something else; at most 2 s.
 void wait_until_not_asked(const std::atomic<uint64_t>& asked, uint64_t handle);
 
 }  // namespace allot::shim::streams

@@ -1,13 +1,12 @@
 // The table, the contexts in it, and the prober's question.
 #include "shim/streams.h"
 
-#include <sched.h>
-
 #include "shim/cuda_calls.h"
 #include "shim/process.h"
 #include "shim/stream_table.h"
 #include "shim/submit.h"
 #include "sys/clock.h"
+#include "sys/futex.h"
 
 namespace allot::shim {
 namespace streams {
@@ -16,7 +15,10 @@ constinit Table table;
 
 namespace {
 
-constexpr uint64_t kPatienceNs = 20'000'000;
+// A question takes microseconds, on a machine without a free core some 100 ms. Who goes on too early lets the
+// driver look at what is gone; only a driver that keeps the prober waiting for this very thread gets so far.
+constexpr uint64_t kPatienceNs = 2'000'000'000;
+constexpr uint64_t kLookAgainNs = 50'000;
 constexpr uint32_t kSpins = 200;
 
 // A free place of `places`, claimed; null and overflowed when there is none.
@@ -80,7 +82,8 @@ void wait_until_not_asked(const std::atomic<uint64_t>& asked, uint64_t handle) {
   const uint64_t begin = sys::monotonic_ns();
   for (uint32_t spins = 0; asked.load() == handle; ++spins) {
     if (spins < kSpins) continue;
-    sched_yield();
+    // Asleep and not yielding: the prober may need our core.
+    sys::futex_wait(&asked, static_cast<uint32_t>(handle), kLookAgainNs, sys::FutexScope::kPrivate);
     if (sys::monotonic_ns() - begin > kPatienceNs) return;
   }
 }

@@ -5,7 +5,7 @@
 // nothing. What must not happen: asking a stream that is being captured or destroyed, the legacy default
 // stream while anything is captured (both would break the capture), or a context that is gone. So the
 // prober says what it is about to ask, and the hooks that end or capture it mark it first and then wait,
-// some milliseconds at most, until the prober has let go of it. No lock.
+// 2 s at most and usually not at all, until it has let go. No lock.
 //
 // A thread's own default stream cannot be asked after by another: its last submission is noted (submit.h)
 // and answers kUnknown for 50 ms (docs/limits.md).
@@ -32,7 +32,7 @@ enum class Work {
 Work unfinished_work(int gpu);
 
 // For contexts.cc. context_made(): a context is there, told any number of times. context_ends(): before a call
-// that may end it; waits until the prober has let go of it, 20 ms at most. After the call context_gone(), or
+// that may end it; waits until the prober has let go of it, 2 s at most. After the call context_gone(), or
 // context_kept() when it still lives; both do nothing for a context that is not known. Any thread.
 void context_made(CUcontext context, CUdevice ordinal);
 void context_ends(CUcontext context);
