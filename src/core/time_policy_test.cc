@@ -237,6 +237,13 @@ TEST(PlanProperty, APlaceStaysWhereItIsWhoeverElseComesAndGoes) {
   }
 }
 
+TEST(Plan, NobodyWeighsNothing) {
+  EXPECT_NEAR(Set().add(600).add(400).add(0).at(0)[2].window_permille, 10, 1);
+  Set crowd = Set().add(10);
+  for (int i = 0; i < 63; ++i) crowd.add(1000);
+  EXPECT_GE(crowd.at(0)[0].window_permille, 4u);
+}
+
 TEST(Plan, HostileNumbersAreClamped) {
   Set set = Set().add(UINT32_MAX, UINT32_MAX).add(500, 1001);
   set.tenants[0].priority = garbage(77);
