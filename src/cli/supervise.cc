@@ -131,6 +131,14 @@ SignalGuard::SignalGuard() {
 }
 
 SignalGuard::~SignalGuard() {
+  // What came while the program ended was for the program. Unblocked, it would kill us instead, and a
+  // Ctrl-C just before the end would turn the program's exit status into 130.
+  const sigset_t set = waited_for();
+  constexpr timespec kAtOnce = {0, 0};
+  int number;
+  do {
+    number = sigtimedwait(&set, nullptr, &kAtOnce);
+  } while (number > 0 || (number < 0 && errno == EINTR));
   restore();
 }
 

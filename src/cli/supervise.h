@@ -22,8 +22,8 @@ struct Program {
 };
 
 // Blocks the signals that supervise() passes on, from before the slice is made until it is unmade: a
-// signal in between waits, so no slice is left behind. One at a time, main thread; the destructor puts
-// the former mask and the former SIGCHLD action back.
+// signal in between waits, so no slice is left behind. One at a time, main thread; the destructor takes
+// the signals that still wait and puts the former mask and the former SIGCHLD action back.
 class SignalGuard {
  public:
   SignalGuard();

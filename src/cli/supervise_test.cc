@@ -62,6 +62,21 @@ TEST(Supervise, PassesSignalsThatAreSentToUsAlone) {
   }
 }
 
+// A Ctrl-C reaches the program and us; when the program ends of itself, its status is what counts.
+TEST(Supervise, ASignalThatStillWaitsAtTheEndIsDropped) {
+  EXPECT_EXIT(
+      {
+        {
+          const SignalGuard guard;
+          for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGUSR1}) raise(number);
+        }
+        sigset_t waiting;
+        sigpending(&waiting);
+        _exit(sigismember(&waiting, SIGINT) == 0 ? 5 : 6);
+      },
+      testing::ExitedWithCode(5), "");
+}
+
 TEST(Supervise, TheChildStartsWithOurFormerMask) {
   EXPECT_EQ(run(shell("grep -q '^SigBlk:.0000000000000000$' /proc/self/status")), 0);
 }
