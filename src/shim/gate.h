@@ -2,43 +2,59 @@
 //
 // The agent closes and opens the gate for the process's windows. Threads that submit wait at a closed gate;
 // what they have put on the GPU before must then end soon, so with kGate set no more than the budget of
-// microseconds is on its way at any time. Costs nothing while kGate is not set (submit.h).
+// microseconds is on its way at any time (in_flight.h). Costs nothing while kGate is not set (submit.h).
 //
 // Never held back: a submission into a stream that is being captured (a graph is built, nothing runs) and
-// anything from a thread that captures. A gate whose closer has not said so again within 3 s is open.
+// anything from a thread that captures. Nothing waits for ever: a gate whose closer has not said so again
+// within 3 s is open; a thread that finds no room behind the gate goes on when nothing has ended for 50 ms,
+// or four times as long as what is in flight should take: a kernel may wait for a later launch or for the
+// host. Until something ends one thread goes on then, after the next wait two, four and so on.
 #pragma once
 
 #include <cstdint>
 
 #include "driver/cuda_abi.h"
+#include "shim/in_flight.h"
 #include "shim/submit.h"
 
 namespace allot::shim {
 
 // ---- for the agent: one thread; never block, allocate or call the driver -----------------------------
 
-// Says it again at least every second while the gate is to stay closed.
+// To be said again, or gate_waiting() asked, every second while the gate is to stay closed.
 void gate_close();
 void gate_open();
 
-// Whether the gate is closed, no thread is between gate and driver, and nothing that went through is known
-// to be unfinished. unfinished_work() (streams.h) says what the driver says.
+// Whether the gate is closed, no thread is between gate and driver, and no marker is out. The driver's own
+// word is unfinished_work() (streams.h).
 bool gate_drained();
 
-// Threads waiting at the closed gate now: the process has work to do.
+// Threads waiting at the closed gate now: the process has work to do. Asking says again that a closed gate is
+// to stay closed.
 uint32_t gate_waiting();
 
 // Microseconds of work that went through the gate and is not known to have ended; an estimate from what the
 // same kernels and graphs took before.
 uint64_t gate_in_flight_us();
 
-// How much may be in flight. At least two submissions always may.
+// How much may be in flight; 10,000 at first. Two submissions always may, and the last one may pass it.
 void gate_budget_us(uint64_t budget);
+
+// How often a thread went on although there was no room.
+uint64_t gate_gave_way();
 
 // ---- for submit.cc -----------------------------------------------------------------------------------
 
-// Waits until the submission may go. True: gate_leave() is to be called after the driver.
-bool gate_enter(const Submission& submission);
-void gate_leave(const Submission& submission, CUresult result);
+// Waits until the submission may go. Not passed: it goes to the driver without the gate, gate_leave() is
+// not to be called.
+struct Passage {
+  bool passed;
+  Freight freight;
+};
+Passage gate_enter(const Submission& submission);
+void gate_leave(const Submission& submission, const Passage& passage, CUresult result);
+
+// In a forked child that starts afresh.
+void abandon_gate();
 
 }  // namespace allot::shim

@@ -182,6 +182,10 @@ bool stream_captures(CUstream stream, bool per_thread) {
          status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
+bool something_captures() {
+  return table.captures.load() != 0;
+}
+
 bool thread_captures() {
   if (table.captures.load() == 0) return false;
   if (table.own_captures.load() != 0 && captured_now(CU_STREAM_PER_THREAD, true)) return true;
@@ -206,6 +210,7 @@ void abandon_streams() {
   table.own_captures.store(0);
   table.asked_stream.store(0);
   table.asked_context.store(0);
+  abandon_submissions();
 }
 
 std::span<const Hook> stream_hooks() {

@@ -2,6 +2,7 @@
 #include "shim/streams.h"
 
 #include "shim/cuda_calls.h"
+#include "shim/in_flight.h"
 #include "shim/process.h"
 #include "shim/stream_table.h"
 #include "shim/submit.h"
@@ -119,6 +120,7 @@ void forget_context(ContextPlace& place) {
     stream.handle.store(0);
   }
   place.handle.store(0);
+  in_flight_context_gone(context);
 }
 
 template <class Act>
@@ -203,7 +205,10 @@ Work ask_context(ContextPlace& place, int gpu) {
     if (place.ending.load() != 0) {
       answer = Work::kUnknown;
     } else if (real::cuCtxPushCurrent_v2(reinterpret_cast<CUcontext>(context)) == CUDA_SUCCESS) {
+      ask_markers(context);
       answer = ask_streams_of(context);
+      const bool all = last_per_thread_submission() == 0 && submissions_under_way() == 0;
+      if (answer == Work::kNone && all) nothing_in_flight(context);
       real::cuCtxPopCurrent_v2(&popped);
     }
   }

@@ -48,13 +48,14 @@ void green_context_gone(CUgreenCtx green);
 // `per_thread`: what a null stream means. Whether this thread has begun a capture that has not ended.
 bool stream_captures(CUstream stream, bool per_thread);
 bool thread_captures();
+bool something_captures();  // anywhere in the process
 
 // The calling thread's next driver calls never break a capture of another thread; put back by the second,
 // which takes what the first returned.
 CUstreamCaptureMode relax_capture_mode();
 void restore_capture_mode(CUstreamCaptureMode mode);
 
-// In a forked child that starts afresh.
+// In a forked child that starts afresh: of this file and of submit.h.
 void abandon_streams();
 
 std::span<const Hook> stream_hooks();

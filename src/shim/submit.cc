@@ -22,13 +22,50 @@ constinit std::atomic<void (*)()> bell_handler{nullptr};
 
 namespace {
 
-constexpr uint32_t kCounted = 1;  // tokens of submission_begins()
-constexpr uint32_t kGated = 2;
 constexpr uint64_t kLostAfterNs = 10'000'000'000;
 
 constinit std::atomic<uint32_t> under_way{0};
 constinit std::atomic<uint64_t> last_begin_ns{0};
 constinit std::atomic<uint64_t> last_per_thread_ns{0};
+
+void ring() {
+  if ((submit_watch.fetch_and(~kBell, std::memory_order_acq_rel) & kBell) == 0) return;
+  void (*handler)() = bell_handler.load(std::memory_order_acquire);
+  if (handler != nullptr) handler();
+}
+
+// What a watched call carries from its begin to its end.
+struct Begun {
+  bool counted;
+  Passage passage;
+};
+
+[[gnu::noinline]] Begun submission_begins(const Submission& submission) {
+  Begun begun = {};
+  const uint32_t watch = submit_watch.load(std::memory_order_acquire);
+  if ((watch & (kBell | kGate)) == 0 || forked_child()) return begun;
+  const uint64_t now = sys::monotonic_ns();
+  if (uses_own_stream(submission)) last_per_thread_ns.store(now, std::memory_order_relaxed);
+  last_begin_ns.store(now, std::memory_order_relaxed);
+  begun.counted = true;
+  under_way.fetch_add(1, std::memory_order_seq_cst);
+  if ((watch & kBell) != 0) ring();
+  if ((watch & kGate) == 0 || hook_depth != 0) return begun;
+  ++hook_depth;
+  begun.passage = gate_enter(submission);
+  --hook_depth;
+  return begun;
+}
+
+[[gnu::noinline]] void submission_ends(const Submission& submission, const Begun& begun,
+                                       CUresult result) {
+  if (begun.passage.passed) {
+    ++hook_depth;
+    gate_leave(submission, begun.passage, result);
+    --hook_depth;
+  }
+  under_way.fetch_sub(1, std::memory_order_seq_cst);
+}
 
 template <char letter>
 struct Parameter;
@@ -68,7 +105,8 @@ uint64_t word_at(First first, Rest... rest) {
 template <unsigned slot, class... A>
 Submission describe(A... arguments) {
   constexpr Places places = places_of(slot);
-  Submission submission = {nullptr, kAllEntries[slot].variant != driver::Variant::kNone, slot + 1};
+  Submission submission = {nullptr, kAllEntries[slot].variant != driver::Variant::kNone, slot + 1,
+                           places.stream != Place::kNone || places.work_known};
   if constexpr (places.stream == Place::kArgument) {
     submission.stream = reinterpret_cast<CUstream>(word_at<places.stream_argument>(arguments...));
   } else if constexpr (places.stream == Place::kLaunchConfig) {
@@ -88,9 +126,9 @@ struct Entry {
 
   [[gnu::noinline]] static CUresult watched(A... arguments) {
     const Submission submission = describe<slot>(arguments...);
-    const uint32_t token = submission_begins(submission);
+    const Begun begun = submission_begins(submission);
     const CUresult result = call(arguments...);
-    if (token != 0) submission_ends(submission, token, result);
+    if (begun.counted) submission_ends(submission, begun, result);
     return result;
   }
 
@@ -128,12 +166,6 @@ constexpr std::array<Hook, kHooks> make_hooks(std::index_sequence<i...>) {
   return hooks;
 }
 
-void ring() {
-  if ((submit_watch.fetch_and(~kBell, std::memory_order_acq_rel) & kBell) == 0) return;
-  void (*handler)() = bell_handler.load(std::memory_order_acquire);
-  if (handler != nullptr) handler();
-}
-
 }  // namespace
 
 CUresult submit_graph(uint64_t exec, uint64_t stream) {
@@ -141,32 +173,6 @@ CUresult submit_graph(uint64_t exec, uint64_t stream) {
 }
 CUresult submit_graph_ptsz(uint64_t exec, uint64_t stream) {
   return EntryAt<driver::kCuda_cuGraphLaunch_ptsz>::hook(exec, stream);
-}
-
-uint32_t submission_begins(const Submission& submission) {
-  const uint32_t watch = submit_watch.load(std::memory_order_acquire);
-  if ((watch & (kBell | kGate)) == 0 || forked_child()) return 0;
-  const uint64_t now = sys::monotonic_ns();
-  const bool own_stream = submission.stream == nullptr ? submission.per_thread
-                                                       : submission.stream == CU_STREAM_PER_THREAD;
-  if (own_stream) last_per_thread_ns.store(now, std::memory_order_relaxed);
-  last_begin_ns.store(now, std::memory_order_relaxed);
-  under_way.fetch_add(1, std::memory_order_seq_cst);
-  if ((watch & kBell) != 0) ring();
-  if ((watch & kGate) == 0 || hook_depth != 0) return kCounted;
-  ++hook_depth;
-  const bool counted = gate_enter(submission);
-  --hook_depth;
-  return counted ? kCounted | kGated : kCounted;
-}
-
-void submission_ends(const Submission& submission, uint32_t token, CUresult result) {
-  if ((token & kGated) != 0) {
-    ++hook_depth;
-    gate_leave(submission, result);
-    --hook_depth;
-  }
-  under_way.fetch_sub(1, std::memory_order_seq_cst);
 }
 
 void submission_waits() {
@@ -188,6 +194,13 @@ uint32_t submissions_under_way() {
 
 uint64_t last_per_thread_submission() {
   return last_per_thread_ns.load(std::memory_order_relaxed);
+}
+
+void abandon_submissions() {
+  submit_watch.store(0);
+  under_way.store(0);
+  last_per_thread_ns.store(0);
+  abandon_gate();
 }
 
 std::span<const Hook> submit_hooks() {

@@ -35,11 +35,14 @@ struct Submission {
   CUstream stream;  // null: the default stream, or an entry that takes none
   bool per_thread;  // a null stream is the thread's own, not the legacy one
   uint64_t work;    // what costs about the same each time: a kernel, an executable graph, an entry
+  bool returns_at_once;  // the work may go on after the call; else it has ended, or nearly
 };
 
-// The two sides of a watched call; what begins returns goes to ends. Any thread.
-uint32_t submission_begins(const Submission& submission);
-void submission_ends(const Submission& submission, uint32_t token, CUresult result);
+// The stream is the thread's own default stream.
+inline bool uses_own_stream(const Submission& submission) {
+  return submission.stream == nullptr ? submission.per_thread
+                                      : submission.stream == CU_STREAM_PER_THREAD;
+}
 
 // Threads that are between the two now, without those that wait at a closed gate. 0 after a thread has been
 // in there for 10 s: it was cancelled inside the driver, or waits for work that the streams show.
@@ -56,6 +59,9 @@ uint64_t last_per_thread_submission();
 // The hooks of cuGraphLaunch and its per-thread form, for memory_graph.cc, which hooks these entries too.
 CUresult submit_graph(uint64_t exec, uint64_t stream);
 CUresult submit_graph_ptsz(uint64_t exec, uint64_t stream);
+
+// In a forked child that starts afresh.
+void abandon_submissions();
 
 // All hooks but the two above.
 std::span<const Hook> submit_hooks();

@@ -56,14 +56,21 @@ CUresult entry_not_supported() {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-bool gate_enter(const Submission& submission) {
+Passage gate_enter(const Submission& submission) {
   gated = submission;
   ++entered;
-  return true;
+  Passage passage = {};
+  passage.passed = true;
+  passage.freight.ns = 77;
+  return passage;
 }
-void gate_leave(const Submission&, CUresult) {
+void gate_leave(const Submission& submission, const Passage& passage, CUresult result) {
+  EXPECT_EQ(submission.work, gated.work);
+  EXPECT_EQ(passage.freight.ns, 77u);
+  EXPECT_EQ(result, CUDA_ERROR_NOT_PERMITTED);
   ++left;
 }
+void abandon_gate() {}
 
 namespace {
 
@@ -195,6 +202,7 @@ TEST_F(Submit, TheGateLearnsStreamAndWork) {
   EXPECT_EQ(gated.stream, stream);
   EXPECT_EQ(gated.work, argument(0));
   EXPECT_FALSE(gated.per_thread);
+  EXPECT_TRUE(gated.returns_at_once);
   call(hooks["cuLaunchCooperativeKernel_ptsz"]);
   EXPECT_EQ(gated.stream, stream);
   EXPECT_TRUE(gated.per_thread);
@@ -206,6 +214,7 @@ TEST_F(Submit, TheGateLearnsStreamAndWork) {
   call(hooks["cuMemcpyDtoH_v2_ptds"]);
   EXPECT_EQ(gated.stream, nullptr);
   EXPECT_TRUE(gated.per_thread);
+  EXPECT_FALSE(gated.returns_at_once);
   call(hooks["cuGraphLaunch"]);
   EXPECT_EQ(gated.stream, reinterpret_cast<CUstream>(argument(1)));
   EXPECT_EQ(gated.work, argument(0));
