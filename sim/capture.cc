@@ -287,7 +287,9 @@ CUresult status_of(CUstream handle, bool ptds, CUstreamCaptureStatus* status, cu
                                : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   if (capture == nullptr) {
     // Asking about the legacy stream is an error while a blocking stream of its context captures.
-    for (const Stream* other : s->legacy ? s->context->streams : std::vector<Stream*>{}) {
+    if (!s->legacy) return CUDA_SUCCESS;
+    std::lock_guard<std::mutex> streams_lock(s->context->mutex);
+    for (const Stream* other : s->context->streams) {
       if (capturing(other) && (other->flags & CU_STREAM_NON_BLOCKING) == 0) {
         return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
       }

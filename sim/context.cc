@@ -155,8 +155,8 @@ CUresult open_context(Context* c, CUdevice device, unsigned flags) {
   c->id = c->serial;
   set_default_limits(c);
   if (c->streams.empty()) {
-    Stream* legacy = make_stream(c, 0, 0);
-    legacy->legacy = true;
+    c->legacy = make_stream(c, 0, 0);
+    c->legacy->legacy = true;
   }
   c->alive = true;
   g_living++;

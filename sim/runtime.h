@@ -231,6 +231,8 @@ struct Context {
   std::vector<void*> modules;  // Module*, guarded by module_lock()
   void* rm = nullptr;          // rm.cc's handles
 
+  Stream* legacy = nullptr;  // streams[0], for those who do not hold the lock
+
   std::mutex mutex;  // guards what follows
   std::condition_variable work;
   std::vector<Stream*> streams;  // [0] is the legacy stream

@@ -72,7 +72,7 @@ CUresult find_stream(CUstream handle, bool ptds, Stream** out) {
     Context* c = nullptr;
     if (const CUresult r = current_context(&c); r != CUDA_SUCCESS) return r;
     const bool own = handle == CU_STREAM_PER_THREAD || (handle == nullptr && ptds);
-    *out = own ? thread_stream(c) : c->streams[0];
+    *out = own ? thread_stream(c) : c->legacy;
     return CUDA_SUCCESS;
   }
   auto* s = reinterpret_cast<Stream*>(handle);
