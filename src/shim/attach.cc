@@ -17,6 +17,7 @@
 
 #include "base/text.h"
 #include "core/ledger.h"
+#include "core/shared.h"
 #include "shim/agent.h"
 #include "shim/cuda_calls.h"
 #include "shim/log.h"
@@ -43,6 +44,7 @@ namespace {
 
 constexpr uint64_t kGuardBytes = 4096;
 constinit char tenant_path[shm::kPathBytes] = {};
+constinit bool limits_by_environment = false;  // nobody else has set them
 constexpr uint64_t kStartPatienceNs =
     10'000'000'000;  // another thread may be initialising the driver
 
@@ -98,11 +100,12 @@ Outcome join_slice() {
   if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
   uint32_t flags = fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u;
   if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_TENANT_SOFTWARE;
-  const shm::NewTenant fresh = {choice.name, flags, 0, ALLOT_PRIORITY_NORMAL, ALLOT_LEVEL_AUTO};
+  const shm::NewTenant fresh = {choice.name, flags, 0, wanted_priority(), wanted_level()};
   const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
                                          ? shm::join_tenant(choice.path)
                                          : shm::join_or_create(choice.folder, fresh);
   if (!joined) return {false, "the slice cannot be joined", joined.error().os_errno};
+  limits_by_environment = choice.kind == SliceChoice::Kind::kByLimits;
   process.tenant = joined->tenant;
   process.slot = joined->slot;
   if (choice.kind == SliceChoice::Kind::kFile) {
@@ -117,6 +120,16 @@ Outcome join_slice() {
 void leave_slice() {
   core::Ledger(process.tenant.file).end_slot(process.slot);
   shm::unmap(process.tenant);
+}
+
+// Like the memory limit: whoever is first in the slice sets it.
+void ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
+  const WantedTime time = wanted_time(visible_index);
+  uint32_t none = 0;
+  if (core::cas(gpu.share_permille, none, time.share_permille)) {
+    none = 0;
+    core::cas(gpu.max_permille, none, time.max_permille);
+  }
 }
 
 // Matches the driver's devices with the region's. False when the region has no room for one.
@@ -140,6 +153,7 @@ bool map_devices() {
     const Result<uint32_t> gpu =
         shm::find_or_add_gpu(process.tenant, device.uuid, limit_of(i), bytes);
     if (!gpu) return false;
+    if (limits_by_environment) ask_for_time(process.tenant.file->gpus[*gpu], i);
     device.gpu = static_cast<int>(*gpu);
   }
   return true;

@@ -23,11 +23,27 @@ bool same(const char* a, const char* b) {
 // A limit for any device: enough to make a slice of one's own.
 bool names_limit() {
   for (uint32_t i = 0; i < ALLOT_MAX_GPUS; ++i) {
-    if (start_variable_for(ALLOT_ENV_GPU_MEM, i) || start_variable_for(ALLOT_ALIAS_GPU_MEM, i))
-      return true;
+    for (const char* name : {ALLOT_ENV_GPU_MEM, ALLOT_ALIAS_GPU_MEM, ALLOT_ENV_GPU_SHARE,
+                             ALLOT_ENV_GPU_MAX, ALLOT_ALIAS_GPU_SHARE}) {
+      if (start_variable_for(name, i)) return true;
+    }
   }
-  return start_variable(ALLOT_ENV_GPU_SHARE) || start_variable(ALLOT_ENV_GPU_MAX) ||
-         start_variable(ALLOT_ALIAS_GPU_SHARE);
+  return false;
+}
+
+// A percentage in permille; 0 without one, or with one that cannot be read.
+uint32_t percent_of(const char* name, uint32_t visible_index) {
+  const char* text = start_variable_for(name, visible_index);
+  if (text == nullptr) return 0;
+  const Result<uint32_t> permille = parse_percent(text);
+  return permille ? *permille : 0;
+}
+
+// As HAMi reads it. Its own default limits only while a daemon sees others at work; here it always does,
+// which is what its users expect of a limit.
+bool alias_limits() {
+  const char* policy = start_variable(ALLOT_ALIAS_POLICY);
+  return policy == nullptr || !(same(policy, "disable") || same(policy, "DISABLE"));
 }
 
 // ALLOT_NAME; else a name made of the path that HAMi's processes share; else "default".
@@ -85,6 +101,42 @@ uint64_t limit_of(uint32_t visible_index) {
     if (bytes && *bytes > 0) return *bytes;
   }
   return ALLOT_UNLIMITED;
+}
+
+WantedTime wanted_time(uint32_t visible_index) {
+  WantedTime time = {percent_of(ALLOT_ENV_GPU_SHARE, visible_index),
+                     percent_of(ALLOT_ENV_GPU_MAX, visible_index)};
+  if (time.share_permille == 0 && time.max_permille == 0 && alias_limits()) {
+    const uint32_t limit = percent_of(ALLOT_ALIAS_GPU_SHARE, visible_index);
+    constexpr uint32_t kNone = 1000;  // 100 % is HAMi's word for no limit
+    if (limit != 0 && limit < kNone) time = {limit, limit};
+  }
+  if (time.max_permille != 0 && time.max_permille < time.share_permille) {
+    time.max_permille = time.share_permille;
+  }
+  return time;
+}
+
+AllotPriority wanted_priority() {
+  if (const char* text = start_variable(ALLOT_ENV_PRIORITY)) {
+    if (same(text, "high")) return ALLOT_PRIORITY_HIGH;
+    if (same(text, "low")) return ALLOT_PRIORITY_LOW;
+    return ALLOT_PRIORITY_NORMAL;
+  }
+  if (const char* text = start_variable(ALLOT_ALIAS_PRIORITY)) {
+    if (same(text, "0")) return ALLOT_PRIORITY_HIGH;
+    if (same(text, "1")) return ALLOT_PRIORITY_LOW;
+  }
+  return ALLOT_PRIORITY_NORMAL;
+}
+
+AllotLevel wanted_level() {
+  const char* text = start_variable(ALLOT_ENV_LEVEL);
+  if (text == nullptr) return ALLOT_LEVEL_AUTO;
+  if (same(text, "channel")) return ALLOT_LEVEL_CHANNEL;
+  if (same(text, "launch")) return ALLOT_LEVEL_LAUNCH;
+  if (same(text, "observe")) return ALLOT_LEVEL_OBSERVE;
+  return ALLOT_LEVEL_AUTO;
 }
 
 bool fails_closed() {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "abi/region.h"
 #include "base/result.h"
 
 namespace allot::shim {
@@ -27,6 +28,21 @@ Result<void> choose_slice(SliceChoice* out);
 // The limit that the environment names for the device of this index, or ALLOT_UNLIMITED.
 // A value that cannot be read counts as none, as HAMi does it; `doctor` reports it.
 uint64_t limit_of(uint32_t visible_index);
+
+// The GPU time that the environment names for the device of this index, in permille; 0 = none. ALLOT_GPU_SHARE
+// and ALLOT_GPU_MAX; else HAMi's CUDA_DEVICE_SM_LIMIT, which is share and ceiling at once unless
+// GPU_CORE_UTILIZATION_POLICY says that it limits nothing. A ceiling below the share is the share.
+struct WantedTime {
+  uint32_t share_permille;
+  uint32_t max_permille;
+};
+WantedTime wanted_time(uint32_t visible_index);
+
+// ALLOT_PRIORITY, else HAMi's CUDA_TASK_PRIORITY (0 high, 1 low); normal without either.
+AllotPriority wanted_priority();
+
+// ALLOT_LEVEL; auto without it.
+AllotLevel wanted_level();
 
 // Whether the owner chose that GPU work is refused where the limit cannot be enforced.
 bool fails_closed();

@@ -48,8 +48,8 @@ const char* keep(const char* text) {
 }
 
 bool is_limit(const char* entry) {
-  return begins(entry, ALLOT_ENV_GPU_MEM) || begins(entry, ALLOT_ENV_GPU_SHARE "=") ||
-         begins(entry, ALLOT_ENV_GPU_MAX "=") || begins(entry, ALLOT_ALIAS_GPU_MEM) ||
+  return begins(entry, ALLOT_ENV_GPU_MEM) || begins(entry, ALLOT_ENV_GPU_SHARE) ||
+         begins(entry, ALLOT_ENV_GPU_MAX) || begins(entry, ALLOT_ALIAS_GPU_MEM) ||
          begins(entry, ALLOT_ALIAS_GPU_SHARE);
 }
 

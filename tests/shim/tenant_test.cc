@@ -433,5 +433,57 @@ TEST(Shim, NvmlShowsTheSlice) {
   EXPECT_TRUE(finish(other).ok());
 }
 
+// Prints what the environment made of the slice: share, ceiling, priority, level of the first two GPUs.
+CASE(TellsItsTime) {
+  const Cuda cuda;
+  start_cuda(cuda);
+  Result<shm::Tenant> tenant =
+      shm::open_tenant((machine_folder() + "/region/default.tenant").c_str(), false);
+  ASSERT_TRUE(tenant.has_value());
+  const AllotTenantFile& file = *tenant->file;
+  dprintf(1, "time");
+  for (const AllotGpu& gpu : {file.gpus[0], file.gpus[1]}) {
+    dprintf(1, " %u/%u", gpu.share_permille, gpu.max_permille);
+  }
+  dprintf(1, " %u %u\n", file.header.priority, file.header.level);
+  shm::unmap(*tenant);
+}
+
+std::string time_of(const Environment& more, const std::string& memory = "") {
+  Options options = {.memory = memory, .gpus = "2x16G"};
+  options.more = more;
+  const Outcome outcome = run_case("TellsItsTime", slice_environment(options));
+  EXPECT_TRUE(outcome.ok()) << outcome.output;
+  const size_t begin = outcome.output.find("time ");
+  if (begin == std::string::npos) return outcome.output;
+  return outcome.output.substr(begin + 5, outcome.output.find('\n', begin) - begin - 5);
+}
+
+TEST(Shim, TheEnvironmentNamesGpuTime) {
+  EXPECT_EQ(time_of({{"ALLOT_GPU_SHARE", "30%"},
+                     {"ALLOT_GPU_MAX_1", "50"},
+                     {"ALLOT_PRIORITY", "low"},
+                     {"ALLOT_LEVEL", "launch"}}),
+            "300/0 300/500 2 2");
+  EXPECT_EQ(time_of({{"ALLOT_GPU_SHARE", "60"}, {"ALLOT_GPU_MAX", "50"}}), "600/600 600/600 0 0");
+  EXPECT_EQ(time_of({{"ALLOT_GPU_SHARE", "soon"}}), "0/0 0/0 0 0");
+}
+
+TEST(Shim, TheEnvironmentNamesGpuTimeInHamisWords) {
+  EXPECT_EQ(time_of({{"CUDA_DEVICE_SM_LIMIT", "30"}, {"CUDA_TASK_PRIORITY", "0"}}),
+            "300/300 300/300 1 0");
+  EXPECT_EQ(time_of({{"CUDA_DEVICE_SM_LIMIT_1", "25"}, {"CUDA_TASK_PRIORITY", "1"}}),
+            "0/0 250/250 2 0");
+  EXPECT_EQ(time_of({{"CUDA_DEVICE_SM_LIMIT", "30"}, {"GPU_CORE_UTILIZATION_POLICY", "force"}}),
+            "300/300 300/300 0 0");
+  EXPECT_EQ(time_of({{"CUDA_DEVICE_SM_LIMIT", "30"}, {"GPU_CORE_UTILIZATION_POLICY", "disable"}}),
+            "0/0 0/0 0 0");
+  for (const char* none : {"100", "0"}) {
+    EXPECT_EQ(time_of({{"CUDA_DEVICE_SM_LIMIT", none}}), "0/0 0/0 0 0");
+  }
+  EXPECT_EQ(time_of({{"CUDA_DEVICE_SM_LIMIT", "30"}, {"ALLOT_GPU_SHARE", "40"}}),
+            "400/0 400/0 0 0");
+}
+
 }  // namespace
 }  // namespace allot::shim_test
