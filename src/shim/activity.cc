@@ -29,7 +29,9 @@ constexpr uint64_t kMostAloneNs = 300'000'000;
 
 struct Private {
   core::GapMeter meter;
-  uint64_t last_ns = 0;
+  uint64_t last_ns = 0;       // of the last look
+  uint64_t open_time_ns = 0;  // at the last look
+  uint64_t busy_ns = 0;       // when there was work last
 };
 
 constinit Activity activities[kGpus] = {};
@@ -54,22 +56,31 @@ void on_submission() {
   wake_prober();
 }
 
-void account(Activity& activity, bool unfinished, uint64_t dt_ns, uint64_t most_ns) {
+// How long its work had been let run up to `now_ns`. The two words may be of different changes: then the
+// answer is off by the time between them, once.
+uint64_t open_time_ns(const Activity& activity, uint64_t now_ns) {
+  const uint64_t sum = activity.open_sum_ns.load(std::memory_order_acquire);
+  if (!activity.open.load(std::memory_order_acquire)) return sum;
+  const uint64_t since = activity.open_since_ns.load(std::memory_order_acquire);
+  return now_ns > since ? sum + (now_ns - since) : sum;
+}
+
+void add(uint64_t& seat, uint64_t& total, uint64_t ns) {
+  __atomic_fetch_add(&seat, ns, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&total, ns, __ATOMIC_RELAXED);
+}
+
+// Of the `whole_ns` since the last look with work, `open_ns` were let run.
+void account(Activity& activity, uint64_t whole_ns, uint64_t open_ns) {
   AllotTimeSeat* seat = activity.seat.load(std::memory_order_acquire);
-  if (seat == nullptr || !unfinished) return;
-  const uint64_t counted = dt_ns < most_ns ? dt_ns : most_ns;
+  if (seat == nullptr) return;
   const uint32_t gpu = core::load(seat->gpu);
   if (gpu >= ALLOT_MAX_GPUS) return;
   AllotGpu& total = process.tenant.file->gpus[gpu];
-  if (activity.open.load(std::memory_order_acquire)) {
-    const uint64_t part =
-        counted * activity.part_permille.load(std::memory_order_relaxed) / core::kWhole;
-    __atomic_fetch_add(&seat->used_ns, part, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&total.time_used_ns, part, __ATOMIC_RELAXED);
-  } else {
-    __atomic_fetch_add(&seat->throttled_ns, counted, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&total.time_throttled_ns, counted, __ATOMIC_RELAXED);
-  }
+  const uint64_t part = activity.part_permille.load(std::memory_order_relaxed);
+  if (open_ns > whole_ns) open_ns = whole_ns;
+  add(seat->used_ns, total.time_used_ns, open_ns * part / core::kWhole);
+  add(seat->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
 }
 
 // One look at one GPU. Returns whether its state has changed.
@@ -82,23 +93,22 @@ bool look(uint32_t ordinal, bool rung) {
   const bool work =
       unfinished_work(process.devices[ordinal].gpu) != Work::kNone || gate_waiting() > 0;
   const uint64_t now = sys::monotonic_ns();
+  const uint64_t open_time = open_time_ns(activity, now);
   const uint64_t since = own.last_ns == 0 ? 0 : now - own.last_ns;
+  const uint64_t most =
+      pace.load(std::memory_order_relaxed) == Pace::kShared ? kMostPerLookNs : kMostAloneNs;
+  if (work) account(activity, since < most ? since : most, open_time - own.open_time_ns);
+  if (work || rung) own.busy_ns = now;
+  // The meter's clock stands still while nothing may run: a backlog from then says nothing about gaps.
+  if (open_time > own.open_time_ns) own.meter.sample(open_time, work);
   own.last_ns = now;
-  if (rung) own.meter.submitted(now);
-  const bool shared = pace.load(std::memory_order_relaxed) == Pace::kShared;
-  account(activity, work, since, shared ? kMostPerLookNs : kMostAloneNs);
-  if (activity.open.load(std::memory_order_acquire)) {
-    own.meter.sample(now, work);
-  } else if (work) {
-    own.meter.submitted(now);
-  }
-  const bool active = work || own.meter.active(now);
+  own.open_time_ns = open_time;
+  const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
   activity.unfinished.store(work, std::memory_order_release);
   activity.looked_ns.store(now, std::memory_order_release);
   activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
   activity.fills.store(own.meter.fills(), std::memory_order_relaxed);
   activity.active.store(active, std::memory_order_release);
-  if (active) activity.active_until_ns.store(now, std::memory_order_release);
   return active != was_active || was_filling != own.meter.fills();
 }
 
@@ -161,6 +171,19 @@ Activity& activity_of(uint32_t ordinal) {
   return activities[ordinal < kGpus ? ordinal : kGpus - 1];
 }
 
+void note_open(Activity& activity, bool open, uint64_t at_ns) {
+  if (open == activity.open.load(std::memory_order_relaxed)) return;
+  if (!open) {
+    const uint64_t since = activity.open_since_ns.load(std::memory_order_relaxed);
+    const uint64_t ran = at_ns > since ? at_ns - since : 0;
+    activity.open.store(false, std::memory_order_release);
+    activity.open_sum_ns.fetch_add(ran, std::memory_order_acq_rel);
+    return;
+  }
+  activity.open_since_ns.store(at_ns, std::memory_order_release);
+  activity.open.store(true, std::memory_order_release);
+}
+
 void set_pace(Pace now) {
   if (pace.exchange(now, std::memory_order_acq_rel) != now && now == Pace::kShared) wake_prober();
 }
@@ -193,6 +216,8 @@ void forget_activity() {
     activity.fills.store(true);
     activity.watched.store(false);
     activity.open.store(true);
+    activity.open_sum_ns.store(0);
+    activity.open_since_ns.store(0);
     activity.seat.store(nullptr);
   }
   for (Private& own : privates) own = {};

@@ -28,16 +28,20 @@ struct Activity {
   std::atomic<bool> fills{true};
   std::atomic<uint32_t> busy_permille{0};
   std::atomic<uint64_t> looked_ns{0};
-  std::atomic<uint64_t> active_until_ns{0};  // when it was last active
   // Written by the agent.
   std::atomic<bool> watched{false};           // the process has channels there
   std::atomic<bool> open{true};               // its work may run
+  std::atomic<uint64_t> open_sum_ns{0};       // time it was let run, up to the last change
+  std::atomic<uint64_t> open_since_ns{0};     // of the last change
   std::atomic<uint32_t> part_permille{1000};  // of the GPU, where several run side by side
   std::atomic<AllotTimeSeat*> seat{nullptr};
 };
 
 // By CUDA ordinal.
 Activity& activity_of(uint32_t ordinal);
+
+// For the agent: its work may run / does not from that moment of the monotonic clock on.
+void note_open(Activity& activity, bool open, uint64_t at_ns);
 
 // How often to look while active. kAlone: at most ten times a second.
 enum class Pace : uint32_t { kAlone, kShared };

@@ -1,9 +1,8 @@
 // See agent_worker.h and agent.h.
 //
 // Edges. A window begins when the channels have been enabled and ends when they have been disabled; both calls
-// take about half a millisecond, in which the channels start or stop at some moment. So the call is made early
-// by what it cost last time (opening) or by half of that (closing): the card is then never without work at
-// an edge, and the error of both edges cancels out.
+// take about half a millisecond. So the call is made early by what it cost last time (opening) or by half of
+// that (closing), and the work runs for exactly the window, without a moment in which the card has none.
 #include "shim/agent_worker.h"
 
 #include "core/shared.h"
@@ -167,15 +166,17 @@ void Worker::set_open(bool open) {
   uint64_t& cost = open ? open_cost_ns_ : close_cost_ns_;
   cost = smooth(cost, end - begin);
   open_ = open;
-  activity_of(ordinal_).open.store(open, std::memory_order_release);
   const bool busy = activity_of(ordinal_).active.load(std::memory_order_acquire);
-  const uint64_t middle = begin + (end - begin) / 2;
+  // Seen on an H100: work runs from the end of the call that enables its channels, and up to the middle of
+  // the one that disables them (10 % and 25 % ceilings agree with throughput within 0.2 ms a window).
+  const uint64_t at = open ? end : begin + (end - begin) / 2;
+  note_open(activity_of(ordinal_), open, at);
   drained_ = open || level_ != ALLOT_LEVEL_LAUNCH;
   if (open) {
-    run_meter(middle, busy);
+    run_meter(at, busy);
     wake_prober();
   } else if (drained_) {
-    run_meter(middle, false);
+    run_meter(at, false);
   }
 }
 
