@@ -1,9 +1,9 @@
 // Shares are compared in percentage points: 29.3 % granted 30 % is an error of -0.7.
 //
 // Which figure is judged: a load that fills the GPU alone is judged by its throughput against alone, because
-// the small gaps it leaves alone it also leaves here, and they are no fault of the sharing. A load that leaves
-// the GPU idle for a good part of its time could double its throughput under the same ceiling, so it is judged
-// by device time.
+// the small gaps it leaves alone it also leaves here, and they are no fault of the sharing. A load that means to
+// leave the GPU idle for a good part of its time could double its throughput under the same ceiling, so it is
+// judged by device time. The kind decides, not a measurement, so that a figure means the same on every machine.
 #include "bench/share_report.h"
 
 #include <fmt/format.h>
@@ -22,8 +22,22 @@ double per_second(const TenantRun& run, double from_ms, double to_ms) {
   return work_between(run.log.progress.bins(), from_ms, to_ms) / (to_ms - from_ms) * 1e3;
 }
 
+// Keeps the GPU busy, or waits for every step: due all of its share.
 bool fills(const TenantRun& run) {
-  return run.calibration.busy_alone() >= kFills;
+  switch (run.spec.load.kind) {
+    case LoadKind::kEager:
+    case LoadKind::kGraph:
+    case LoadKind::kLong:
+    case LoadKind::kStep:
+    case LoadKind::kMixed:
+      return true;
+    case LoadKind::kLaunchBound:
+    case LoadKind::kBursty:
+    case LoadKind::kRequest:
+    case LoadKind::kIdle:
+      return false;
+  }
+  return false;
 }
 
 double judged(const TenantRun& run, double rate) {

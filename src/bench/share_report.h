@@ -29,14 +29,11 @@ struct Phase {
 struct PhaseShare {
   double achieved = 0;  // work done / work that the load gets done alone in the same time
   double gpu_time = 0;  // device time of that work / time
-  double judged = 0;    // achieved, or gpu_time for loads that leave the GPU idle alone
+  double judged = 0;    // achieved, or gpu_time for loads that mean to leave the GPU idle
   double of_total = 0;  // judged / sum of all tenants' judged
   std::vector<double> judged_per_second;
   std::vector<double> of_total_per_second;
 };
-
-// A load that keeps the GPU busy for at least this part of its time alone is judged by what it achieved.
-inline constexpr double kFills = 0.9;
 
 std::vector<PhaseShare> phase_shares(const std::vector<TenantRun>& runs, const Phase& phase);
 
