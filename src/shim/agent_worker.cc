@@ -8,6 +8,7 @@
 #include "core/shared.h"
 #include "shim/gate.h"
 #include "shim/process.h"
+#include "shim/submit.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
 
@@ -25,6 +26,19 @@ constexpr uint32_t kNeighbours = core::kMaxTimeTenants;
 constinit Neighbour neighbours[kNeighbours] = {};
 constinit core::TimeTenant tenants[kNeighbours] = {};
 constinit core::TimeGrant grants[kNeighbours] = {};
+
+// The gate is the process's, a window a GPU's: it is closed while any GPU's window is.
+constinit uint32_t gate_votes = 0;
+
+void vote(uint32_t ordinal, bool open) {
+  const uint32_t mine = 1u << (ordinal % 32);
+  gate_votes = open ? gate_votes & ~mine : gate_votes | mine;
+  if (gate_votes == 0) {
+    gate_open();
+  } else {
+    gate_close();
+  }
+}
 
 uint64_t smooth(uint64_t before, uint64_t now) {
   const uint64_t bounded = now < 3'000'000 ? now : 3'000'000;
@@ -79,7 +93,7 @@ AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
 void Worker::choose_level(bool have_channels) {
   const AllotLevel asked = static_cast<AllotLevel>(load(process.tenant.file->header.level) & 3u);
   if (level_known_ && asked == asked_) return;
-  if (level_known_ || asked != asked_) set_open(true);
+  set_open(true);
   asked_ = asked;
   if (asked == ALLOT_LEVEL_OBSERVE || asked == ALLOT_LEVEL_LAUNCH) {
     level_ = asked;
@@ -87,7 +101,14 @@ void Worker::choose_level(bool have_channels) {
     level_known_ = true;
     return;
   }
-  if (!have_channels) return;  // no context yet, or an MPS client: nothing to hold so far
+  if (!have_channels) {
+    // No context yet: nothing to hold so far. With work on the GPU all the same, its channels are another
+    // process's (an MPS server's) or came by a way that we do not know.
+    if (!activity_of(ordinal_).unfinished.load(std::memory_order_acquire)) return;
+    level_ = ALLOT_LEVEL_LAUNCH;
+    reason_ = ALLOT_REASON_NO_CHANNELS;
+    return;
+  }
   const AllotLevelReason refused = channels_.probe();
   level_ = ALLOT_LEVEL_CHANNEL;
   reason_ = refused == ALLOT_REASON_NONE ? ALLOT_REASON_NONE : fall_back(refused);
@@ -156,11 +177,7 @@ void Worker::set_open(bool open) {
       }
     }
   } else if (level_ == ALLOT_LEVEL_LAUNCH) {
-    if (open) {
-      gate_open();
-    } else {
-      gate_close();
-    }
+    vote(ordinal_, open);
   }
   const uint64_t end = sys::monotonic_ns();
   uint64_t& cost = open ? open_cost_ns_ : close_cost_ns_;
@@ -186,6 +203,18 @@ void Worker::set_slice(const core::TimeGrant& grant, const Situation& situation)
   uint32_t slice = grant.slice_us / situation.processes;
   if (slice == 0) slice = grant.slice_us != 0 ? 1 : 0;
   if (!channels_.set_slice(slice)) reason_ = fall_back(ALLOT_REASON_CONTROL);
+}
+
+// Submissions go through the gate while there is something to hold them to; a closed gate that nobody
+// confirms opens by itself.
+void Worker::guard_gate(const Situation& situation) {
+  const bool needed = situation.limited || situation.active > 1 || tenants[0].frozen;
+  if (needed) {
+    submit_watch.fetch_or(kGate, std::memory_order_acq_rel);
+    if (!open_) vote(ordinal_, false);
+  } else if (open_ && gate_votes == 0) {
+    submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
+  }
 }
 
 bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation) {
@@ -239,6 +268,7 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
   uint64_t until = grant.until_ns;
   const uint64_t ceiling_until = hold_ceiling(at, &grant);
   if (ceiling_until < until) until = ceiling_until;
+  if (level_ == ALLOT_LEVEL_LAUNCH) guard_gate(situation);
   if (level_ == ALLOT_LEVEL_CHANNEL || level_ == ALLOT_LEVEL_LAUNCH) {
     set_slice(grant, situation);
     set_open(grant.open);

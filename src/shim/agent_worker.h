@@ -31,6 +31,7 @@ class Worker {
   uint64_t hold_ceiling(uint64_t at_ns, core::TimeGrant* grant);
   void set_open(bool open);
   void set_slice(const core::TimeGrant& grant, const Situation& situation);
+  void guard_gate(const Situation& situation);
   void run_meter(uint64_t now_ns, bool busy);
   bool publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation);
 

@@ -7,6 +7,7 @@
 //
 // The end of a context frees everything made in it without further calls, so its entries leave the table.
 // A primary context ends with its last release or a reset; the driver is asked whether it did.
+#include "shim/agent.h"
 #include "shim/charge.h"
 #include "shim/cuda_calls.h"
 #include "shim/driver_memory.h"
@@ -53,6 +54,7 @@ CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
     return result;
   }
   device->context_seen.store(true, std::memory_order_release);
+  wake_agent();  // its channels run until the agent has seen them
   if (measure_driver_memory(*device, expected)) {
     const uint64_t measured = device->driver_measured.load(std::memory_order_relaxed);
     if (measured > before) learn_context_bytes(*device, measured - before);
