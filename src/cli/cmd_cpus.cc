@@ -14,8 +14,10 @@ void throw_failure(const cpus::Failure& failure) {
 
 void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
   flags->given =
-      app.add_option("--cpus", flags->cpus,
-                     "a number of CPUs, a list such as 0-3,8, or gpu: those near the GPU")
+      app.add_option(
+             "--cpus", flags->cpus,
+             "a number of CPUs, a list such as 0-3,8 or 3, (with its comma), or gpu: those near "
+             "the GPU")
           ->type_name("N|LIST|gpu");
   CLI::Option* cores =
       app.add_flag("--cores", flags->cores, "the number counts cores, each with all its threads");
@@ -28,6 +30,8 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
   app.add_option("--near-gpu", flags->gpu, "near this GPU, counted by bus address")
       ->type_name("GPU")
       ->check(CLI::NonNegativeNumber);
+  for (const char* name : {"--cores", "--threads", "--mems", "--exclusive", "--near-gpu"})
+    app.get_option(name)->needs(flags->given);
 }
 
 cpus::SliceRequest slice_request(const CpuFlags& flags, const std::string& name) {

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""allot cpus as a user meets it: outputs, exit statuses, one line for each kind of bad input.
+"""allot cpus and run --cpus as a user meets them: outputs, exit statuses, one line for each kind of bad
+input, and nothing left changed after it. What needs CPUs to go off line, or version 2, is in
+tests/kernel/guest_commands.sh.
 
     command_test.py ALLOT MACHINES
 
@@ -9,9 +11,11 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 ALLOT, MACHINES = sys.argv[1], pathlib.Path(sys.argv[2])
 FOLDER = tempfile.mkdtemp(prefix="allot-cpus-")
@@ -20,13 +24,17 @@ CPUSET = pathlib.Path("/sys/fs/cgroup/cpuset")
 NOBODY = 65534
 
 
-def run(*words, uid=None, env=ENV):
+def allot(*words, uid=None, env=ENV):
     def drop():
         if uid is not None:
             os.setgid(uid)
             os.setuid(uid)
-    return subprocess.run([ALLOT, "cpus", *map(str, words)], env=env, capture_output=True, text=True,
+    return subprocess.run([ALLOT, *map(str, words)], env=env, capture_output=True, text=True,
                           preexec_fn=drop, timeout=120)
+
+
+def run(*words, **more):
+    return allot("cpus", *words, **more)
 
 
 def expect_line(result, status, *words):
@@ -49,6 +57,122 @@ def sleeper(uid=None):
 
 def our_groups():
     return {p.name for p in CPUSET.glob("allot-cmdtest*")} if CPUSET.is_dir() else set()
+
+
+def wait_for(condition):
+    """Until it holds; at most 30 s."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited 30 s in vain"
+        time.sleep(0.02)
+
+
+def leases():
+    return {p.name for p in pathlib.Path(FOLDER).glob("*.lease")}
+
+
+SHOW = "sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status"
+
+
+def level_in(text):
+    """The level that `run` printed on its one line, which says why when it is not enforced."""
+    line = [line for line in text.splitlines() if line.startswith("allot: CPUs ")]
+    assert len(line) == 1, text
+    level = line[0].split(": ")[2].split()[0].rstrip(":")
+    assert level in ("enforced", "advised"), text
+    assert level == "enforced" or len(line[0].split(": ")) > 3, text
+    return level
+
+
+def check_run():
+    last = max(os.sched_getaffinity(0))
+    result = allot("run", "--cpus", f"{last},", "--name", "cmdtest", "--", "sh", "-c", SHOW + "; exit 7")
+    assert (result.returncode, result.stdout.strip()) == (7, str(last)), (result.stdout, result.stderr)
+    level = level_in(result.stderr)
+    assert our_groups() == set() and leases() == set(), (our_groups(), leases())
+    # A pinned caller does not pin the slice.
+    count = len(os.sched_getaffinity(0))
+    pinned = subprocess.run([ALLOT, "run", "--cpus", str(count), "--name", "cmdtest", "--", "sh", "-c", SHOW], env=ENV,
+                            capture_output=True, text=True, timeout=120,
+                            preexec_fn=lambda: os.sched_setaffinity(0, {last}))
+    if level == "enforced":
+        wide = allot("run", "--cpus", count, "--name", "cmdtest", "--", "sh", "-c", SHOW)
+        assert pinned.stdout == wide.stdout != "", (pinned, wide)
+    result = allot("run", "--cpus", f"{last},", "--exec", "--name", "cmdtest", "--", "sh", "-c", "echo $$; " + SHOW)
+    assert result.returncode == 0 and result.stdout.split()[1] == str(last), (result.stdout, result.stderr)
+    run("show")
+    allot("run", "--cpus", f"{last},", "--", "true")  # takes away what --exec had to leave
+    assert our_groups() == set() and leases() == set(), (our_groups(), leases())
+
+
+def check_run_beside_a_gpu():
+    env = dict(ENV, ALLOT_DIR=tempfile.mkdtemp(prefix="allot-cpus-gpu-"))
+    last = max(os.sched_getaffinity(0))
+    result = allot("run", "--sim", "--gpu-mem", "1G", "--cpus", f"{last},", "--name", "cmdtest", "--", "sh", "-c",
+                   SHOW + "; echo $LD_PRELOAD", env=env)
+    if "libraries" in result.stderr or "sim" in result.stderr:
+        print(f"without the software GPU: {result.stderr.strip()}")
+    else:
+        assert result.returncode == 0 and "libcuda" in result.stdout and result.stdout.startswith(f"{last}\n"), result
+        level_in(result.stderr)
+    shutil.rmtree(env["ALLOT_DIR"])
+
+
+def check_run_refuses():
+    before = our_groups(), leases(), os.sched_getaffinity(0)
+    for words, status, line in ((["--cpus", "0-999"], 2, "there is no CPU"), (["--cpus", ""], 2, "empty"),
+                                (["--cpus", "one"], 2, "not a number"), (["--cpus", "0"], 2, "0"),
+                                (["--cpus", "9999"], 125, "no room for 9999"), (["--exclusive"], 2, "--cpus"),
+                                (["--cpus", "1", "--mems", "77"], 2, "no memory node 77"),
+                                (["--cpus", "1", "--cores", "--threads"], 2, "--threads"),
+                                (["--cpus", "gpu", "--near-gpu", "99"], 125, "no GPU 99")):
+        expect_line(allot("run", *words, "--", "true"), status, line)
+    expect_line(allot("run", "--cpus", "1", "--", "/nonexistent/program"), 127, "/nonexistent/program")
+    broken = pathlib.Path(FOLDER) / "broken"
+    broken.write_text("#!/nonexistent/interpreter\n")
+    broken.chmod(0o755)
+    for more in ([], ["--exec"]):
+        assert allot("run", *more, "--cpus", "1", "--", broken).returncode == 127
+    broken.unlink()
+    assert (our_groups(), leases(), os.sched_getaffinity(0)) == before, (our_groups(), leases())
+
+
+def check_killed_launcher():
+    last = max(os.sched_getaffinity(0))
+    launcher = subprocess.Popen([ALLOT, "run", "--cpus", f"{last},", "--name", "cmdtest", "--", "sh", "-c",
+                                 "echo $$; exec sleep 100"], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)
+    program = int(launcher.stdout.readline())
+    launcher.stderr.readline()
+    launcher.kill()
+    launcher.wait()
+    groups = our_groups()
+    assert allot("run", "--cpus", f"{last},", "--", "true").returncode == 0
+    assert our_groups() == groups and len(leases()) == 1, "the program still runs there"
+    assert mask(program) == str(last)
+    os.kill(program, signal.SIGKILL)
+    launcher.stdout.read()  # ends with the last process that has the pipe
+    wait_for(lambda: mask_or_none(program) is None)
+    assert allot("run", "--cpus", f"{last},", "--", "true").returncode == 0
+    assert our_groups() == set() and leases() == set(), (our_groups(), leases())
+
+
+def mask_or_none(pid):
+    try:
+        return mask(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def check_dying_process():
+    for delay in (0.0, 0.01, 0.02, 0.04):
+        process = subprocess.Popen(["sleep", str(delay)])
+        result = run("attach", process.pid, "--cpus", "1", "--name", "cmdtest")
+        process.wait()
+        if result.returncode != 0:
+            expect_line(result, 125, f"process {process.pid}")
+    allot("run", "--cpus", "1", "--", "true")
+    assert our_groups() == set() and leases() == set(), (our_groups(), leases())
 
 
 def check_plan():
@@ -102,6 +226,8 @@ def check_without_rights():
     if os.geteuid() != 0:
         print("not root: cannot try another user's rights")
         return
+    if allot("run", "--cpus", "1", "--", "true", uid=NOBODY, env=dict(ENV, ALLOT_DIR="/nonexistent")).returncode != 125:
+        raise AssertionError("a ledger that cannot be made was not reported")
     folder = tempfile.mkdtemp(prefix="allot-cpus-nobody-")
     os.chown(folder, NOBODY, NOBODY)
     env = dict(ENV, ALLOT_DIR=folder)
@@ -136,7 +262,8 @@ def main():
         if run("show").returncode != 0:
             print("built without the CPU part")
             return 77
-        for check in (check_show, check_plan, check_attach, check_without_rights, check_explain_and_watch):
+        for check in (check_show, check_plan, check_run, check_run_beside_a_gpu, check_run_refuses, check_killed_launcher,
+                      check_attach, check_dying_process, check_without_rights, check_explain_and_watch):
             check()
             print(f"{check.__name__}: ok")
     finally:
