@@ -67,6 +67,8 @@ Running start(const std::vector<std::string>& command, const Environment& enviro
   }
   // What the libraries keep until the process ends is meant to be kept.
   if (getenv("ASAN_OPTIONS") == nullptr) entries.push_back("ASAN_OPTIONS=detect_leaks=0");
+  // The thread sanitizer lets each process with threads sleep for a second before it ends.
+  if (getenv("TSAN_OPTIONS") == nullptr) entries.push_back("TSAN_OPTIONS=atexit_sleep_ms=0");
   std::vector<char*> envp;
   for (std::string& entry : entries) envp.push_back(entry.data());
   envp.push_back(nullptr);
