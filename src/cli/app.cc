@@ -30,6 +30,7 @@ constexpr const char* kFooter =
     "  allot run --gpu-mem 8G -- python train.py   a slice of 8 GiB on every GPU\n"
     "  allot ps                                    who has which slice, who uses how much\n"
     "  allot set alice --gpu-mem 4G                change a slice while its program runs\n"
+    "  allot run --gpu-share 30% -- ./serve        a share of GPU time; freeze and thaw stop it\n"
     "  allot run --cpus 4 -- make                  four CPUs of the machine's own, whole cores\n"
     "  allot cpus show                             the machine's CPUs and who has which\n"
     "  allot doctor                                what works on this machine, and what does not\n"
@@ -105,6 +106,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   add_ps(app, exit_status);
   add_gpus(app, exit_status);
   add_set(app, exit_status);
+  add_freeze(app, exit_status);
   add_doctor(app, exit_status);
   add_demo(app, exit_status);
 #ifdef ALLOT_HAVE_CPUS

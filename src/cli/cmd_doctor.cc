@@ -48,7 +48,8 @@ Findings examine(const Options& options) {
   check_mps(&findings);
   check_preload(options.program, &findings);
   check_environment(&findings);
-  check_levels(!inventory.gpus.empty(), &findings);
+  check_memory(!inventory.gpus.empty(), &findings);
+  check_time(inventory, &findings);
   return findings;
 }
 

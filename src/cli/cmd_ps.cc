@@ -1,6 +1,7 @@
 // allot ps: the slices and the processes in them, read from the region. Needs no driver.
 #include <nlohmann/json.hpp>
 
+#include "cli/admission.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/output.h"
@@ -46,6 +47,10 @@ json kinds_json(const ByKind& kinds) {
   return out;
 }
 
+std::string state_of(const TenantView& tenant, size_t gpu) {
+  return state_text(tenant.seats, static_cast<uint32_t>(gpu), tenant.frozen());
+}
+
 json limit_json(uint64_t bytes) {
   return bytes == ALLOT_UNLIMITED ? json(nullptr) : json(bytes);
 }
@@ -54,23 +59,84 @@ json percent_json(uint32_t permille) {
   return permille == 0 ? json(nullptr) : json(permille / 10.0);
 }
 
+std::string seconds_text(uint64_t ns) {
+  return fmt::format("{:.1f} s", static_cast<double>(ns) / 1e9);
+}
+
+json seat_json(const SeatView& seat) {
+  return {{"level", level_text(seat.level)},
+          {"reason", reason_name(seat.reason)},
+          {"state", state_text(seat)},
+          {"answers", seat.answers},
+          {"time_used_ns", seat.used_ns},
+          {"time_throttled_ns", seat.throttled_ns},
+          {"window_percent", seat.window_permille / 10.0},
+          {"slice_us", seat.slice_us},
+          {"busy_percent", seat.busy_permille / 10.0},
+          {"fills", seat.fills()}};
+}
+
+const SeatView* seat_of(const std::vector<SeatView>& seats, size_t gpu) {
+  for (const SeatView& seat : seats) {
+    if (seat.gpu == gpu) return &seat;
+  }
+  return nullptr;
+}
+
+// The window of a slice is that of its processes, which all have the same; null without any.
+json window_json(const TenantView& tenant, size_t gpu) {
+  const SeatView* seat = seat_of(tenant.seats, gpu);
+  return seat == nullptr ? json(nullptr) : json(seat->window_permille / 10.0);
+}
+
+// How the GPU time of a process is held, and how much it was.
+std::string time_text(const ProcessView& process) {
+  if (process.seats.empty()) return "not measured";
+  uint64_t used = 0;
+  uint64_t throttled = 0;
+  bool answers = false;
+  for (const SeatView& seat : process.seats) {
+    used += seat.used_ns;
+    throttled += seat.throttled_ns;
+    answers = answers || seat.answers;
+  }
+  std::string text = seconds_text(used) + " used";
+  if (throttled > 0) text += ", " + seconds_text(throttled) + " held back";
+  const std::string why = reason_text(process.reason);
+  if (process.level == ALLOT_LEVEL_AUTO) {
+    text += ", not held yet";
+  } else if (process.level == ALLOT_LEVEL_OBSERVE) {
+    text += ", only observed";
+  } else {
+    text += fmt::format(", held by {}", level_text(process.level));
+  }
+  if (!why.empty()) text += fmt::format(" ({})", why);
+  if (!answers) text += "; its agent does not answer";
+  return text;
+}
+
 json process_json(const TenantView& tenant, const ProcessView& process) {
   json gpus = json::array();
   for (size_t i = 0; i < tenant.gpus.size() && i < process.charges.size(); ++i) {
-    gpus.push_back({{"index", index_json(tenant.gpus[i])},
-                    {"uuid", uuid_to_text(tenant.gpus[i].uuid)},
-                    {"used_bytes", sum(process.charges[i])},
-                    {"by_kind", kinds_json(process.charges[i])}});
+    json gpu = {{"index", index_json(tenant.gpus[i])},
+                {"uuid", uuid_to_text(tenant.gpus[i].uuid)},
+                {"used_bytes", sum(process.charges[i])},
+                {"by_kind", kinds_json(process.charges[i])},
+                {"time", nullptr}};
+    if (const SeatView* seat = seat_of(process.seats, i)) gpu["time"] = seat_json(*seat);
+    gpus.push_back(gpu);
   }
   return {{"pid", process.pid},
           {"command", process.command},
           {"level", level_text(process.level)},
+          {"reason", reason_name(process.reason)},
           {"gpus", gpus}};
 }
 
 json tenant_json(const TenantView& tenant) {
   json gpus = json::array();
-  for (const TenantGpuView& gpu : tenant.gpus) {
+  for (size_t i = 0; i < tenant.gpus.size(); ++i) {
+    const TenantGpuView& gpu = tenant.gpus[i];
     gpus.push_back({{"index", index_json(gpu)},
                     {"uuid", uuid_to_text(gpu.uuid)},
                     {"limit_bytes", limit_json(gpu.limit_bytes)},
@@ -80,6 +146,10 @@ json tenant_json(const TenantView& tenant) {
                     {"refused", gpu.refused},
                     {"share_percent", percent_json(gpu.share_permille)},
                     {"max_percent", percent_json(gpu.max_permille)},
+                    {"state", state_of(tenant, i)},
+                    {"window_percent", window_json(tenant, i)},
+                    {"time_used_ns", gpu.time_used_ns},
+                    {"time_throttled_ns", gpu.time_throttled_ns},
                     {"by_kind", kinds_json(gpu.by_kind)}});
   }
   json processes = json::array();
@@ -92,6 +162,7 @@ json tenant_json(const TenantView& tenant) {
           {"fail", tenant.fail_closed() ? "closed" : "open"},
           {"priority", priority_text(tenant.priority)},
           {"level", level_text(tenant.level)},
+          {"frozen", tenant.frozen()},
           {"launcher_pid", tenant.launcher_pid},
           {"created_unix_ns", tenant.created_unix_ns},
           {"unknown_symbols", tenant.unknown_symbols},
@@ -101,7 +172,8 @@ json tenant_json(const TenantView& tenant) {
 }
 
 void print_text(const RegionView& region) {
-  Table table({"NAME", "USER", "GPU", "USED", "LIMIT", "PEAK", "REFUSED", "PROCESSES"});
+  Table table({"NAME", "USER", "GPU", "USED", "LIMIT", "PEAK", "REFUSED", "SHARE", "MAX",
+               "PRIORITY", "STATE", "TIME", "PROCESSES"});
   for (const TenantView& tenant : region.tenants) {
     std::string count = std::to_string(tenant.processes.size());
     if (tenant.processes.empty() && tenant.launcher_pid > 0) {
@@ -111,9 +183,14 @@ void print_text(const RegionView& region) {
       const TenantGpuView& gpu = tenant.gpus[i];
       table.row({i == 0 ? tenant.name : "", i == 0 ? tenant.user : "", gpu_label(tenant, gpu),
                  size_text(gpu.used_bytes), size_text(gpu.limit_bytes), size_text(gpu.peak_bytes),
-                 std::to_string(gpu.refused), i == 0 ? count : ""});
+                 std::to_string(gpu.refused), percent_text(gpu.share_permille),
+                 percent_text(gpu.max_permille), i == 0 ? priority_text(tenant.priority) : "",
+                 state_of(tenant, i), seconds_text(gpu.time_used_ns), i == 0 ? count : ""});
     }
-    if (tenant.gpus.empty()) table.row({tenant.name, tenant.user, "-", "-", "-", "-", "-", count});
+    if (tenant.gpus.empty()) {
+      table.row({tenant.name, tenant.user, "-", "-", "-", "-", "-", "-", "-",
+                 priority_text(tenant.priority), tenant.frozen() ? "frozen" : "-", "-", count});
+    }
     for (const ProcessView& process : tenant.processes) {
       std::string held;
       for (size_t i = 0; i < process.charges.size(); ++i) {
@@ -124,11 +201,8 @@ void print_text(const RegionView& region) {
                                 : "",
                             kinds_text(process.charges[i]));
       }
-      table.note(fmt::format("  {}  {}  holds {}; GPU time {}", process.pid, process.command,
-                             held.empty() ? "nothing" : held,
-                             process.level == ALLOT_LEVEL_OBSERVE
-                                 ? "not limited"
-                                 : fmt::format("by {}", level_text(process.level))));
+      table.note(fmt::format("  {}  {}  holds {}; GPU time: {}", process.pid, process.command,
+                             held.empty() ? "nothing" : held, time_text(process)));
     }
   }
   std::string text = region.tenants.empty() ? "no slices\n" : table.text();
@@ -172,7 +246,9 @@ void add_ps(CLI::App& app, int* exit_status) {
   sub->footer(
       "One line for each slice and GPU, one below it for each process that uses a GPU, with what "
       "it holds\n"
-      "by kind: linear, array, managed, pool, vmm, graph, import, and driver (contexts, modules).\n"
+      "by kind: linear, array, managed, pool, vmm, graph, import, and driver (contexts, modules),\n"
+      "and how its GPU time is held. STATE: active, idle, throttled (has work, may not run now), "
+      "frozen.\n"
       "Slices that nobody is left in are cleared and named.\n"
       "\n"
       "Examples:\n"

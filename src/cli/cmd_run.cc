@@ -33,6 +33,7 @@ struct Options {
   std::string sim, fail = "closed", priority = "normal", level = "auto";
   std::vector<std::string> gpu_mem;
   bool exec = false;
+  bool overcommit = false;
   RunCpus cpus;
 };
 
@@ -56,6 +57,7 @@ SliceSpec read_spec(const Options& options) {
   spec.priority = parse_priority("--priority", options.priority);
   spec.level = parse_level("--level", options.level);
   spec.fail_closed = parse_fail("--fail", options.fail);
+  spec.overcommit = options.overcommit;
   return spec;
 }
 
@@ -66,15 +68,9 @@ void refuse_inside_slice() {
          outer);
 }
 
-void check_time(const SliceSpec& spec) {
-  if (!spec.wants_time()) return;
-  if (spec.fail_closed) {
-    refuse(
-        "GPU time limits (--gpu-share, --gpu-max, --priority, --level) are not enforced by this "
-        "version; "
-        "leave them out, or add --fail open to have them recorded only");
-  }
-  note("GPU time limits are recorded but not enforced by this version");
+void note_observe(const SliceSpec& spec) {
+  if (spec.level != ALLOT_LEVEL_OBSERVE || !spec.limits_time()) return;
+  note("with --level observe GPU time is measured, not held: the limits are only recorded");
 }
 
 // False when the program must start without our libraries (only with --fail open).
@@ -155,7 +151,7 @@ int run(const Options& options, const std::vector<std::string>& words, bool only
     return run_on_cpus(options, program);
   }
   refuse_inside_slice();
-  check_time(spec);
+  note_observe(spec);
   program.file = resolve_program(words[0], std::getenv("PATH"));
   const bool preload = check_preload(program.file, spec.fail_closed);
 
@@ -209,20 +205,24 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
                   "what to do where a limit cannot be enforced: closed refuses, open goes on "
                   "(default: closed)")
       ->type_name("open|closed");
-  const char* later = " (not enforced by this version: refused unless --fail open)";
   sub->add_option("--gpu-share", options->share,
-                  std::string("guaranteed share of GPU time") + later)
+                  "guaranteed share of GPU time while it has work; idle time is lent to others")
       ->type_name("PERCENT");
-  sub->add_option("--gpu-max", options->max, std::string("ceiling of GPU time") + later)
+  sub->add_option("--gpu-max", options->max,
+                  "ceiling of GPU time, also when nobody else wants the GPU")
       ->type_name("PERCENT");
-  sub->add_option("--priority", options->priority, std::string("high, normal or low") + later)
-      ->type_name("PRIORITY");
+  sub->add_option("--priority", options->priority, "high goes first, low last (default: normal)")
+      ->type_name("high|normal|low");
   sub->add_option("--level", options->level,
-                  std::string("auto, channel, launch or observe") + later)
+                  "how GPU time is held: by channel, by launch, or only observed (default: auto)")
       ->type_name("LEVEL");
+  sub->add_flag("--overcommit", options->overcommit,
+                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
   sub->footer(
       "Examples:\n"
       "  allot run --gpu-mem 8G -- python train.py\n"
+      "  allot run --gpu-mem 8G --gpu-share 30% -- python train.py\n"
+      "  allot run --gpu-share 20 --gpu-max 50 --priority high -- ./serve\n"
       "  allot run --gpu 0,1 --gpu-mem 8G --gpu-mem 1:16G --name alice -- ./serve\n"
       "  allot run --gpu 0 --gpu-mem 8G --cpus 8 -- python train.py   and 8 CPUs near GPU 0\n"
       "  allot run --cpus 0-3 --exclusive -- make      CPUs alone; no GPU is touched\n"

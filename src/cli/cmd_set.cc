@@ -1,14 +1,17 @@
-// allot set: changes a slice while its programs run. The new limit stands in the region file and rules
-// the next allocation; what is held already is not taken away.
-#include <nlohmann/json.hpp>
+// allot set: changes a slice while its programs run. A new memory limit stands in the region file and rules
+// the next allocation; what is held already is not taken away. GPU time changes as soon as the slice's
+// agents have been woken.
+#include <optional>
 
+#include "cli/admission.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpu_inventory.h"
+#include "cli/open_tenant.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"
-#include "cli/tenants.h"
 #include "core/ledger.h"
+#include "core/time_policy.h"
 #include "shm/region.h"
 
 namespace allot::cli {
@@ -17,36 +20,10 @@ namespace {
 struct Options {
   std::string name, gpu;
   std::vector<std::string> gpu_mem;
-};
+  std::optional<std::string> share, max, priority, level;
+  bool overcommit = false;
 
-// Holds the mapping for as long as the command needs it.
-class OpenTenant {
- public:
-  explicit OpenTenant(const std::string& name) {
-    const std::string folder = region_folder(false);
-    const std::string path = folder.empty() ? "" : tenant_path(folder, name);
-    const Result<shm::Tenant> opened = folder.empty() ? Result<shm::Tenant>(fail(Errc::kNotFound))
-                                                      : shm::open_tenant(path.c_str(), true);
-    if (!opened) cannot_open(name, path, opened.error());
-    tenant_ = *opened;
-  }
-  ~OpenTenant() { shm::unmap(tenant_); }
-  OpenTenant(const OpenTenant&) = delete;
-  OpenTenant& operator=(const OpenTenant&) = delete;
-  shm::Tenant& operator*() { return tenant_; }
-  shm::Tenant* operator->() { return &tenant_; }
-
- private:
-  [[noreturn]] static void cannot_open(const std::string& name, const std::string& path,
-                                       const Error& error) {
-    if (error.code == Errc::kNotFound)
-      refuse("set: no slice '{}'; 'allot ps' lists what there is", name);
-    if (error.code == Errc::kNoPermission) {
-      refuse("set: '{}' is another user's slice ({}); only its owner may change it", name, path);
-    }
-    refuse("set: {}: {}; end its programs and remove the file", path, describe(error));
-  }
-  shm::Tenant tenant_;
+  bool empty() const { return gpu_mem.empty() && !share && !max && !priority && !level; }
 };
 
 // The slice's GPUs as an inventory, so that a UUID is looked up the same way everywhere.
@@ -89,6 +66,13 @@ struct Change {
   uint64_t bytes;
 };
 
+// What becomes of one GPU's time; without a value: as it was.
+struct TimeChange {
+  uint32_t position;
+  uint32_t share, max;  // permille, as they will stand
+  uint32_t share_before, max_before;
+};
+
 std::vector<Change> read_changes(const Options& options, const shm::Tenant& tenant,
                                  const Inventory& mine) {
   std::vector<std::string> only;
@@ -129,18 +113,104 @@ std::string apply(shm::Tenant& tenant, const Inventory& mine, const Change& chan
   return line + "\n";
 }
 
-void set(const Options& options) {
+uint32_t permille_of(const uint32_t& field) {
+  return std::min(__atomic_load_n(&field, __ATOMIC_RELAXED), core::kWhole);
+}
+
+std::vector<TimeChange> read_time_changes(const Options& options, const shm::Tenant& tenant,
+                                          const Inventory& mine) {
+  std::vector<TimeChange> changes;
+  if (!options.share && !options.max) return changes;
+  std::vector<uint32_t> positions;
+  if (options.gpu.empty()) {
+    for (const Gpu& gpu : mine.gpus) positions.push_back(gpu.index);
+  } else {
+    for (const std::string& gpu : parse_gpu_list("--gpu", options.gpu)) {
+      positions.push_back(position_of(tenant, mine, "--gpu", gpu));
+    }
+  }
+  for (const uint32_t position : positions) {
+    const AllotGpu& gpu = tenant.file->gpus[position];
+    TimeChange change = {position, 0, 0, permille_of(gpu.share_permille),
+                         permille_of(gpu.max_permille)};
+    change.share =
+        options.share ? parse_share_or_none("--gpu-share", *options.share) : change.share_before;
+    change.max = options.max ? parse_share_or_none("--gpu-max", *options.max) : change.max_before;
+    if (change.max != 0 && change.max < change.share) {
+      refuse("{}: the ceiling of {} would be {}, below the share of {}; change both together",
+             options.max ? "--gpu-max" : "--gpu-share", mine.gpus[position].uuid_text,
+             percent_text(change.max), percent_text(change.share));
+    }
+    changes.push_back(change);
+  }
+  return changes;
+}
+
+std::string apply(shm::Tenant& tenant, const Inventory& mine, const TimeChange& change) {
+  AllotGpu& gpu = tenant.file->gpus[change.position];
+  __atomic_store_n(&gpu.share_permille, change.share, __ATOMIC_RELAXED);
+  __atomic_store_n(&gpu.max_permille, change.max, __ATOMIC_RELAXED);
+  return fmt::format("{}: share {} -> {}, ceiling {} -> {}\n", mine.gpus[change.position].uuid_text,
+                     percent_text(change.share_before), percent_text(change.share),
+                     percent_text(change.max_before), percent_text(change.max));
+}
+
+std::string apply_words(shm::Tenant& tenant, const Options& options) {
+  AllotHeader& header = tenant.file->header;
+  std::string report;
+  if (options.priority) {
+    const uint32_t priority = parse_priority("--priority", *options.priority);
+    const uint32_t before = __atomic_exchange_n(&header.priority, priority, __ATOMIC_RELAXED);
+    report += fmt::format("priority {} -> {}\n", priority_text(before), priority_text(priority));
+  }
+  if (options.level) {
+    const uint32_t level = parse_level("--level", *options.level);
+    const uint32_t before = __atomic_exchange_n(&header.level, level, __ATOMIC_RELAXED);
+    report += fmt::format("level {} -> {}\n", level_text(before), level_text(level));
+  }
+  return report;
+}
+
+// Form before machine: a size that is none must not depend on which slices there are.
+void check_form(const Options& options) {
   check_name("set", options.name);
-  // Form before machine: a size that is none must not depend on which slices there are.
+  if (options.empty()) {
+    wrong_usage(
+        "set: nothing to change; give --gpu-mem, --gpu-share, --gpu-max, --priority or --level");
+  }
   for (const std::string& text : options.gpu_mem) parse_gpu_mem("--gpu-mem", text);
-  OpenTenant tenant(options.name);
+  if (options.share) parse_share_or_none("--gpu-share", *options.share);
+  if (options.max) parse_share_or_none("--gpu-max", *options.max);
+  if (options.priority) parse_priority("--priority", *options.priority);
+  if (options.level) parse_level("--level", *options.level);
+}
+
+void set(const Options& options) {
+  check_form(options);
+  OpenTenant tenant("set", options.name);
   shm::reclaim_dead(*tenant);
   const Inventory mine = gpus_of(*tenant);
-  if (mine.gpus.empty())
+  const bool of_gpus = !options.gpu_mem.empty() || options.share || options.max;
+  if (of_gpus && mine.gpus.empty())
     refuse("set: '{}' has no GPU yet; try again when its program runs", options.name);
+  // Everything is checked before anything is changed.
+  const std::vector<Change> changes = read_changes(options, *tenant, mine);
+  const std::vector<TimeChange> time_changes = read_time_changes(options, *tenant, mine);
+  std::optional<Admission> admission;
+  if (options.share && !options.overcommit) {
+    admission.emplace(tenant.folder(), tenant.path());
+    for (const TimeChange& change : time_changes) {
+      // Less than before is always allowed, also where too much is promised.
+      if (change.share <= change.share_before) continue;
+      const Gpu& gpu = mine.gpus[change.position];
+      admission->check(gpu.uuid, gpu.uuid_text, change.share);
+    }
+  }
   std::string report;
-  for (const Change& change : read_changes(options, *tenant, mine))
-    report += apply(*tenant, mine, change);
+  for (const Change& change : changes) report += apply(*tenant, mine, change);
+  for (const TimeChange& change : time_changes) report += apply(*tenant, mine, change);
+  report += apply_words(*tenant, options);
+  tenant.tell_agents();
   print(report);
 }
 
@@ -154,21 +224,30 @@ void add_set(CLI::App& app, int* exit_status) {
       ->type_name("NAME");
   sub->add_option("--gpu-mem", options->gpu_mem,
                   "new memory limit; 'none' takes it away; GPU:SIZE for one GPU")
-      ->required()
       ->type_name("SIZE|none")
       ->expected(1)
       ->take_all();
   sub->add_option("--gpu", options->gpu,
                   "only these GPUs of the slice: indexes or UUIDs, joined by commas")
       ->type_name("LIST");
+  sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
+      ->type_name("PERCENT|none");
+  sub->add_option("--gpu-max", options->max, "new ceiling of GPU time")->type_name("PERCENT|none");
+  sub->add_option("--priority", options->priority, "who goes first")->type_name("high|normal|low");
+  sub->add_option("--level", options->level, "how GPU time is held")->type_name("LEVEL");
+  sub->add_flag("--overcommit", options->overcommit,
+                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
   sub->footer(
-      "Takes effect at the next allocation. A limit below what is in use is allowed: nothing is "
+      "GPU time changes at once; memory at the next allocation. A limit below what is in use is "
+      "allowed: nothing is "
       "lost, and\n"
       "further allocations fail until enough was freed.\n"
       "\n"
       "Examples:\n"
       "  allot set alice --gpu-mem 4G\n"
-      "  allot set alice --gpu 1 --gpu-mem none");
+      "  allot set alice --gpu 1 --gpu-mem none\n"
+      "  allot set alice --gpu-share 50 --gpu-max none\n"
+      "  allot set alice --priority low");
   sub->callback([options, exit_status] {
     set(*options);
     *exit_status = kExitOk;

@@ -13,6 +13,8 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
 void add_ps(CLI::App& app, int* exit_status);
 void add_gpus(CLI::App& app, int* exit_status);
 void add_set(CLI::App& app, int* exit_status);
+// freeze and thaw.
+void add_freeze(CLI::App& app, int* exit_status);
 void add_doctor(CLI::App& app, int* exit_status);
 void add_demo(CLI::App& app, int* exit_status);
 

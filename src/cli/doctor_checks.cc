@@ -55,7 +55,8 @@ std::string load_problem(const std::string& path) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "the process that loaded it died";
 }
 
-// Pids of processes whose short name begins with `name`.
+}  // namespace
+
 std::vector<std::string> processes_named(std::string_view name) {
   std::vector<std::string> found;
   DIR* folder = opendir("/proc");
@@ -70,8 +71,6 @@ std::vector<std::string> processes_named(std::string_view name) {
   closedir(folder);
   return found;
 }
-
-}  // namespace
 
 void check_driver(const DriverFiles& driver, const Inventory& inventory, Findings* findings) {
   if (driver.cuda.empty()) {
@@ -212,8 +211,9 @@ void check_mps(Findings* findings) {
   const char* pipe_folder = std::getenv("CUDA_MPS_PIPE_DIRECTORY");
   const std::vector<std::string> servers = processes_named("nvidia-cuda-mps");
   const char* consequence =
-      "memory limits hold under MPS (they are kept in each client); GPU time cannot be limited by "
-      "channel";
+      "memory limits hold under MPS (they are kept in each client); GPU time of its clients is "
+      "held by "
+      "launch";
   if (!servers.empty()) {
     add(findings, Verdict::kNote, "mps",
         fmt::format("an MPS daemon runs (pid {}): {}", servers.front(), consequence));
@@ -226,7 +226,7 @@ void check_mps(Findings* findings) {
   }
 }
 
-void check_levels(bool gpus_found, Findings* findings) {
+void check_memory(bool gpus_found, Findings* findings) {
   if (gpus_found) {
     add(findings, Verdict::kGood, "memory",
         "enforced: every allocation is charged before the driver is called (docs/limits.md lists "
@@ -235,10 +235,6 @@ void check_levels(bool gpus_found, Findings* findings) {
   } else {
     add(findings, Verdict::kNote, "memory", "enforced once there is a GPU");
   }
-  add(findings, Verdict::kNote, "time",
-      "GPU time is not enforced by this version: levels channel and launch are refused, 'run "
-      "--fail open' "
-      "records them");
 }
 
 }  // namespace allot::cli

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/gpu_inventory.h"
@@ -38,6 +39,10 @@ void check_preload(const std::string& program, Findings* findings);
 // The environment-only way: our variables and HAMi's, as this shell has them.
 void check_environment(Findings* findings);
 // What is enforced, and how surely.
-void check_levels(bool gpus_found, Findings* findings);
+void check_memory(bool gpus_found, Findings* findings);
+// Which level GPU time would be held by here, and which ones are in force in the slices that run.
+void check_time(const Inventory& inventory, Findings* findings);
+// Pids of processes whose short name begins with `name`.
+std::vector<std::string> processes_named(std::string_view name);
 
 }  // namespace allot::cli

@@ -64,9 +64,10 @@ struct Variable {
 
 constexpr std::array kVariables = {
     Variable{ALLOT_ENV_GPU_MEM, "memory limit of the environment-only way", true},
-    Variable{ALLOT_ENV_GPU_SHARE, "share of GPU time: not enforced by this version", false},
-    Variable{ALLOT_ENV_GPU_MAX, "ceiling of GPU time: not enforced by this version", false},
-    Variable{ALLOT_ENV_PRIORITY, "priority: not enforced by this version", false},
+    Variable{ALLOT_ENV_GPU_SHARE, "guaranteed share of GPU time in the environment-only way", true},
+    Variable{ALLOT_ENV_GPU_MAX, "ceiling of GPU time in the environment-only way", true},
+    Variable{ALLOT_ENV_PRIORITY, "priority in the environment-only way", false},
+    Variable{ALLOT_ENV_LEVEL, "how GPU time is held in the environment-only way", false},
     Variable{ALLOT_ENV_NAME, "name of the slice in the environment-only way", false},
     Variable{ALLOT_ENV_DIR, "the region's folder", false},
     Variable{ALLOT_ENV_FAIL, "open or closed where a limit cannot be enforced", false},
@@ -76,10 +77,10 @@ constexpr std::array kVariables = {
     Variable{ALLOT_ALIAS_GPU_MEM, "HAMi's name: read as " ALLOT_ENV_GPU_MEM " where that is absent",
              true},
     Variable{ALLOT_ALIAS_GPU_SHARE,
-             "HAMi's name: share and ceiling at once; not enforced by this version", true},
-    Variable{ALLOT_ALIAS_PRIORITY, "HAMi's name: 0 high, 1 low; not enforced by this version",
-             false},
-    Variable{ALLOT_ALIAS_POLICY, "HAMi's name: not enforced by this version", false},
+             "HAMi's name: share and ceiling of GPU time at once, where ours are absent", true},
+    Variable{ALLOT_ALIAS_PRIORITY, "HAMi's name: 0 high, 1 low", false},
+    Variable{ALLOT_ALIAS_POLICY,
+             "HAMi's name: 'disable' takes the limit of " ALLOT_ALIAS_GPU_SHARE " away", false},
     Variable{ALLOT_ALIAS_REGION, "HAMi's name: a path whose hash names the slice", false},
 };
 

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include "cli/admission.h"
 #include "cli/failure.h"
 #include "cli/tenants.h"
 
@@ -50,6 +51,12 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
   clear_stale(folder);
   path_ = tenant_path(folder, name);
   refuse_foreign(name, path_);
+  const Admission admission(folder, path_);
+  if (!spec.overcommit) {
+    for (const ChosenGpu& entry : gpus) {
+      admission.check(entry.gpu->uuid, std::to_string(entry.gpu->index), spec.share_permille);
+    }
+  }
   const uint32_t flags =
       (spec.fail_closed ? ALLOT_TENANT_FAIL_CLOSED : 0u) | (software ? ALLOT_TENANT_SOFTWARE : 0u);
   const shm::NewTenant wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};

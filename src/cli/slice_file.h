@@ -15,7 +15,7 @@ namespace allot::cli {
 // destructor never runs, and the same holds.
 class SliceFile {
  public:
-  // Throws a Failure (exit 125): name in use, folder not usable, no room.
+  // Throws a Failure (exit 125): name in use, folder not usable, no room, share not left.
   SliceFile(const std::string& name, const SliceSpec& spec, const std::vector<ChosenGpu>& gpus,
             bool software);
   ~SliceFile();

@@ -72,10 +72,16 @@ std::vector<std::string> parse_gpu_list(std::string_view flag, std::string_view 
 uint32_t parse_share(std::string_view flag, std::string_view text) {
   const Result<uint32_t> permille = parse_percent(text);
   if (!permille) {
-    wrong_usage("{}: '{}' is not a share of GPU time; write 0.1 to 100 percent, such as 30 or 30%",
-                flag, text);
+    wrong_usage(
+        "{}: '{}' is not a share of GPU time; write 0.1 to 100 percent in steps of 0.1, such as 30 "
+        "or 0.5%",
+        flag, text);
   }
   return *permille;
+}
+
+uint32_t parse_share_or_none(std::string_view flag, std::string_view text) {
+  return text == "none" ? 0 : parse_share(flag, text);
 }
 
 AllotPriority parse_priority(std::string_view flag, std::string_view text) {

@@ -27,11 +27,11 @@ struct SliceSpec {
   AllotPriority priority = ALLOT_PRIORITY_NORMAL;
   AllotLevel level = ALLOT_LEVEL_AUTO;
   bool fail_closed = true;
+  bool overcommit = false;  // shares may sum to more than the whole
 
-  // True when something was asked for that only GPU time enforcement can give.
-  bool wants_time() const {
-    return share_permille != 0 || max_permille != 0 || priority != ALLOT_PRIORITY_NORMAL ||
-           level == ALLOT_LEVEL_CHANNEL || level == ALLOT_LEVEL_LAUNCH;
+  // True when a limit was asked for that level observe does not hold.
+  bool limits_time() const {
+    return share_permille != 0 || max_permille != 0 || priority != ALLOT_PRIORITY_NORMAL;
   }
 };
 
@@ -46,6 +46,9 @@ std::vector<std::string> parse_gpu_list(std::string_view flag, std::string_view 
 
 // "30", "30%", "0.5%" in thousandths.
 uint32_t parse_share(std::string_view flag, std::string_view text);
+
+// The same, or "none" = 0.
+uint32_t parse_share_or_none(std::string_view flag, std::string_view text);
 
 AllotPriority parse_priority(std::string_view flag, std::string_view text);
 AllotLevel parse_level(std::string_view flag, std::string_view text);

@@ -71,6 +71,14 @@ TEST(ParseShare, TakesPercentAndRefusesTheRest) {
   }
 }
 
+TEST(ParseShare, FinerThanATenthOfAPercentIsRefusedWithTheStep) {
+  const std::string said = complaint([] { parse_share("--gpu-share", "0.25%"); });
+  EXPECT_NE(said.find("steps of 0.1"), std::string::npos) << said;
+  EXPECT_EQ(parse_share_or_none("--gpu-share", "none"), 0u);
+  EXPECT_EQ(parse_share_or_none("--gpu-share", "12.5"), 125u);
+  complaint([] { parse_share_or_none("--gpu-share", "0"); });
+}
+
 TEST(ParseWords, PriorityLevelFail) {
   EXPECT_EQ(parse_priority("--priority", "low"), ALLOT_PRIORITY_LOW);
   EXPECT_EQ(parse_level("--level", "observe"), ALLOT_LEVEL_OBSERVE);
@@ -100,16 +108,16 @@ TEST(Names, DefaultNameIsAlwaysAllowed) {
   }
 }
 
-TEST(WantsTime, OnlyWhatNeedsEnforcement) {
+TEST(LimitsTime, WhatObserveDoesNotHold) {
   SliceSpec spec;
-  EXPECT_FALSE(spec.wants_time());
+  EXPECT_FALSE(spec.limits_time());
   spec.level = ALLOT_LEVEL_OBSERVE;
-  EXPECT_FALSE(spec.wants_time());
-  spec.level = ALLOT_LEVEL_LAUNCH;
-  EXPECT_TRUE(spec.wants_time());
-  spec = {};
+  EXPECT_FALSE(spec.limits_time());
   spec.max_permille = 1;
-  EXPECT_TRUE(spec.wants_time());
+  EXPECT_TRUE(spec.limits_time());
+  spec = {};
+  spec.priority = ALLOT_PRIORITY_HIGH;
+  EXPECT_TRUE(spec.limits_time());
 }
 
 }  // namespace

@@ -63,6 +63,8 @@ void copy_gpus(const AllotTenantFile& file, TenantView* view) {
     gpu.refused = load(from.refused);
     gpu.share_permille = load(from.share_permille);
     gpu.max_permille = load(from.max_permille);
+    gpu.time_used_ns = load(from.time_used_ns);
+    gpu.time_throttled_ns = load(from.time_throttled_ns);
     view->gpus.push_back(gpu);
   }
 }
@@ -78,9 +80,14 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
     ProcessView process;
     process.pid = ALLOT_SLOT_PID(word);
     if (!shm::process_alive(nullptr, process.pid, slot)) continue;
-    process.level = load(slot.level);
-    // A process that says nothing about itself is only accounted for.
-    if (process.level == ALLOT_LEVEL_AUTO) process.level = ALLOT_LEVEL_OBSERVE;
+    for (const SeatView& seat : view->seats) {
+      if (seat.slot != i || seat.pid != process.pid) continue;
+      process.seats.push_back(seat);
+      // The same on all GPUs, or not known yet on some.
+      if (seat.level == ALLOT_LEVEL_AUTO) continue;
+      process.level = seat.level;
+      process.reason = seat.reason;
+    }
     process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};
@@ -109,6 +116,7 @@ TenantView copy_tenant(const std::string& path, const shm::Tenant& tenant) {
   view.created_unix_ns = header.created_unix_ns;
   view.unknown_symbols = load(header.unknown_symbols);
   copy_gpus(*tenant.file, &view);
+  view.seats = read_seats(*tenant.file);
   copy_processes(*tenant.file, &view);
   return view;
 }

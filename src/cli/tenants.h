@@ -12,6 +12,7 @@
 
 #include "abi/region.h"
 #include "cli/gpu_inventory.h"
+#include "cli/seats.h"
 
 namespace allot::cli {
 
@@ -20,6 +21,8 @@ using ByKind = std::array<uint64_t, ALLOT_KINDS>;  // bytes
 struct ProcessView {
   uint32_t pid = 0;
   uint32_t level = 0;           // AllotLevel in force
+  uint32_t reason = 0;          // AllotLevelReason
+  std::vector<SeatView> seats;  // one per GPU it works on
   std::string command;          // "python train.py", or the short name where that cannot be read
   std::vector<ByKind> charges;  // one per entry of TenantView::gpus
 };
@@ -34,6 +37,8 @@ struct TenantGpuView {
   uint64_t refused = 0;
   uint32_t share_permille = 0;
   uint32_t max_permille = 0;
+  uint64_t time_used_ns = 0;
+  uint64_t time_throttled_ns = 0;
   ByKind by_kind{};
 };
 
@@ -50,7 +55,9 @@ struct TenantView {
   uint32_t unknown_symbols = 0;
   std::vector<TenantGpuView> gpus;
   std::vector<ProcessView> processes;
+  std::vector<SeatView> seats;  // of all of them
 
+  bool frozen() const { return (flags & ALLOT_TENANT_FROZEN) != 0; }
   bool software() const { return (flags & ALLOT_TENANT_SOFTWARE) != 0; }
   bool fail_closed() const { return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0; }
 };

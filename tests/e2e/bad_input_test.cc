@@ -49,7 +49,10 @@ TEST_F(BadInput, AShareOf0And101) {
   refused(run({"--gpu-share", "0"}), 2, {"--gpu-share", "'0'", "0.1 to 100"});
   refused(run({"--gpu-share", "101"}), 2, {"--gpu-share", "'101'", "0.1 to 100"});
   refused(run({"--gpu-max", "101"}), 2, {"--gpu-max", "'101'"});
-  refused(run({"--gpu-share", "30"}), 125, {"not enforced by this version", "--fail open"});
+  refused(run({"--gpu-share", "0.25"}), 2, {"'0.25'", "steps of 0.1"});
+  refused(run({"--gpu-share", "30", "--gpu-max", "20"}), 2, {"--gpu-max", "below the share"});
+  refused(run({"--priority", "urgent"}), 2, {"--priority", "'urgent'", "high, normal or low"});
+  refused(run({"--level", "gpu"}), 2, {"--level", "'gpu'", "channel"});
 }
 
 TEST_F(BadInput, AnUnknownGpu) {
@@ -149,7 +152,7 @@ TEST_F(BadInput, NoProgramAndAMissingOne) {
 }
 
 TEST_F(BadInput, UnknownCommandsAndFlags) {
-  refused({"frobnicate"}, 2, {"'frobnicate'", "run, ps, gpus, set, doctor, demo"});
+  refused({"frobnicate"}, 2, {"'frobnicate'", "run, ps, gpus, set, freeze, thaw, doctor, demo"});
   refused({"ps", "--frobnicate"}, 2, {"--frobnicate", "allot ps --help"});
   refused({"run", "--frobnicate", "--", "true"}, 2, {"--frobnicate", "allot run --help"});
   refused(run({"--fail", "maybe"}), 2, {"--fail", "'maybe'"});
@@ -162,6 +165,45 @@ TEST_F(BadInput, SettingWhatIsNotThere) {
   refused({"set", "a", "--gpu-mem", "3:1G"}, 125, {"GPU 3"});
   refused({"set", "a", "--gpu-mem", "1Z"}, 2, {"'1Z'"});
   EXPECT_EQ(json_of({"ps", "--json"})["tenants"][0]["gpus"][0]["limit_bytes"], kGiB);
+}
+
+TEST_F(BadInput, SharesThatSumToMoreThanAGpu) {
+  environment["ALLOT_SIM_GPUS"] = "2x16G";
+  const auto alice = start_gpu_program({"--gpu", "0", "--gpu-share", "40", "--name", "alice"});
+  const auto bob = start_gpu_program({"--gpu", "0", "--gpu-share", "30", "--name", "bob"});
+  const Words wanted = {"--gpu-share", "GPU 0", "30% (alice has 40%, bob has 30%)", "--overcommit"};
+  refused(run({"--gpu-share", "30.1", "--name", "c"}), 125, wanted);
+  refused({"set", "bob", "--gpu-share", "61"}, 125, {"--gpu-share", "60% (alice has 40%)"});
+  EXPECT_EQ(allot(run({"--gpu", "1", "--gpu-share", "100"})).status, 0) << "the other GPU is free";
+  EXPECT_EQ(allot(run({"--gpu-share", "30"})).status, 0) << "up to the whole";
+  EXPECT_EQ(allot(run({})).status, 0) << "who asks for no share fits always";
+  EXPECT_EQ(allot(run({"--gpu-share", "90", "--overcommit"})).status, 0);
+  EXPECT_EQ(allot({"set", "bob", "--gpu-share", "60"}).status, 0);
+  EXPECT_EQ(allot({"set", "bob", "--gpu-share", "61", "--overcommit"}).status, 0);
+  EXPECT_EQ(allot({"set", "bob", "--gpu-share", "60.5"}).status, 0) << "less is always allowed";
+  bob->write("exit 0\n");
+  bob->wait();
+  EXPECT_EQ(allot(run({"--gpu", "0", "--gpu-share", "60"})).status, 0) << "what ended has none";
+}
+
+TEST_F(BadInput, GpuTimeThatCannotBeSet) {
+  const auto program = start_gpu_program({"--name", "a", "--gpu-share", "30", "--gpu-max", "50"});
+  refused({"set", "a"}, 2, {"nothing to change"});
+  refused({"set", "a", "--gpu-share", "0"}, 2, {"'0'"});
+  refused({"set", "a", "--gpu-share", "60"}, 125, {"50%", "below the share of 60%", "both"});
+  refused({"set", "a", "--gpu-max", "20"}, 125, {"--gpu-max", "20%", "30%"});
+  // Nothing of a command that is refused is done.
+  refused({"set", "a", "--priority", "low", "--gpu-mem", "17G"}, 125, {"17 GiB"});
+  const auto tenant = json_of({"ps", "--json"})["tenants"][0];
+  EXPECT_EQ(tenant["priority"], "normal");
+  EXPECT_EQ(tenant["gpus"][0]["share_percent"], 30.0);
+  EXPECT_EQ(tenant["gpus"][0]["max_percent"], 50.0);
+}
+
+TEST_F(BadInput, FreezingWhatIsNotThere) {
+  refused({"freeze", "nobody"}, 125, {"freeze", "'nobody'", "allot ps"});
+  refused({"thaw", "nobody"}, 125, {"thaw", "'nobody'"});
+  refused({"freeze", ".a"}, 2, {"'.a'"});
 }
 
 TEST_F(BadInput, ASimSpecificationThatIsNone) {

@@ -133,6 +133,81 @@ TEST_F(Listing, SetTakesEffectAtOnce) {
   EXPECT_EQ(ask(*program, "alloc " + std::to_string(8 * kGiB)), "ok");
 }
 
+TEST_F(Listing, SetChangesGpuTime) {
+  environment["ALLOT_SIM_GPUS"] = "2x16G";
+  const auto program = start_gpu_program({"--name", "a"});
+  const Outcome got = allot({"set", "a", "--gpu-share", "30", "--gpu-max", "80%"});
+  EXPECT_EQ(got.status, 0) << got.err;
+  EXPECT_NE(got.out.find("share none -> 30%, ceiling none -> 80%"), std::string::npos) << got.out;
+  EXPECT_EQ(allot({"set", "a", "--gpu", "1", "--gpu-share", "12.5"}).status, 0);
+  const Outcome words = allot({"set", "a", "--priority", "high", "--level", "observe"});
+  EXPECT_EQ(words.out, "priority normal -> high\nlevel auto -> observe\n");
+  json one = tenant("a");
+  EXPECT_EQ(one["gpus"][0]["share_percent"], 30.0);
+  EXPECT_EQ(one["gpus"][1]["share_percent"], 12.5);
+  EXPECT_EQ(one["gpus"][1]["max_percent"], 80.0);
+  EXPECT_EQ(one["priority"], "high");
+  EXPECT_EQ(one["level"], "observe");
+  EXPECT_EQ(allot({"set", "a", "--gpu-share", "none", "--gpu-max", "none"}).status, 0);
+  one = tenant("a");
+  EXPECT_EQ(one["gpus"][0]["share_percent"], nullptr);
+  EXPECT_EQ(one["gpus"][0]["max_percent"], nullptr);
+  const Outcome text = allot({"ps"});
+  EXPECT_NE(text.out.find("high"), std::string::npos) << text.out;
+}
+
+TEST_F(Listing, PsShowsGpuTime) {
+  const auto program = start_gpu_program({"--gpu-share", "30", "--name", "a"});
+  const json one = tenant("a");
+  const json gpu = one["gpus"][0];
+  for (const char* field : {"time_used_ns", "time_throttled_ns"}) {
+    EXPECT_TRUE(gpu[field].is_number_unsigned()) << field;
+  }
+  EXPECT_TRUE(gpu.contains("window_percent"));
+  EXPECT_EQ(gpu["state"], "idle");
+  const json process = one["processes"][0];
+  EXPECT_TRUE(process["reason"].is_string());
+  ASSERT_TRUE(process["gpus"][0].contains("time"));
+  const Outcome text = allot({"ps"});
+  for (const char* word : {"SHARE", "30%", "PRIORITY", "idle", "GPU time:"}) {
+    EXPECT_NE(text.out.find(word), std::string::npos) << text.out;
+  }
+}
+
+TEST_F(Listing, AFrozenSliceIsShownAndFreezingItAgainIsFine) {
+  // Nothing of it is on a GPU, so there is nothing to wait for.
+  const auto program =
+      start({"run", "--sim", "--name", "a", "--", "sh", "-c", "echo ready; read x"});
+  ASSERT_EQ(program->line(), "ready");
+  for (int round = 0; round < 2; ++round) {
+    const Outcome got = allot({"freeze", "a"});
+    EXPECT_EQ(got.status, 0) << got.err;
+    EXPECT_EQ(got.out, "a: frozen (no process of it uses a GPU)\n");
+    EXPECT_EQ(tenant("a")["frozen"], true);
+    EXPECT_EQ(tenant("a")["gpus"][0]["state"], "frozen");
+    EXPECT_NE(allot({"ps"}).out.find("frozen"), std::string::npos);
+  }
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(allot({"thaw", "a"}).status, 0);
+    EXPECT_EQ(tenant("a")["frozen"], false);
+  }
+}
+
+TEST_F(Listing, DoctorSaysHowGpuTimeIsHeld) {
+  const auto time_of = [this] {
+    std::string text;
+    const json report = json_of({"doctor", "--sim", "--json"});
+    for (const json& finding : report["findings"]) {
+      if (finding["check"] == "time") text += finding["found"].get<std::string>() + "\n";
+    }
+    return text;
+  };
+  EXPECT_NE(time_of().find("level channel"), std::string::npos) << time_of();
+  environment["CUDA_MPS_PIPE_DIRECTORY"] = folder();
+  EXPECT_NE(time_of().find("level launch, because CUDA_MPS_PIPE_DIRECTORY"), std::string::npos)
+      << time_of();
+}
+
 TEST_F(Listing, WithoutSlicesPsIsEmpty) {
   EXPECT_EQ(allot({"ps"}).out, "no slices\n");
   const json empty = json_of({"ps", "--json"});

@@ -168,17 +168,42 @@ TEST_F(Run, GpusAreChosenByIndexAndUuid) {
   EXPECT_EQ(slice[1]["limit_bytes"], 2 * kGiB);
 }
 
-TEST_F(Run, TimeLimitsAreRecordedWhenOpen) {
-  const auto command = start_gpu_program({"--fail", "open", "--gpu-share", "30%", "--gpu-max", "50",
-                                          "--priority", "low", "--name", "a"});
+TEST_F(Run, TimeLimitsStandInTheSlice) {
+  environment["ALLOT_SIM_GPUS"] = "2x16G";
+  const auto command = start_gpu_program({"--gpu-share", "30%", "--gpu-max", "50.5", "--priority",
+                                          "low", "--level", "launch", "--name", "a"});
   const auto tenant = json_of({"ps", "--json"})["tenants"][0];
-  EXPECT_EQ(tenant["gpus"][0]["share_percent"], 30.0);
-  EXPECT_EQ(tenant["gpus"][0]["max_percent"], 50.0);
+  for (int gpu : {0, 1}) {
+    EXPECT_EQ(tenant["gpus"][gpu]["share_percent"], 30.0);
+    EXPECT_EQ(tenant["gpus"][gpu]["max_percent"], 50.5);
+  }
   EXPECT_EQ(tenant["priority"], "low");
-  EXPECT_EQ(tenant["fail"], "open");
+  EXPECT_EQ(tenant["level"], "launch");
+  EXPECT_EQ(tenant["frozen"], false);
   command->write("exit 0\n");
   EXPECT_EQ(command->wait(), 0);
-  EXPECT_NE(command->err().find("not enforced"), std::string::npos);
+  EXPECT_EQ(command->err(), "");
+}
+
+TEST_F(Run, LimitsThatAreOnlyObservedAreSaidToBe) {
+  const Outcome got = run({"--gpu-share", "30", "--level", "observe"}, {"true"});
+  EXPECT_EQ(got.status, 0);
+  EXPECT_NE(got.err.find("measured, not held"), std::string::npos) << got.err;
+  EXPECT_EQ(run({"--level", "observe"}, {"true"}).err, "");
+}
+
+TEST_F(Run, OfManyWhoAskForTheLastShareOneGetsIt) {
+  std::vector<std::unique_ptr<Command>> all;
+  for (int i = 0; i < 6; ++i) {
+    all.push_back(start({"run", "--sim", "--gpu-share", "60", "--name", "r" + std::to_string(i),
+                         "--", "sh", "-c", "echo ready; read x"}));
+  }
+  int started = 0;
+  for (const auto& command : all) {
+    // Who was refused has ended; who started waits.
+    if (command->line() == "ready") ++started;
+  }
+  EXPECT_EQ(started, 1);
 }
 
 TEST_F(Run, ASliceInsideASliceIsRefused) {

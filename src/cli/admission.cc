@@ -1,0 +1,70 @@
+// See admission.h.
+#include "cli/admission.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cli/failure.h"
+#include "cli/tenants.h"
+#include "core/time_policy.h"
+
+namespace allot::cli {
+namespace {
+
+constexpr int kPatienceMs = 2000;
+constexpr int kLookMs = 5;
+
+// Not by its header, <sys/file.h>, which is ours by that name.
+bool lock(int folder) {
+  return syscall(SYS_flock, folder, LOCK_EX | LOCK_NB) == 0;
+}
+
+}  // namespace
+
+Admission::Admission(const std::string& folder, std::string except_path) {
+  folder_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (int waited = 0; folder_ >= 0 && waited < kPatienceMs; waited += kLookMs) {
+    if (lock(folder_)) break;
+    poll(nullptr, 0, kLookMs);
+  }
+  for (const TenantView& tenant : read_region().tenants) {
+    if (tenant.path == except_path) continue;
+    for (const TenantGpuView& gpu : tenant.gpus) {
+      if (gpu.share_permille == 0) continue;
+      promises_.push_back({tenant.name, gpu.uuid, std::min(gpu.share_permille, core::kWhole)});
+    }
+  }
+}
+
+Admission::~Admission() {
+  if (folder_ >= 0) close(folder_);
+}
+
+void Admission::check(const Uuid& gpu, const std::string& label, uint32_t share_permille) const {
+  std::vector<uint32_t> shares;
+  std::string who;
+  uint32_t sum = 0;
+  for (const Promise& promise : promises_) {
+    if (promise.gpu != gpu) continue;
+    shares.push_back(promise.share_permille);
+    sum += promise.share_permille;
+    who += fmt::format("{}{} has {}", who.empty() ? "" : ", ", promise.tenant,
+                       percent_text(promise.share_permille));
+  }
+  if (core::share_fits(shares, share_permille)) return;
+  const uint32_t left = sum < core::kWhole ? core::kWhole - sum : 0;
+  refuse(
+      "--gpu-share: {} of GPU {} are more than is left, which is {} ({}); ask for less, or add "
+      "--overcommit: all shares shrink in proportion then",
+      percent_text(share_permille), label, left == 0 ? "nothing" : percent_text(left), who);
+}
+
+std::string percent_text(uint32_t permille) {
+  if (permille == 0) return "none";
+  return permille % 10 == 0 ? fmt::format("{}%", permille / 10)
+                            : fmt::format("{}.{}%", permille / 10, permille % 10);
+}
+
+}  // namespace allot::cli

@@ -1,0 +1,164 @@
+// allot freeze and allot thaw: stop the GPU work of a slice and let it go on; memory stays where it is.
+//
+// The order is one flag in the slice's file; its agents obey it, and say so in their seats. The command
+// waits for that, for a bounded time, so that whoever reads "frozen" may rely on it. A process that has not
+// touched a GPU has nothing to stop, and starts frozen when it does. What must not happen here: "frozen"
+// said of work that still runs.
+#include <poll.h>
+
+#include <set>
+
+#include "cli/commands.h"
+#include "cli/failure.h"
+#include "cli/open_tenant.h"
+#include "cli/output.h"
+#include "cli/seats.h"
+#include "cli/slice_spec.h"
+#include "shm/region.h"
+#include "sys/clock.h"
+
+namespace allot::cli {
+namespace {
+
+constexpr int kLookMs = 1;
+
+struct Options {
+  std::string name;
+  double timeout_seconds = 5;
+};
+
+struct Progress {
+  std::set<uint32_t> stopped;  // pids whose GPU work stands still
+  std::set<uint32_t> running;  // pids whose agent has not answered yet, or cannot hold its work
+  std::set<uint32_t> silent;   // pids whose agent cannot run (stopped by a signal, say)
+};
+
+Progress look(const shm::Tenant& tenant) {
+  Progress progress;
+  for (const SeatView& seat : read_seats(*tenant.file)) {
+    if (seat.untouched()) continue;
+    if (seat.frozen()) {
+      progress.stopped.insert(seat.pid);
+    } else {
+      (seat.answers ? progress.running : progress.silent).insert(seat.pid);
+    }
+  }
+  return progress;
+}
+
+std::string pids_text(const std::set<uint32_t>& pids) {
+  std::string text;
+  for (const uint32_t pid : pids) text += fmt::format("{}{}", text.empty() ? "" : ", ", pid);
+  return text;
+}
+
+// Work at level observe cannot be stopped; better said before half of a slice stands still.
+void refuse_observed(const shm::Tenant& tenant, const std::string& name) {
+  for (const SeatView& seat : read_seats(*tenant.file)) {
+    if (seat.level != ALLOT_LEVEL_OBSERVE) continue;
+    const std::string why = reason_text(seat.reason);
+    refuse(
+        "freeze: the GPU work of process {} in '{}' is only observed ({}), so it cannot be "
+        "stopped; "
+        "'allot set {} --level auto' may change that",
+        seat.pid, name, why.empty() ? "--level observe" : why, name);
+  }
+}
+
+// Looks until `done` or the time is over. At least once.
+template <class Done>
+Progress wait_until(const shm::Tenant& tenant, double seconds, Done done) {
+  const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
+  for (;;) {
+    const Progress progress = look(tenant);
+    if (done(progress) || sys::monotonic_ns() >= end) return progress;
+    poll(nullptr, 0, kLookMs);
+  }
+}
+
+std::string processes_text(size_t count) {
+  if (count == 0) return "no process of it uses a GPU";
+  return fmt::format("{} process{}", count, count == 1 ? "" : "es");
+}
+
+void freeze(const Options& options) {
+  check_name("freeze", options.name);
+  OpenTenant tenant("freeze", options.name);
+  shm::reclaim_dead(*tenant);
+  refuse_observed(*tenant, options.name);
+  __atomic_fetch_or(&tenant->file->header.flags, ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
+  tenant.tell_agents();
+  const Progress progress = wait_until(*tenant, options.timeout_seconds, [](const Progress& p) {
+    return p.running.empty() && p.silent.empty();
+  });
+  if (!progress.running.empty() || !progress.silent.empty()) {
+    std::set<uint32_t> pids = progress.running;
+    pids.insert(progress.silent.begin(), progress.silent.end());
+    refuse(
+        "freeze: '{}' is marked frozen, but the GPU work of process {} has not stopped within {} "
+        "s; "
+        "wait for it with 'allot ps', or take it back with 'allot thaw {}'",
+        options.name, pids_text(pids), options.timeout_seconds, options.name);
+  }
+  print(fmt::format("{}: frozen ({})\n", options.name, processes_text(progress.stopped.size())));
+}
+
+void thaw(const Options& options) {
+  check_name("thaw", options.name);
+  OpenTenant tenant("thaw", options.name);
+  shm::reclaim_dead(*tenant);
+  __atomic_fetch_and(&tenant->file->header.flags, ~ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
+  tenant.tell_agents();
+  const Progress progress = wait_until(*tenant, options.timeout_seconds,
+                                       [](const Progress& p) { return p.stopped.empty(); });
+  if (!progress.stopped.empty()) {
+    refuse(
+        "thaw: '{}' is thawed, but process {} has not gone on within {} s; is it stopped by a "
+        "signal? "
+        "It goes on when it can",
+        options.name, pids_text(progress.stopped), options.timeout_seconds);
+  }
+  const size_t count = progress.running.size() + progress.silent.size();
+  print(fmt::format("{}: thawed ({})\n", options.name, processes_text(count)));
+}
+
+void add(CLI::App& app, const char* command, const char* what, const char* footer,
+         void (*work)(const Options&), int* exit_status) {
+  CLI::App* sub = app.add_subcommand(command, what);
+  const auto options = std::make_shared<Options>();
+  sub->add_option("name", options->name, "the slice, as 'allot ps' names it")
+      ->required()
+      ->type_name("NAME");
+  sub->add_option("--timeout", options->timeout_seconds,
+                  "how long to wait until all its processes obey (default: 5)")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->type_name("SECONDS");
+  sub->footer(footer);
+  sub->callback([options, work, exit_status] {
+    work(*options);
+    *exit_status = kExitOk;
+  });
+}
+
+}  // namespace
+
+void add_freeze(CLI::App& app, int* exit_status) {
+  add(app, "freeze", "stop a slice's GPU work where it is; its memory stays",
+      "Kernels that run are stopped in the middle where the level is channel; at level launch they "
+      "end\n"
+      "first. The programs wait at their next GPU call; processes that start later start frozen. "
+      "No time\n"
+      "limit. Freezing a frozen slice, or one without GPU work, is fine.\n"
+      "\n"
+      "Example:\n"
+      "  allot freeze alice",
+      freeze, exit_status);
+  add(app, "thaw", "let a frozen slice go on",
+      "Thawing a slice that is not frozen is fine.\n"
+      "\n"
+      "Example:\n"
+      "  allot thaw alice",
+      thaw, exit_status);
+}
+
+}  // namespace allot::cli

@@ -1,0 +1,49 @@
+// What the agents of a slice say about themselves: their seats, copied and checked.
+//
+// Works on a mapped file and on a copy alike. Every byte is the tenant's own: indexes are bounded,
+// numbers are only shown.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "abi/region.h"
+
+namespace allot::cli {
+
+struct SeatView {
+  uint32_t pid = 0;
+  uint32_t slot = 0;
+  uint32_t gpu = 0;  // position in the slice's gpus[]
+  uint32_t flags = 0;
+  uint32_t level = 0;   // AllotLevel in force; auto = not known yet
+  uint32_t reason = 0;  // AllotLevelReason
+  uint32_t slice_us = 0;
+  uint32_t busy_permille = 0;
+  uint32_t window_permille = 0;
+  uint64_t used_ns = 0;
+  uint64_t throttled_ns = 0;
+  bool answers = false;  // its agent has lately shown a sign of life
+
+  bool active() const { return (flags & ALLOT_SEAT_ACTIVE) != 0; }
+  bool open() const { return (flags & ALLOT_SEAT_OPEN) != 0; }
+  bool fills() const { return (flags & ALLOT_SEAT_FILLS) != 0; }
+  bool frozen() const { return (flags & ALLOT_SEAT_FROZEN) != 0; }
+  // Nothing of this process has run on the GPU yet, so there is nothing to hold.
+  bool untouched() const { return level == ALLOT_LEVEL_AUTO && !active(); }
+};
+
+// The seats whose process still has its slot. Any thread; allocates.
+std::vector<SeatView> read_seats(const AllotTenantFile& file);
+
+// "active", "idle", "throttled" (has work, may not run now) or "frozen". What most of it is, of several.
+const char* state_text(const SeatView& seat);
+std::string state_text(const std::vector<SeatView>& seats, uint32_t gpu, bool frozen);
+
+// Why a level is in force, in a few words; empty where nothing is to be said.
+const char* reason_text(uint32_t reason);
+// A short name for the same, for --json; "none" where nothing is to be said.
+const char* reason_name(uint32_t reason);
+
+}  // namespace allot::cli
