@@ -113,6 +113,8 @@ SIM_API cuMemFree_v2(CUdeviceptr address) {
       return free_in_pool(address, nullptr);
     case Kind::kGraph:
       return free_graph_memory(address);
+    case Kind::kExternal:  // a buffer mapped from it
+      return CUDA_SUCCESS;
     case Kind::kManaged:
       if (address != block->base || take_host(address, Kind::kManaged) == nullptr) {
         return CUDA_ERROR_INVALID_VALUE;

@@ -185,7 +185,8 @@ Heap::~Heap() {
     Registry& r = registry();
     const auto collect = [&](Block* b) {
       if (b == nullptr || b->context != context_ || (!mine.empty() && mine.back() == b)) return;
-      if (b->kind == Kind::kSlab || b->kind == Kind::kLinear || b->kind == Kind::kArray) {
+      if (b->kind == Kind::kSlab || b->kind == Kind::kLinear || b->kind == Kind::kArray ||
+          b->kind == Kind::kExternal) {
         mine.push_back(b);
       }
     };

@@ -29,6 +29,7 @@ enum class Kind : uint8_t {
   kVmm,
   kIpc,
   kGraph,
+  kExternal,
   kManaged,
   kHost,
   kRegistered

@@ -39,6 +39,19 @@ class Entry {
   X(cuDevicePrimaryCtxRetain, CUcontext*, CUdevice)                                          \
   X(cuDevicePrimaryCtxRelease_v2, CUdevice)                                                  \
   X(cuDevicePrimaryCtxReset_v2, CUdevice)                                                    \
+  X(cuDeviceTotalMem, unsigned*, CUdevice)                                                   \
+  X(cuMemGetInfo, unsigned*, unsigned*)                                                      \
+  X(cuMemAlloc, CUdeviceptr_v1*, unsigned)                                                   \
+  X(cuMemAllocPitch, CUdeviceptr_v1*, unsigned*, unsigned, unsigned, unsigned)               \
+  X(cuMemFree, CUdeviceptr_v1)                                                               \
+  X(cuArrayCreate, CUarray*, const CUDA_ARRAY_DESCRIPTOR_v1*)                                \
+  X(cuArray3DCreate, CUarray*, const CUDA_ARRAY3D_DESCRIPTOR_v1*)                            \
+  X(cuImportExternalMemory, CUexternalMemory*, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC*)      \
+  X(cuExternalMemoryGetMappedBuffer, CUdeviceptr*, CUexternalMemory,                         \
+    const CUDA_EXTERNAL_MEMORY_BUFFER_DESC*)                                                 \
+  X(cuDestroyExternalMemory, CUexternalMemory)                                               \
+  X(cuMemcpyDtoH_v2, void*, CUdeviceptr, size_t)                                             \
+  X(cuMemcpyHtoD_v2, CUdeviceptr, const void*, size_t)                                       \
   X(cuMemAlloc_v2, CUdeviceptr*, size_t)                                                     \
   X(cuMemAllocPitch_v2, CUdeviceptr*, size_t*, size_t, size_t, unsigned)                     \
   X(cuMemAllocManaged, CUdeviceptr*, size_t, unsigned)                                       \
