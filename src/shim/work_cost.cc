@@ -8,8 +8,8 @@ constexpr uint32_t kPlaces = 4096;
 constexpr uint32_t kProbes = 16;
 constexpr uint32_t kFirst = 4;   // launches of a work that are all measured
 constexpr uint32_t kEvery = 32;  // later: one in so many
-constexpr uint32_t kSoon =
-    4;  // after a surprise, half or twice what was known: the next but so many
+constexpr uint32_t kSoon = 4;    // after a surprise (half or twice as long): so many launches later
+constexpr uint64_t kMatters = 20'000;  // ns; being off by less is no surprise
 
 constinit WorkCost places[kPlaces] = {};
 
@@ -37,7 +37,8 @@ void learn_cost(WorkCost& cost, uint64_t ns) {
   uint64_t next = ns;
   if (known != 0) next = ns > known ? known + (ns - known) / 2 : known - (known - ns) / 4;
   cost.ns.store(next == 0 ? 1 : next, std::memory_order_relaxed);
-  if (known != 0 && (ns > 2 * known || ns < known / 2)) {
+  const uint64_t off = ns > known ? ns - known : known - ns;
+  if (known != 0 && off > kMatters && (ns > 2 * known || ns < known / 2)) {
     cost.launches.store(kEvery - kSoon, std::memory_order_relaxed);
   }
 }
