@@ -286,6 +286,17 @@ std::vector<uint64_t> parse_gpus(const char* text) {
 Machine* machine() {
   return attached().machine.load(std::memory_order_acquire);
 }
+std::string uuid_text(const Gpu& gpu) {
+  const char* mig = getenv("ALLOT_SIM_MIG");
+  const uint8_t* u = gpu.uuid;
+  char text[48];
+  snprintf(text, sizeof text,
+           "%s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+           mig != nullptr && mig[0] != '\0' && mig[0] != '0' ? "MIG" : "GPU", u[0], u[1], u[2],
+           u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+  return text;
+}
+
 const std::string& machine_folder() {
   return attached().folder;
 }

@@ -166,6 +166,8 @@ int reclaim_dead();
 
 // "2x80G" or "80G,24G" as bytes per GPU; empty when it cannot be read.
 std::vector<uint64_t> parse_gpus(const char* text);
+// "GPU-" and its UUID; "MIG-" where ALLOT_SIM_MIG is set to other than 0, as for instances of a card.
+std::string uuid_text(const Gpu& gpu);
 
 void init_robust(pthread_mutex_t* mutex);
 // pthread_mutex_lock for robust mutexes; true when the last owner died holding it (now consistent).

@@ -30,13 +30,7 @@ nvmlReturn_t give_text(const std::string& text, char* out, unsigned size) {
 }
 
 std::string uuid_of(uint32_t gpu) {
-  const uint8_t* u = machine()->gpus[gpu].uuid;
-  char text[48];
-  snprintf(text, sizeof text,
-           "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
-           u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-           u[15]);
-  return text;
+  return uuid_text(machine()->gpus[gpu]);
 }
 
 }  // namespace allot::sim

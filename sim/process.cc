@@ -23,21 +23,12 @@ Process& process() {
   return state;
 }
 
-std::string uuid_text(const uint8_t* u) {
-  char text[48];
-  snprintf(text, sizeof text,
-           "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
-           u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-           u[15]);
-  return text;
-}
-
 // One entry of CUDA_VISIBLE_DEVICES; UINT32_MAX ends the list, as the driver does it.
 uint32_t match_device(const std::string& name, const Machine* m) {
-  if (name.rfind("GPU-", 0) == 0) {
+  if (name.rfind("GPU-", 0) == 0 || name.rfind("MIG-", 0) == 0) {
     uint32_t found = UINT32_MAX;
     for (uint32_t i = 0; i < m->gpu_count; i++) {
-      if (uuid_text(m->gpus[i].uuid).rfind(name, 0) != 0) continue;
+      if (uuid_text(m->gpus[i]).rfind(name, 0) != 0) continue;
       if (found != UINT32_MAX) return UINT32_MAX;  // the prefix is not unique
       found = i;
     }

@@ -211,11 +211,13 @@ std::string line_with(const Outcome& outcome, const std::string& beginning) {
                                  : outcome.output.substr(at, outcome.output.find('\n', at) - at);
 }
 
-Outcome totals(const std::string& visible, const std::string& name) {
-  Environment environment = slice_environment(
-      {.memory = "",
-       .gpus = "40G,24G,16G",
-       .more = {{"ALLOT_GPU_MEM_0", "10G"}, {"ALLOT_GPU_MEM_1", "5G"}, {"ALLOT_NAME", name}}});
+Outcome totals(const std::string& visible, const std::string& name, const char* mig = "0") {
+  Environment environment = slice_environment({.memory = "",
+                                               .gpus = "40G,24G,16G",
+                                               .more = {{"ALLOT_GPU_MEM_0", "10G"},
+                                                        {"ALLOT_GPU_MEM_1", "5G"},
+                                                        {"ALLOT_NAME", name},
+                                                        {"ALLOT_SIM_MIG", mig}}});
   if (!visible.empty()) environment["CUDA_VISIBLE_DEVICES"] = visible;
   return run_case("PrintsTotals", environment);
 }
@@ -229,11 +231,15 @@ TEST(Shim, LimitsFollowCudaVisibleDevices) {
   EXPECT_EQ(line_with(second, "result"), "result 10/16");
   const std::string hex = line_with(second, "uuid ").substr(5);
   ASSERT_EQ(hex.size(), 32u) << second.output;
-  const std::string uuid = "GPU-" + hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" +
-                           hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" + hex.substr(20);
-  const Outcome by_uuid = totals(uuid + ",0", "uuid");
+  const std::string uuid = hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) +
+                           "-" + hex.substr(16, 4) + "-" + hex.substr(20);
+  const Outcome by_uuid = totals("GPU-" + uuid + ",0", "uuid");
   EXPECT_EQ(line_with(by_uuid, "result"), "result 10/16 5/40") << by_uuid.output;
   EXPECT_EQ(line_with(by_uuid, "uuid "), "uuid " + hex);
+  // Instances of a card: their UUIDs begin with MIG.
+  const Outcome instance = totals("MIG-" + uuid, "instance", "1");
+  EXPECT_EQ(line_with(instance, "result"), "result 10/16") << instance.output;
+  EXPECT_EQ(line_with(instance, "uuid "), "uuid " + hex);
 }
 
 // The account of a card is one, whatever index processes know it by.
@@ -421,6 +427,13 @@ CASE(SeesItsSliceInNvml) {
   ASSERT_EQ(list(device, &count, processes), NVML_SUCCESS);
   ASSERT_EQ(count, 1u);
   EXPECT_EQ(processes[0].pid, static_cast<unsigned>(getpid()));
+}
+
+// NVML finds an instance of a card by another beginning of its UUID.
+TEST(Shim, NvmlShowsTheSliceOfAMigInstance) {
+  const Outcome outcome = run_case(
+      "SeesItsSliceInNvml", slice_environment({.memory = "3G", .more = {{"ALLOT_SIM_MIG", "1"}}}));
+  EXPECT_TRUE(outcome.ok()) << outcome.output;
 }
 
 TEST(Shim, NvmlShowsTheSlice) {
