@@ -52,9 +52,9 @@ struct TimeTenant {
   uint32_t share_permille;  // guaranteed; 0 = none asked for
   uint32_t max_permille;    // ceiling; 0 = none
   uint32_t gpus;            // how many GPUs it works on: tenants of several come first in the cycle
-  AllotPriority priority;
-  bool active;  // has work for the GPU
-  bool fills;   // see above
+  uint32_t priority;        // AllotPriority; whatever is none of them = normal
+  bool active;              // has work for the GPU
+  bool fills;               // see above
   bool frozen;
 };
 

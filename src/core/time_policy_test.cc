@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <random>
 #include <vector>
 
@@ -30,14 +29,6 @@ struct Set {
     return grants;
   }
 };
-
-// A priority as a hostile tenant might write it.
-AllotPriority garbage(uint32_t bits) {
-  AllotPriority priority;
-  static_assert(sizeof(priority) == sizeof(bits));
-  std::memcpy(&priority, &bits, sizeof(bits));
-  return priority;
-}
 
 bool same(const TimeGrant& a, const TimeGrant& b) {
   return a.open == b.open && a.until_ns == b.until_ns && a.slice_us == b.slice_us &&
@@ -246,7 +237,7 @@ TEST(Plan, NobodyWeighsNothing) {
 
 TEST(Plan, HostileNumbersAreClamped) {
   Set set = Set().add(UINT32_MAX, UINT32_MAX).add(500, 1001);
-  set.tenants[0].priority = garbage(77);
+  set.tenants[0].priority = 77;
   set.tenants[1].gpus = UINT32_MAX;
   const auto grants = set.at(kForever - 5);
   EXPECT_EQ(grants[0].window_permille + grants[1].window_permille, kWhole);
@@ -257,7 +248,7 @@ TEST(Plan, HostileNumbersAreClamped) {
     for (TimeTenant& tenant : noise.tenants) {
       if (random() % 2) tenant.share_permille = static_cast<uint32_t>(random());
       if (random() % 2) tenant.max_permille = static_cast<uint32_t>(random());
-      if (random() % 2) tenant.priority = garbage(random());
+      if (random() % 2) tenant.priority = random();
     }
     const uint64_t now = random();
     for (const TimeGrant& grant : noise.at(now)) EXPECT_GT(grant.until_ns, now);
