@@ -24,7 +24,8 @@ MAY_INCLUDE = {
     "src/cli": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/bench",
                 "src/cpus", "src/model"},
     "sim": {"abi", "src/base", "src/driver"},
-    "tests": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/cpus", "src/model"},
+    "tests": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/shim", "src/cpus",
+              "src/model"},
     "fuzz": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/shim"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
