@@ -149,7 +149,7 @@ uint64_t look(GapMeter& meter, uint64_t from, uint64_t span, uint32_t busy) {
 TEST(GapMeter, TellsGapsFromFillingAndDoesNotFlap) {
   GapMeter meter;
   EXPECT_TRUE(meter.fills());
-  uint64_t now = look(meter, 5 * kSecond, 400 * kMs, 5);
+  uint64_t now = look(meter, 5 * kSecond, 200 * kMs, 5);
   EXPECT_TRUE(meter.fills());  // too little seen
   now = look(meter, now, 200 * kMs, 5);
   EXPECT_FALSE(meter.fills());

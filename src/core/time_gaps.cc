@@ -1,6 +1,6 @@
 // What a tenant is: idle, leaving gaps, or filling its windows (time_policy.h).
 //
-// A mean over about half a second of looks; beyond that old ones fade. Idleness is no gap: looks longer
+// A mean over about 0.3 s of looks; beyond that old ones fade. Idleness is no gap: looks longer
 // than kForgetNs after the last work are left out, so that a pause for input does not make a tenant one
 // that leaves gaps. Two thresholds apart and a second between two turns keep it from flapping.
 #include <algorithm>
@@ -11,12 +11,12 @@ namespace allot::core {
 namespace {
 
 constexpr uint64_t kOne = 1u << 16;
-constexpr uint64_t kSpanNs = 500'000'000;
+constexpr uint64_t kSpanNs = 300'000'000;
 constexpr uint64_t kLookMostNs = 20'000'000;
-constexpr uint64_t kForgetNs = 100'000'000;
+constexpr uint64_t kForgetNs = 5'000'000;
 constexpr uint64_t kTurnNs = 1'000'000'000;
-constexpr uint32_t kGapsBelow = 800;
-constexpr uint32_t kFillsAbove = 930;
+constexpr uint32_t kGapsBelow = 880;
+constexpr uint32_t kFillsAbove = 945;
 
 }  // namespace
 
