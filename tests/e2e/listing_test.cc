@@ -1,4 +1,5 @@
 // ps, gpus, set, doctor and demo while programs run.
+#include <poll.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -191,6 +192,50 @@ TEST_F(Listing, AFrozenSliceIsShownAndFreezingItAgainIsFine) {
     EXPECT_EQ(allot({"thaw", "a"}).status, 0);
     EXPECT_EQ(tenant("a")["frozen"], false);
   }
+}
+
+TEST_F(Listing, FreezingStopsWorkAndThawingLetsItGoOn) {
+  const auto load = start({"run", "--sim", "--name", "a", "--level", "channel", "--", ALLOT_BINARY,
+                           "bench", "load", "--seconds", "60"});
+  const auto state = [this] { return tenant("a")["gpus"][0]["state"]; };
+  const auto used_ns = [this] { return tenant("a")["gpus"][0]["time_used_ns"].get<uint64_t>(); };
+  ASSERT_TRUE(wait_until([this] { return !json_of({"ps", "--json"})["tenants"].empty(); }));
+  ASSERT_TRUE(wait_until([&] { return state() == "active" && used_ns() > 0; }));
+
+  const Outcome frozen = allot({"freeze", "a"});
+  EXPECT_EQ(frozen.out, "a: frozen (1 process)\n") << frozen.err;
+  EXPECT_EQ(state(), "frozen");
+  EXPECT_EQ(tenant("a")["processes"][0]["gpus"][0]["time"]["state"], "frozen");
+  // What had run before may be counted a little later; then it stands still.
+  uint64_t before = 0;
+  EXPECT_TRUE(wait_until([&] {
+    before = used_ns();
+    poll(nullptr, 0, 100);  // not a wait for anything: the span in which nothing may run
+    return used_ns() == before;
+  }));
+
+  EXPECT_EQ(allot({"thaw", "a"}).out, "a: thawed (1 process)\n");
+  EXPECT_TRUE(wait_until([&] { return used_ns() > before; }));
+  EXPECT_EQ(state(), "active");
+
+  // A frozen program that is killed dies at once.
+  EXPECT_EQ(allot({"freeze", "a"}).status, 0);
+  const pid_t pid = tenant("a")["processes"][0]["pid"];
+  kill(pid, SIGKILL);
+  EXPECT_EQ(load->wait(), 128 + SIGKILL);
+}
+
+TEST_F(Listing, WorkThatIsOnlyObservedCannotBeFrozen) {
+  const auto load = start({"run", "--sim", "--name", "a", "--level", "observe", "--", ALLOT_BINARY,
+                           "bench", "load", "--seconds", "60"});
+  ASSERT_TRUE(wait_until([this] {
+    const json all = json_of({"ps", "--json"});
+    return !all["tenants"].empty() && all["tenants"][0]["gpus"][0]["state"] == "active";
+  }));
+  const Outcome got = allot({"freeze", "a"});
+  EXPECT_EQ(got.status, 125);
+  EXPECT_NE(got.err.find("only observed (--level observe)"), std::string::npos) << got.err;
+  EXPECT_EQ(tenant("a")["frozen"], false) << "nothing was changed";
 }
 
 TEST_F(Listing, DoctorSaysHowGpuTimeIsHeld) {
