@@ -91,12 +91,17 @@ enum AllotLevelReason {
 #define ALLOT_TENANT_LEAVING \
   8u /* about to be removed: who has taken a slot after this leaves again */
 #define ALLOT_TENANT_FROZEN 16u /* no GPU work runs until thawed */
+#define ALLOT_TENANT_EVICTED \
+  32u /* its GPU memory goes to the host, is there, or comes back: agents hold nothing, calls wait */
+#define ALLOT_TENANT_RETURNS 64u /* evicted while idle: its launcher restores it when it has work */
 
 /* Flags of a seat. */
 #define ALLOT_SEAT_ACTIVE 1u /* has work for the GPU */
 #define ALLOT_SEAT_FILLS 2u  /* leaves no gaps in its own windows, or waits for every step */
 #define ALLOT_SEAT_OPEN 4u   /* its work may run now */
 #define ALLOT_SEAT_FROZEN 8u /* stopped by a freeze: nothing of it runs */
+#define ALLOT_SEAT_LOOSE \
+  16u /* of an evicted tenant: its work runs, and the agent holds neither channels nor descriptors */
 
 /* State of a slot, the low 8 bits of its word.
  *
@@ -201,7 +206,11 @@ typedef struct AllotSlot {
   uint32_t execing; /* atomic; inside an exec call: the next image may not be ours */
   uint32_t level;   /* atomic; AllotLevel in force */
   char command[32]; /* of /proc/PID/comm, for listings */
-  uint8_t reserved[64];
+  uint32_t evicted; /* atomic; its GPU memory is on the host: charged, but not on the card */
+  uint32_t wants;   /* atomic; of an evicted tenant: it waits to use the GPU */
+  uint64_t
+      last_work_ns; /* atomic; CLOCK_MONOTONIC, when its agent last saw it with work; 0 = never */
+  uint8_t reserved[48];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
 

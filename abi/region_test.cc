@@ -89,7 +89,10 @@ AT(AllotSlot, joined_unix_ns, 16);
 AT(AllotSlot, execing, 24);
 AT(AllotSlot, level, 28);
 AT(AllotSlot, command, 32);
-AT(AllotSlot, reserved, 64);
+AT(AllotSlot, evicted, 64);
+AT(AllotSlot, wants, 68);
+AT(AllotSlot, last_work_ns, 72);
+AT(AllotSlot, reserved, 80);
 AT(AllotSlot, charges, 128);
 
 AT(AllotExport, handle_hash, 0);
@@ -127,10 +130,13 @@ TEST(RegionAbi, NumbersThatStandInFiles) {
   EXPECT_EQ(ALLOT_TENANT_DEFAULT, 4u);
   EXPECT_EQ(ALLOT_TENANT_LEAVING, 8u);
   EXPECT_EQ(ALLOT_TENANT_FROZEN, 16u);
+  EXPECT_EQ(ALLOT_TENANT_EVICTED, 32u);
+  EXPECT_EQ(ALLOT_TENANT_RETURNS, 64u);
   EXPECT_EQ(ALLOT_SEAT_ACTIVE, 1u);
   EXPECT_EQ(ALLOT_SEAT_FILLS, 2u);
   EXPECT_EQ(ALLOT_SEAT_OPEN, 4u);
   EXPECT_EQ(ALLOT_SEAT_FROZEN, 8u);
+  EXPECT_EQ(ALLOT_SEAT_LOOSE, 16u);
   EXPECT_EQ(ALLOT_REASON_NO_AGENT, 7);
 }
 

@@ -39,6 +39,9 @@ void fill(AllotSlot& slot, const SlotOwner& owner) {
   store(slot.joined_unix_ns, owner.now_unix_ns);
   store(slot.execing, 0u);
   store(slot.level, 0u);
+  store(slot.evicted, 0u);
+  store(slot.wants, 0u);
+  store(slot.last_work_ns, uint64_t{0});
   bool ended = owner.command == nullptr;
   for (uint32_t i = 0; i < sizeof(slot.command); ++i) {
     char c = ended || i == sizeof(slot.command) - 1 ? '\0' : owner.command[i];

@@ -82,6 +82,11 @@ typedef struct {
   uint32_t status;   /* out */
 } NVOS00_PARAMETERS; /* NV_ESC_RM_FREE; freeing a parent frees what hangs below it */
 
+/* src/common/sdk/nvidia/inc/class/cl0080.h: NV0080_ALLOC_PARAMETERS begins with the GPU's number. */
+typedef struct {
+  uint32_t deviceId;
+} NV0080_ALLOC_PARAMETERS_HEAD;
+
 ALLOT_ABI_SIZE(NVOS21_PARAMETERS, 32);
 ALLOT_ABI_SIZE(NVOS64_PARAMETERS, 48);
 ALLOT_ABI_OFFSET(NVOS64_PARAMETERS, pAllocParms, 16);

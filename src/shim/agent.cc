@@ -29,7 +29,7 @@ constinit std::atomic<bool> alive{false};
 // One round over all GPUs. Returns until when nothing need be done.
 struct Round {
   uint64_t until_ns = UINT64_MAX;
-  bool shared = false;
+  Pace pace = Pace::kAlone;
   bool news = false;
 };
 
@@ -38,15 +38,38 @@ Round work(uint64_t now_ns) {
   for (uint32_t i = 0; i < worker_count; ++i) {
     const Worker::Outcome outcome = workers[i].step(now_ns);
     if (outcome.until_ns < round.until_ns) round.until_ns = outcome.until_ns;
-    round.shared = round.shared || outcome.shared;
+    if (outcome.pace > round.pace) round.pace = outcome.pace;
     round.news = round.news || outcome.news;
   }
-  set_pace(round.shared ? Pace::kShared : Pace::kAlone);
+  set_pace(round.pace);
   return round;
 }
 
+constinit bool loose = false;  // the tenant is evicted: nothing of ours is on the card or holds it
+
+// True while there is nothing to hold. The bell brings the end of it.
+bool let_loose() {
+  const uint32_t flags = core::load(process.tenant.file->header.flags);
+  if ((flags & ALLOT_TENANT_EVICTED) == 0) {
+    if (!loose) return false;
+    loose = false;
+    rm_take_hold();
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].come_back();
+    wake_prober();
+    return false;
+  }
+  if (!loose) {
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].let_go();
+    rm_let_go();
+    loose = true;
+  }
+  const uint64_t now = sys::monotonic_ns();
+  for (uint32_t i = 0; i < worker_count; ++i) workers[i].show_loose(now);
+  return true;
+}
+
 uint64_t sleep_ns(const Round& round, uint64_t now_ns, bool ring_again) {
-  uint64_t most = round.shared ? kSignWhileSharedNs : kSignOfLifeNs;
+  uint64_t most = round.pace != Pace::kAlone ? kSignWhileSharedNs : kSignOfLifeNs;
   if (ring_again && kSecondRingNs < most) most = kSecondRingNs;
   if (round.until_ns == UINT64_MAX) return most;
   if (round.until_ns <= now_ns + kLeastSleepNs) return kLeastSleepNs;
@@ -62,7 +85,7 @@ void* agent_main(void*) {
     const uint32_t bell = core::load(process.tenant.file->header.bell);
     if (bell != last_bell) neighbours_changed();
     last_bell = bell;
-    const Round round = work(sys::monotonic_ns());
+    const Round round = let_loose() ? Round{} : work(sys::monotonic_ns());
     if (round.news || ring_again) ring_neighbours();
     // A neighbour that was just about to fall asleep has not heard: its bell cannot be raised by us.
     ring_again = round.news;
@@ -102,6 +125,7 @@ void forget_agent() {
   alive.store(false);
   for (Worker& worker : workers) worker = Worker{};
   worker_count = 0;
+  loose = false;
   forget_activity();
   forget_rm();
 }

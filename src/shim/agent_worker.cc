@@ -20,6 +20,7 @@ using core::store;
 namespace {
 
 constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority tenant between two requests
+constexpr uint32_t kNetPermille = 10;
 constexpr uint64_t kDrainLookNs = 500'000;
 constexpr uint32_t kNeighbours = core::kMaxTimeTenants;
 
@@ -48,10 +49,11 @@ uint64_t smooth(uint64_t before, uint64_t now) {
 }  // namespace
 
 struct Worker::Situation {
-  uint32_t count = 0;      // tenants on the GPU
-  uint32_t active = 0;     // of them, with work
-  uint32_t processes = 1;  // of ours, with work
-  uint64_t running = 0;    // sum of slices of those that may run now
+  uint32_t count = 0;            // tenants on the GPU
+  uint32_t active = 0;           // of them, with work
+  uint32_t processes = 1;        // of ours, with work
+  uint32_t part = core::kWhole;  // of the GPU while ours runs, beside the others
+  bool undisturbed = true;       // no other tenant runs beside ours
   bool mine_active = false;
   bool limited = false;  // a ceiling is on us
 };
@@ -115,6 +117,54 @@ void Worker::choose_level(bool have_channels) {
   level_known_ = true;
 }
 
+void Worker::let_go() {
+  if (!sit_down()) return;
+  set_open(true);
+  if (level_ == ALLOT_LEVEL_LAUNCH) vote(ordinal_, true);
+  submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
+  run_meter(sys::monotonic_ns(), false);
+  channels_ = Channels{};
+}
+
+void Worker::show_loose(uint64_t now_ns) {
+  if (!sit_down()) return;
+  const bool active = activity_of(ordinal_).active.load(std::memory_order_acquire);
+  const uint32_t flags = ALLOT_SEAT_OPEN | ALLOT_SEAT_LOOSE | (active ? ALLOT_SEAT_ACTIVE : 0u);
+  store(seat_->heartbeat_ns, now_ns);
+  store(seat_->flags, flags);
+  if (active) store(process.tenant.file->slots[process.slot.index].wants, 1u);
+}
+
+// Its channels may be others now, and may be held in another way.
+void Worker::come_back() {
+  channels_ = Channels{};
+  level_known_ = false;
+  open_ = true;
+}
+
+// What runs beside us, and how much of the GPU we get of it while we have work: the card gives it by
+// timeslices to those that have work, so a neighbour counts as far as it is busy and allowed to run.
+//     1 / part = 1 + sum over neighbours (1 / p - 1),  p = 1 - busy + busy x ours / (ours + theirs)
+void Worker::look_beside(uint32_t count, Situation* situation) {
+  constexpr uint64_t kOne = 1'000'000;
+  const auto slice = [](const core::TimeGrant& grant) {
+    return uint64_t{grant.slice_us != 0 ? grant.slice_us : ALLOT_RM_LIBCUDA_TIMESLICE_US};
+  };
+  const bool windowed = grants[0].window_permille < core::kWhole;
+  const uint64_t ours = slice(grants[0]);
+  uint64_t inverse = kOne;
+  for (uint32_t i = 1; i < count; ++i) {
+    if (!tenants[i].active) continue;
+    const uint64_t window = grants[i].window_permille;
+    if (windowed && window < core::kWhole) continue;  // one after the other
+    situation->undisturbed = false;
+    const uint64_t busy = uint64_t{neighbours[i].busy_permille} * window;  // of kOne
+    const uint64_t p = kOne - busy + busy * ours / (ours + slice(grants[i]));
+    inverse += kOne * kOne / (p > 0 ? p : 1) - kOne;
+  }
+  situation->part = static_cast<uint32_t>(kOne * core::kWhole / inverse);
+}
+
 core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
   const AllotTenantFile& file = *process.tenant.file;
   const uint32_t count = look_at_neighbours(file, process.devices[ordinal_].uuid, at_ns,
@@ -127,15 +177,14 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
     if (tenants[i].active) ++situation->active;
   }
   core::plan_gpu(std::span(tenants, count), at_ns, std::span(grants, count));
-  for (uint32_t i = 0; i < count; ++i) {
-    if (tenants[i].active && grants[i].open) {
-      situation->running += grants[i].slice_us != 0 ? grants[i].slice_us : 2048;
-    }
-  }
+  look_beside(count, situation);
   const core::TimeTenant& mine = tenants[0];
   situation->mine_active = mine.active;
   situation->limited = mine.max_permille > 0 && mine.max_permille < core::kWhole;
-  ceiling_.set_max(mine.max_permille);
+  // A window that is cut from the cycle holds the ceiling by itself: then the sliding one is only a net for
+  // windows that move, and a little loose. Exact, it would never forgive a window that began late once.
+  const bool cut = grants[0].window_permille < core::kWhole;
+  ceiling_.set_max(mine.max_permille == 0 ? 0 : mine.max_permille + (cut ? kNetPermille : 0));
   return grants[0];
 }
 
@@ -219,13 +268,13 @@ void Worker::guard_gate(const Situation& situation) {
 
 bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation) {
   Activity& activity = activity_of(ordinal_);
-  const uint64_t part = grant.slice_us == 0 || situation.running == 0
-                            ? core::kWhole
-                            : uint64_t{grant.slice_us} * core::kWhole / situation.running;
-  const uint64_t mine = situation.active < 2 ? core::kWhole : part / situation.processes;
-  activity.part_permille.store(static_cast<uint32_t>(mine), std::memory_order_relaxed);
+  activity.part_permille.store(situation.part / situation.processes, std::memory_order_relaxed);
+  activity.undisturbed.store(situation.undisturbed, std::memory_order_release);
   bool active = activity.active.load(std::memory_order_acquire);
-  if (active) present_until_ns_ = now_ns + kPresentNs;
+  if (active) {
+    present_until_ns_ = now_ns + kPresentNs;
+    store(process.tenant.file->slots[process.slot.index].last_work_ns, now_ns);
+  }
   const bool high = load(process.tenant.file->header.priority) == ALLOT_PRIORITY_HIGH;
   if (high && now_ns < present_until_ns_) active = true;
   uint32_t flags = active ? ALLOT_SEAT_ACTIVE : 0u;
@@ -248,7 +297,7 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
 }
 
 Worker::Outcome Worker::step(uint64_t now_ns) {
-  if (!sit_down()) return {UINT64_MAX, false, false};
+  if (!sit_down()) return {UINT64_MAX, Pace::kAlone, false};
   const bool have_channels = channels_.refresh(static_cast<int>(ordinal_));
   choose_level(have_channels);
   // Channels that came while the window was closed run: close them too.
@@ -278,7 +327,11 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
     if (drained_) run_meter(sys::monotonic_ns(), false);
   }
   const bool news = publish(sys::monotonic_ns(), grant, situation);
-  const bool shared = situation.mine_active && (situation.active > 1 || situation.limited);
+  const bool windows = situation.limited || grant.window_permille < core::kWhole;
+  const Pace pace = !situation.mine_active || (situation.active < 2 && !situation.limited)
+                        ? Pace::kAlone
+                    : windows ? Pace::kWindows
+                              : Pace::kBeside;
   if (until != UINT64_MAX) {
     const uint64_t next_lead = level_ != ALLOT_LEVEL_CHANNEL ? 0
                                : open_                       ? close_cost_ns_ / 2
@@ -289,7 +342,7 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
     const uint64_t look = sys::monotonic_ns() + kDrainLookNs;
     if (look < until) until = look;
   }
-  return {until, shared, news};
+  return {until, pace, news};
 }
 
 }  // namespace allot::shim

@@ -14,7 +14,7 @@ class Worker {
  public:
   struct Outcome {
     uint64_t until_ns;  // nothing to do before, unless somebody rings
-    bool shared;        // windows, slices or a ceiling are in force: look often
+    Pace pace;          // how often to look at the work
     bool news;          // what the neighbours see of us has changed
   };
 
@@ -22,11 +22,18 @@ class Worker {
   Outcome step(uint64_t now_ns);
   void give_up(AllotLevelReason reason);
 
+  // An eviction. let_go(): lets everything run and forgets the channels; the descriptors are rm_watch's to
+  // close, after all GPUs'. show_loose(): says so, again and again until come_back().
+  void let_go();
+  void show_loose(uint64_t now_ns);
+  void come_back();
+
  private:
   struct Situation;
   bool sit_down();
   void choose_level(bool have_channels);
   AllotLevelReason fall_back(AllotLevelReason reason);
+  static void look_beside(uint32_t count, Situation* situation);
   core::TimeGrant plan(uint64_t at_ns, Situation* situation);
   uint64_t hold_ceiling(uint64_t at_ns, core::TimeGrant* grant);
   void set_open(bool open);

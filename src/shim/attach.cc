@@ -30,6 +30,7 @@
 #include "shim/start_environment.h"
 #include "shim/streams.h"
 #include "shm/region.h"
+#include "shm/time_view.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/keep_errno.h"
@@ -45,6 +46,7 @@ namespace {
 constexpr uint64_t kGuardBytes = 4096;
 constinit char tenant_path[shm::kPathBytes] = {};
 constinit bool limits_by_environment = false;  // nobody else has set them
+constexpr uint64_t kEvictedLookNs = 200'000'000;
 constexpr uint64_t kStartPatienceNs =
     10'000'000'000;  // another thread may be initialising the driver
 
@@ -172,6 +174,24 @@ State without_slice(const Outcome& outcome) {
   return closed ? State::kRefused : State::kDisabled;
 }
 
+// A process of an evicted slice waits like its elders, whose calls the driver holds: it says that it wants to
+// go on, and goes on when the slice is restored. Before the driver is initialised, so that it holds nothing
+// of the card that an eviction had to carry.
+void wait_while_evicted() {
+  AllotTenantFile& file = *process.tenant.file;
+  for (;;) {
+    const uint32_t bell = core::load(file.header.bell);
+    if ((core::load(file.header.flags) & ALLOT_TENANT_EVICTED) == 0) break;
+    if (core::load(file.slots[process.slot.index].wants) == 0) {
+      core::store(file.slots[process.slot.index].wants, 1u);
+      shm::ring(process.tenant);
+      continue;
+    }
+    shm::wait_for_bell(process.tenant, bell, kEvictedLookNs);
+  }
+  core::store(file.slots[process.slot.index].wants, 0u);
+}
+
 CUresult start(unsigned flags) {
   const Outcome outcome = join_slice();
   if (!outcome.joined) {
@@ -179,6 +199,7 @@ CUresult start(unsigned flags) {
     process.state.store(state, std::memory_order_release);
     return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
   }
+  wait_while_evicted();
   const CUresult result = real::cuInit(flags);
   if (result != CUDA_SUCCESS) {
     leave_slice();

@@ -90,9 +90,12 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeS
     if (at != gpu) continue;
     t.active = true;
     ++out->processes;
+    const uint32_t busy = load(seat.busy_permille);
+    if (busy > out->busy_permille) out->busy_permille = busy < core::kWhole ? busy : core::kWhole;
     if ((flags & ALLOT_SEAT_FILLS) == 0) t.fills = false;
   }
   t.gpus = static_cast<uint32_t>(__builtin_popcount(gpus_in_use));
+  if ((load(header.flags) & ALLOT_TENANT_EVICTED) != 0) t.active = false;  // whatever it has waits
   return true;
 }
 

@@ -3,6 +3,8 @@
 #include "shim/rm_watch.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -13,6 +15,9 @@ namespace {
 
 constexpr uint32_t kObjects = 2048;
 constexpr int kFirstOwnFd = 700;  // out of the way of programs that count on low numbers
+constexpr uint32_t kCopies = 16;
+constexpr uint32_t kInstances = 32;  // GPUs as the driver numbers them (NV_MAX_DEVICES)
+constexpr uint32_t kNoInstance = UINT32_MAX;
 
 struct Object {
   NvHandle client;
@@ -20,7 +25,15 @@ struct Object {
   NvHandle handle;  // 0 = free
   uint32_t rm_class;
   int ordinal;        // of a device: the GPU, -1 = not known yet
+  uint32_t instance;  // of a device: its number in the driver
   bool runs_kernels;  // of a group
+  bool before;        // made before an eviction that is not over yet
+};
+
+// Which file a descriptor is, to tell whether a number still means it.
+struct FileIdentity {
+  uint64_t device;
+  uint64_t inode;
 };
 
 struct Registry {
@@ -29,6 +42,11 @@ struct Registry {
   uint32_t high = 0;
   int fd = -1;  // the descriptor of the last SET_TIMESLICE, our copy
   int fd_original = -1;
+  FileIdentity file = {};
+  int copies[kCopies] = {};  // all that are open
+  uint32_t copy_count = 0;
+  bool loose = false;                     // evicted: no copies now
+  int ordinal_plus_one[kInstances] = {};  // of a GPU by the driver's number; 0 = not known
 };
 
 constinit Registry registry;
@@ -54,20 +72,34 @@ void changed() {
   generation.fetch_add(1, std::memory_order_acq_rel);
 }
 
-void made(NvHandle client, NvHandle parent, NvHandle handle, uint32_t rm_class) {
+// A place for an object: its own, where an eviction has let it come again under its old handle.
+Object* place_for(NvHandle client, NvHandle handle) {
+  if (Object* same = find(client, handle); same != nullptr) return same;
+  for (uint32_t i = 0; i < registry.high; ++i) {
+    if (registry.objects[i].handle == 0) return &registry.objects[i];
+  }
+  return registry.high < kObjects ? &registry.objects[registry.high++] : nullptr;
+}
+
+// The GPU of a device that is made while no context is: after an eviction, by a thread of the driver.
+int ordinal_of_instance(uint32_t instance) {
+  return instance < kInstances ? registry.ordinal_plus_one[instance] - 1 : -1;
+}
+
+void learn_ordinal(Object* device) {
+  if (device == nullptr || device->ordinal >= 0) return;
+  device->ordinal = making_on;
+  if (device->instance < kInstances) registry.ordinal_plus_one[device->instance] = making_on + 1;
+}
+
+void made(NvHandle client, NvHandle parent, NvHandle handle, uint32_t rm_class, uint32_t instance) {
   if (handle == 0 || !interesting(rm_class)) return;
   registry.lock.lock();
-  Object* free = nullptr;
-  for (uint32_t i = 0; i < registry.high && free == nullptr; ++i) {
-    if (registry.objects[i].handle == 0) free = &registry.objects[i];
-  }
-  if (free == nullptr && registry.high < kObjects) free = &registry.objects[registry.high++];
+  Object* free = place_for(client, handle);
   if (free != nullptr) {
-    *free = Object{client, parent, handle, rm_class, -1, false};
-    if (rm_class == KEPLER_CHANNEL_GROUP_A && making_on >= 0) {
-      Object* device = find(client, parent);
-      if (device != nullptr && device->ordinal < 0) device->ordinal = making_on;
-    }
+    *free = Object{client,   parent, handle, rm_class, ordinal_of_instance(instance),
+                   instance, false,  false};
+    if (rm_class == KEPLER_CHANNEL_GROUP_A && making_on >= 0) learn_ordinal(find(client, parent));
   }
   registry.lock.unlock();
   if (free == nullptr) overflow.store(true, std::memory_order_relaxed);
@@ -97,21 +129,42 @@ void freed(NvHandle client, NvHandle handle) {
   if (channels_went) changed();
 }
 
+int copy_of(int fd) {
+  const int copy = fcntl(fd, F_DUPFD_CLOEXEC, kFirstOwnFd);
+  return copy >= 0 ? copy : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+FileIdentity identity_of(int fd) {
+  struct stat info = {};
+  if (fstat(fd, &info) != 0) return {};
+  return {info.st_dev, info.st_ino};
+}
+
 // libcuda sets the timeslice of the group that runs kernels.
 void timeslice_set(int fd, NvHandle client, NvHandle group) {
   int copy = -1;
-  if (__atomic_load_n(&registry.fd_original, __ATOMIC_ACQUIRE) != fd) {
-    copy = fcntl(fd, F_DUPFD_CLOEXEC, kFirstOwnFd);
-    if (copy < 0) copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  }
+  const bool loose = __atomic_load_n(&registry.loose, __ATOMIC_ACQUIRE);
+  const bool news = __atomic_load_n(&registry.fd_original, __ATOMIC_ACQUIRE) != fd;
+  if (news && !loose) copy = copy_of(fd);
+  const FileIdentity file = news || loose ? identity_of(fd) : registry.file;
   registry.lock.lock();
   if (Object* object = find(client, group); object != nullptr) object->runs_kernels = true;
   if (copy >= 0) {
     registry.fd = copy;  // an earlier copy stays open: somebody may be using it
+    if (registry.copy_count < kCopies) registry.copies[registry.copy_count++] = copy;
+  }
+  if (copy >= 0 || loose) {
+    registry.file = file;
     __atomic_store_n(&registry.fd_original, fd, __ATOMIC_RELEASE);
   }
   registry.lock.unlock();
   changed();
+}
+
+// The driver's number of the GPU, the first word of what comes with a device.
+uint32_t instance_in(uint32_t rm_class, uint64_t parameters, NvHandle made) {
+  if (rm_class != NV01_DEVICE_0 || parameters == 0 || made == 0) return kNoInstance;
+  return reinterpret_cast<const NV0080_ALLOC_PARAMETERS_HEAD*>(parameters)->deviceId;
 }
 
 template <class T>
@@ -121,9 +174,13 @@ const T* as(unsigned long request, const void* argument) {
 
 void watch_alloc(unsigned long request, const void* argument) {
   if (const auto* p = as<NVOS64_PARAMETERS>(request, argument)) {
-    if (p->status == NV_OK) made(p->hRoot, p->hObjectParent, p->hObjectNew, p->hClass);
+    if (p->status != NV_OK) return;
+    made(p->hRoot, p->hObjectParent, p->hObjectNew, p->hClass,
+         instance_in(p->hClass, p->pAllocParms, p->hObjectNew));
   } else if (const auto* q = as<NVOS21_PARAMETERS>(request, argument)) {
-    if (q->status == NV_OK) made(q->hRoot, q->hObjectParent, q->hObjectNew, q->hClass);
+    if (q->status != NV_OK) return;
+    made(q->hRoot, q->hObjectParent, q->hObjectNew, q->hClass,
+         instance_in(q->hClass, q->pAllocParms, q->hObjectNew));
   }
 }
 
@@ -196,6 +253,47 @@ bool rm_channels(int ordinal, RmChannels* out) {
   return out->fd >= 0 && out->group_count > 0 && out->channel_count > 0 && out->subdevice != 0;
 }
 
+void rm_let_go() {
+  int copies[kCopies];
+  registry.lock.lock();
+  const uint32_t count = registry.copy_count;
+  for (uint32_t i = 0; i < count; ++i) copies[i] = registry.copies[i];
+  registry.copy_count = 0;
+  registry.fd = -1;
+  __atomic_store_n(&registry.loose, true, __ATOMIC_RELEASE);
+  for (uint32_t i = 0; i < registry.high; ++i) registry.objects[i].before = true;
+  registry.lock.unlock();
+  for (uint32_t i = 0; i < count; ++i) close(copies[i]);
+  changed();
+}
+
+void rm_take_hold() {
+  registry.lock.lock();
+  const int original = registry.fd_original;
+  const FileIdentity wanted = registry.file;
+  registry.lock.unlock();
+  const FileIdentity found = original >= 0 ? identity_of(original) : FileIdentity{};
+  const bool same = original >= 0 && found.device == wanted.device && found.inode == wanted.inode;
+  const int copy = same ? copy_of(original) : -1;
+  registry.lock.lock();
+  registry.fd = copy;
+  if (copy >= 0 && registry.copy_count < kCopies) registry.copies[registry.copy_count++] = copy;
+  if (copy < 0) __atomic_store_n(&registry.fd_original, -1, __ATOMIC_RELEASE);
+  bool made_anew = false;
+  for (uint32_t i = 0; i < registry.high; ++i) {
+    const Object& object = registry.objects[i];
+    if (object.handle != 0 && !object.before && object.runs_kernels) made_anew = true;
+  }
+  for (uint32_t i = 0; i < registry.high; ++i) {
+    Object& object = registry.objects[i];
+    if (object.before && made_anew) object.handle = 0;
+    object.before = false;
+  }
+  __atomic_store_n(&registry.loose, false, __ATOMIC_RELEASE);
+  registry.lock.unlock();
+  changed();
+}
+
 MakingContextOn::MakingContextOn(int ordinal) : outer_(making_on) {
   making_on = ordinal;
 }
@@ -209,6 +307,8 @@ void forget_rm() {
   registry.high = 0;
   registry.fd = -1;
   registry.fd_original = -1;
+  registry.copy_count = 0;  // inherited copies stay open: they are the parent's numbers
+  registry.loose = false;
   overflow.store(false, std::memory_order_relaxed);
 }
 

@@ -48,6 +48,13 @@ bool rm_channels(int ordinal, RmChannels* out);
 // Raised whenever a channel or a group that runs kernels comes or goes. Any thread, signal-safe.
 uint32_t rm_generation();
 
+// The tenant is being evicted. The driver gives its objects and descriptors back, and whoever keeps a copy of
+// one keeps the card's memory taken: ours are closed, and none is made until rm_take_hold(). That one takes a
+// descriptor again and forgets the objects of before, if the driver has made new ones in their place.
+// The agent's thread, while nobody makes calls by rm_channels().
+void rm_let_go();
+void rm_take_hold();
+
 // More objects than there is room for were seen: what rm_channels says is not all.
 bool rm_overflow();
 

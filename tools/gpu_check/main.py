@@ -1,4 +1,4 @@
-"""Runs the checks of one kind (memory or time), writes their results, prints a table.
+"""Runs the checks of one kind (memory, time or life), writes their results, prints a table.
 
 Every step runs, whatever the ones before it did; a step that hangs is ended at its own limit. The
 whole run ends before its deadline. Results are written after every step, so that a run that is cut
@@ -20,7 +20,7 @@ import common  # noqa: E402
 import time_cases  # noqa: E402
 from common import Machine, Skip, StepFailed  # noqa: E402
 
-DEADLINE_S = {"memory": 460, "time": 355, "quick": 150}
+DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "life": 240}
 
 
 def first_line(command, cwd=None):
@@ -184,7 +184,7 @@ def merge(folders):
 def read_options():
     parser = argparse.ArgumentParser(description="checks a built tree against a GPU")
     parser.add_argument("--root", required=True)
-    parser.add_argument("kind", nargs="?", choices=("memory", "time"), default="memory")
+    parser.add_argument("kind", nargs="?", choices=("memory", "time", "life"), default="memory")
     parser.add_argument("variant", nargs="?", choices=("full", "quick"), default="full",
                         help="time: quick takes two minutes")
     parser.add_argument("--sim", action="store_true", help="use the software GPU")
@@ -204,16 +204,26 @@ def load_steps(kind):
         import steps_overhead  # noqa: F401
         import steps_parity  # noqa: F401
         import steps_processes  # noqa: F401
+    elif kind == "life":
+        import steps_life  # noqa: F401
     else:
         import steps_time  # noqa: F401
         import steps_time_overhead  # noqa: F401
         import steps_time_torch  # noqa: F401
     # The time steps borrow from the memory ones, whose steps come along.
-    return [step for step in common.STEPS if step.group.startswith("time") == (kind == "time")]
+    return [step for step in common.STEPS if kind_of(step) == kind]
+
+
+def kind_of(step):
+    for kind in ("time", "life"):
+        if step.group.startswith(kind):
+            return kind
+    return "memory"
 
 
 def chosen(steps, options):
-    only = tuple(part if part.startswith("t.") or options.kind != "time" else "t." + part
+    prefix = {"time": "t.", "life": "l."}.get(options.kind, "")
+    only = tuple(part if part.startswith(prefix) else prefix + part
                  for part in options.only.split(",") if part)
     if only:
         return [step for step in steps if step.name.startswith(only)]
@@ -240,7 +250,7 @@ def main():
         return merge(options.merge.split(","))
     steps = chosen(load_steps(options.kind), options)
     if options.list:
-        print("\n".join(f"{step.name:<26}{step.cost:>5.0f} s" if options.kind == "time" else step.name
+        print("\n".join(f"{step.name:<26}{step.cost:>5.0f} s" if options.kind != "memory" else step.name
                         for step in steps))
         return 0
     build = os.path.abspath(options.build or os.path.join(options.root, "build"))

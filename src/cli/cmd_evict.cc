@@ -1,0 +1,105 @@
+// allot evict and allot restore: the words around evict.h.
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/evict.h"
+#include "cli/failure.h"
+#include "cli/output.h"
+#include "cli/slice_spec.h"
+
+namespace allot::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  std::string name;
+  double timeout_seconds = 30;
+  bool as_json = false;
+};
+
+json moved_json(const std::string& name, const char* state, const Moved& moved) {
+  json processes = json::array();
+  for (const MovedProcess& process : moved.processes) {
+    processes.push_back({{"pid", process.pid},
+                         {"command", process.command},
+                         {"bytes", process.bytes},
+                         {"lock_seconds", process.lock_seconds},
+                         {"move_seconds", process.move_seconds}});
+  }
+  return {{"name", name},         {"state", state},           {"changed", !moved.nothing},
+          {"bytes", moved.bytes}, {"seconds", moved.seconds}, {"processes", processes}};
+}
+
+std::string count_text(size_t count) {
+  if (count == 0) return "no process of it uses a GPU";
+  return fmt::format("{} process{}", count, count == 1 ? "" : "es");
+}
+
+void work(const Options& options, bool out) {
+  const char* command = out ? "evict" : "restore";
+  check_name(command, options.name);
+  OpenTenant tenant(command, options.name);
+  MoveOptions move;
+  move.timeout_seconds = options.timeout_seconds;
+  if (!options.as_json) move.say = [](const std::string& line) { print(line + "\n"); };
+  const Moved moved = out ? evict(tenant, options.name, move) : restore(tenant, options.name, move);
+  if (options.as_json) {
+    print_json(moved_json(options.name, out ? "evicted" : "running", moved));
+    return;
+  }
+  const std::string how =
+      moved.nothing ? "already; "
+                    : fmt::format("{} in {:.2f} s; ", size_text(moved.bytes), moved.seconds);
+  print(fmt::format("{}: {} ({}{})\n", options.name, out ? "evicted" : "restored", how,
+                    count_text(moved.processes.size())));
+}
+
+void add(CLI::App& app, const char* command, const char* what, const char* waits,
+         const char* footer, bool out, int* exit_status) {
+  CLI::App* sub = app.add_subcommand(command, what);
+  const auto options = std::make_shared<Options>();
+  sub->add_option("name", options->name, "the slice, as 'allot ps' names it")
+      ->required()
+      ->type_name("NAME");
+  sub->add_option("--timeout", options->timeout_seconds, waits)
+      ->check(CLI::Range(0.0, 86400.0))
+      ->type_name("SECONDS");
+  sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
+  sub->footer(footer);
+  sub->callback([options, exit_status, out] {
+    work(*options, out);
+    *exit_status = kExitOk;
+  });
+}
+
+}  // namespace
+
+void add_evict(CLI::App& app, int* exit_status) {
+  add(app, "evict", "move the GPU memory of a slice to the host",
+      "how long to wait for work that is on the GPU already (default: 30)",
+      "All memory of all its processes goes to the host, and the card's is free for others. Calls "
+      "of "
+      "its\n"
+      "programs into CUDA wait until 'allot restore'; their own threads and CPU work go on. Needs "
+      "driver 570.\n"
+      "Managed and shared (IPC) memory cannot be moved: then the command says so and changes "
+      "nothing.\n"
+      "\n"
+      "Examples:\n"
+      "  allot evict alice\n"
+      "  allot evict alice --timeout 120 --json",
+      true, exit_status);
+  add(app, "restore", "bring the memory of an evicted slice back to the card",
+      "how long to wait for its processes to be held again (default: 30)",
+      "Every byte comes back at its address, then the programs go on. Without room on the card "
+      "nothing\n"
+      "changes, and the command says how much is missing. Also mends a slice whose evict was "
+      "killed.\n"
+      "\n"
+      "Example:\n"
+      "  allot restore alice",
+      false, exit_status);
+}
+
+}  // namespace allot::cli

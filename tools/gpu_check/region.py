@@ -1,0 +1,60 @@
+"""A slice's region file as a script sees it: flags, seats and the bell (abi/region.h names the offsets)."""
+import ctypes as C
+import mmap
+import os
+import struct
+import time
+
+FLAGS, CONFIG_SEQUENCE, BELL = 124, 160, 188
+SEATS, SEAT_BYTES, SEAT_COUNT = 8192, 64, 256
+FROZEN, EVICTED = 16, 32
+SEAT_ACTIVE, SEAT_OPEN, SEAT_FROZEN = 1, 4, 8
+SYS_FUTEX, FUTEX_WAKE = 202, 1
+
+
+class Region:
+    def __init__(self, path):
+        self.file = os.open(path, os.O_RDWR)
+        self.map = mmap.mmap(self.file, 24576)
+        self.libc = C.CDLL(None)
+        self.bell = C.c_uint32.from_buffer(self.map, BELL)
+
+    def word(self, at):
+        return struct.unpack_from("<I", self.map, at)[0]
+
+    def set_flag(self, bit, on):
+        flags = self.word(FLAGS)
+        struct.pack_into("<I", self.map, FLAGS, flags | bit if on else flags & ~bit)
+        sequence = struct.unpack_from("<Q", self.map, CONFIG_SEQUENCE)[0]
+        struct.pack_into("<Q", self.map, CONFIG_SEQUENCE, sequence + 1)
+        self.bell.value += 1
+        self.libc.syscall(C.c_long(SYS_FUTEX), C.byref(self.bell), C.c_int(FUTEX_WAKE), C.c_int(1 << 30), None,
+                          None, C.c_int(0))
+
+    def seats(self):
+        """Where the flags of the taken seats stand."""
+        places = (SEATS + i * SEAT_BYTES for i in range(SEAT_COUNT))
+        return [at + 20 for at in places if struct.unpack_from("<Q", self.map, at)[0] != 0]
+
+    def wait(self, done, seconds):
+        """Seconds until `done(flags)` holds for each seat; None when it does not."""
+        seats = self.seats()
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            if all(done(self.word(at)) for at in seats):
+                return time.perf_counter() - begin
+        return None
+
+    def freeze(self):
+        """Seconds from the order until its agents say that nothing of it runs."""
+        self.set_flag(FROZEN, True)
+        return self.wait(lambda flags: flags & SEAT_FROZEN, 5)
+
+    def thaw(self):
+        self.set_flag(FROZEN, False)
+        return self.wait(lambda flags: flags & SEAT_OPEN, 5)
+
+    def close(self):
+        del self.bell
+        self.map.close()
+        os.close(self.file)
