@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "both_streams.h"
 #include "graph.h"
 #include "handles.h"
 #include "memory.h"
@@ -321,19 +322,6 @@ CUresult update_deps(CUstream handle, bool ptds, const CUgraphNode* deps, size_t
 }
 
 }  // namespace
-
-#define ARGS(...) (__VA_ARGS__)
-#define BOTH(name, args, call)    \
-  SIM_API name args {             \
-    SIM_ENTER();                  \
-    constexpr bool kPtds = false; \
-    return call;                  \
-  }                               \
-  SIM_API name##_ptsz args {      \
-    SIM_ENTER();                  \
-    constexpr bool kPtds = true;  \
-    return call;                  \
-  }
 
 BOTH(cuStreamBeginCapture, ARGS(CUstream s),
      begin(s, kPtds, CU_STREAM_CAPTURE_MODE_GLOBAL, nullptr, nullptr, 0))

@@ -30,12 +30,6 @@ CUresult add(CUgraphNode* out, CUgraph handle, const CUgraphNode* deps, size_t c
   return CUDA_SUCCESS;
 }
 
-CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1& p) {
-  CUDA_KERNEL_NODE_PARAMS_v2 wide{};
-  memcpy(&wide, &p, sizeof p);  // the first version is the beginning of the second
-  return wide;
-}
-
 CUresult fill_event(Node* node, CUevent event) {
   node->event = to_event(event);
   return node->event != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
@@ -70,23 +64,6 @@ CUresult fill_free(Node* node, CUdeviceptr at) {
 // cuGraphAddNode: one structure for every type.
 CUresult fill_any(Node* node, CUgraphNodeParams* p) {
   switch (p->type) {
-    case CU_GRAPH_NODE_TYPE_KERNEL: {
-      CUDA_KERNEL_NODE_PARAMS_v2 params;
-      static_assert(sizeof params == sizeof p->kernel);
-      memcpy(&params, &p->kernel, sizeof params);
-      return fill_kernel(node, params);
-    }
-    case CU_GRAPH_NODE_TYPE_MEMCPY:
-      return fill_copy(node, &p->memcpy.copyParams, p->memcpy.copyCtx);
-    case CU_GRAPH_NODE_TYPE_MEMSET: {
-      CUDA_MEMSET_NODE_PARAMS_v1 params;
-      memcpy(&params, &p->memset, sizeof params);
-      return fill_set(node, &params, p->memset.ctx);
-    }
-    case CU_GRAPH_NODE_TYPE_HOST: {
-      const CUDA_HOST_NODE_PARAMS_v1 params{p->host.fn, p->host.userData};
-      return fill_host(node, &params);
-    }
     case CU_GRAPH_NODE_TYPE_GRAPH:
       return fill_child(node, p->graph.graph);
     case CU_GRAPH_NODE_TYPE_EMPTY:
@@ -107,7 +84,7 @@ CUresult fill_any(Node* node, CUgraphNodeParams* p) {
     case CU_GRAPH_NODE_TYPE_BATCH_MEM_OP:
       return fill_ops(node, &p->memOp);
     default:
-      return CUDA_ERROR_NOT_SUPPORTED;
+      return fill_work(node, *p);
   }
 }
 

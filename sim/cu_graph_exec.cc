@@ -75,12 +75,6 @@ CUresult change(Node* node, Fill fill) {
   return node != nullptr ? fill(node) : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1* p) {
-  CUDA_KERNEL_NODE_PARAMS_v2 wide{};
-  memcpy(&wide, p, sizeof *p);
-  return wide;
-}
-
 CUresult get_kernel(Node* node, CUDA_KERNEL_NODE_PARAMS_v2* out) {
   auto& body = std::get<KernelBody>(node->body);
   node->argument_pointers.clear();
@@ -128,22 +122,6 @@ CUresult set_child(Node* node, CUgraph handle) {
 CUresult set_any(Node* node, const CUgraphNodeParams* p) {
   if (node == nullptr || p == nullptr || p->type != node->type) return CUDA_ERROR_INVALID_VALUE;
   switch (p->type) {
-    case CU_GRAPH_NODE_TYPE_KERNEL: {
-      CUDA_KERNEL_NODE_PARAMS_v2 params;
-      memcpy(&params, &p->kernel, sizeof params);
-      return fill_kernel(node, params);
-    }
-    case CU_GRAPH_NODE_TYPE_MEMCPY:
-      return fill_copy(node, &p->memcpy.copyParams, p->memcpy.copyCtx);
-    case CU_GRAPH_NODE_TYPE_MEMSET: {
-      CUDA_MEMSET_NODE_PARAMS_v1 params;
-      memcpy(&params, &p->memset, sizeof params);
-      return fill_set(node, &params, p->memset.ctx);
-    }
-    case CU_GRAPH_NODE_TYPE_HOST: {
-      const CUDA_HOST_NODE_PARAMS_v1 params{p->host.fn, p->host.userData};
-      return fill_host(node, &params);
-    }
     case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
       return set_event(node, p->eventRecord.event);
     case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
@@ -151,7 +129,7 @@ CUresult set_any(Node* node, const CUgraphNodeParams* p) {
     case CU_GRAPH_NODE_TYPE_GRAPH:
       return set_child(node, p->graph.graph);
     default:
-      return CUDA_ERROR_NOT_SUPPORTED;
+      return fill_work(node, *p);
   }
 }
 
@@ -310,14 +288,14 @@ SIM_API cuGraphKernelNodeGetParams_v2(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS_v2*
   CHANGE(PLAIN(KERNEL), get_kernel(node, p));
 }
 SIM_API cuGraphKernelNodeSetParams(CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS_v1* p) {
-  CHANGE(PLAIN(KERNEL), fill_kernel(node, widen(p)));
+  CHANGE(PLAIN(KERNEL), fill_kernel(node, widen(*p)));
 }
 SIM_API cuGraphKernelNodeSetParams_v2(CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS_v2* p) {
   CHANGE(PLAIN(KERNEL), fill_kernel(node, *p));
 }
 SIM_API cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode n,
                                        const CUDA_KERNEL_NODE_PARAMS_v1* p) {
-  CHANGE(EXEC(KERNEL), fill_kernel(node, widen(p)));
+  CHANGE(EXEC(KERNEL), fill_kernel(node, widen(*p)));
 }
 SIM_API cuGraphExecKernelNodeSetParams_v2(CUgraphExec exec, CUgraphNode n,
                                           const CUDA_KERNEL_NODE_PARAMS_v2* p) {

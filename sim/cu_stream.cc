@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "both_streams.h"
 #include "memory.h"
 #include "runtime.h"
 
@@ -185,20 +186,6 @@ CUresult get_context(CUstream h, CUcontext* out, CUgreenCtx* green, bool ptds) {
 }
 
 }  // namespace
-
-// An entry in both forms: with the legacy default stream and with the thread's own.
-#define ARGS(...) (__VA_ARGS__)
-#define BOTH(name, args, call)    \
-  SIM_API name args {             \
-    SIM_ENTER();                  \
-    constexpr bool kPtds = false; \
-    return call;                  \
-  }                               \
-  SIM_API name##_ptsz args {      \
-    SIM_ENTER();                  \
-    constexpr bool kPtds = true;  \
-    return call;                  \
-  }
 
 SIM_API cuStreamCreate(CUstream* out, unsigned flags) {
   SIM_ENTER();

@@ -1,6 +1,8 @@
 // The structure of graphs, their copies, and what a launch queues.
 #include "graph.h"
 
+#include <string.h>
+
 #include <algorithm>
 #include <map>
 
@@ -101,6 +103,12 @@ bool depends_on(const Node* node, const Node* on) {
                      [&](const Node* dep) { return depends_on(dep, on); });
 }
 
+CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1& params) {
+  CUDA_KERNEL_NODE_PARAMS_v2 wide{};
+  memcpy(&wide, &params, sizeof params);  // the first version is the beginning of the second
+  return wide;
+}
+
 CUresult fill_kernel(Node* node, const CUDA_KERNEL_NODE_PARAMS_v2& p) {
   const void* function = p.func != nullptr ? static_cast<const void*>(p.func) : p.kern;
   KernelBody body;
@@ -142,6 +150,30 @@ CUresult fill_host(Node* node, const CUDA_HOST_NODE_PARAMS_v1* host) {
   if (host == nullptr || host->fn == nullptr) return CUDA_ERROR_INVALID_VALUE;
   node->body = HostBody{host->fn, host->userData};
   return CUDA_SUCCESS;
+}
+
+CUresult fill_work(Node* node, const CUgraphNodeParams& p) {
+  switch (p.type) {
+    case CU_GRAPH_NODE_TYPE_KERNEL: {
+      CUDA_KERNEL_NODE_PARAMS_v2 params;
+      static_assert(sizeof params == sizeof p.kernel);
+      memcpy(&params, &p.kernel, sizeof params);
+      return fill_kernel(node, params);
+    }
+    case CU_GRAPH_NODE_TYPE_MEMCPY:
+      return fill_copy(node, &p.memcpy.copyParams, p.memcpy.copyCtx);
+    case CU_GRAPH_NODE_TYPE_MEMSET: {
+      CUDA_MEMSET_NODE_PARAMS_v1 params;
+      memcpy(&params, &p.memset, sizeof params);
+      return fill_set(node, &params, p.memset.ctx);
+    }
+    case CU_GRAPH_NODE_TYPE_HOST: {
+      const CUDA_HOST_NODE_PARAMS_v1 params{p.host.fn, p.host.userData};
+      return fill_host(node, &params);
+    }
+    default:
+      return CUDA_ERROR_NOT_SUPPORTED;
+  }
 }
 
 CUresult fill_alloc(Node* node, CUDA_MEM_ALLOC_NODE_PARAMS_v1* params) {

@@ -105,10 +105,13 @@ void remove_node(Node* node);
 std::vector<Node*> in_order(const Graph* graph);  // topological; empty when there is a cycle
 bool depends_on(const Node* node, const Node* on);
 
+CUDA_KERNEL_NODE_PARAMS_v2 widen(const CUDA_KERNEL_NODE_PARAMS_v1& params);
 CUresult fill_kernel(Node* node, const CUDA_KERNEL_NODE_PARAMS_v2& params);
 CUresult fill_copy(Node* node, const CUDA_MEMCPY3D* copy, CUcontext context);
 CUresult fill_set(Node* node, const CUDA_MEMSET_NODE_PARAMS_v1* set, CUcontext context);
 CUresult fill_host(Node* node, const CUDA_HOST_NODE_PARAMS_v1* host);
+// The four above from the structure of all types; NOT_SUPPORTED for any other.
+CUresult fill_work(Node* node, const CUgraphNodeParams& params);
 CUresult fill_alloc(Node* node, CUDA_MEM_ALLOC_NODE_PARAMS_v1* params);
 
 GraphExec* make_exec(const Graph* graph, uint64_t flags);  // null: the graph has a cycle
