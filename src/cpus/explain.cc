@@ -66,7 +66,13 @@ Expected<Explanation> explain_write(const FsRoot& fs, const TreeModel& tree,
     return failure(Errc::kNotFound, fmt::format("{} is not below {}", path, tree.hierarchy.mount));
   }
   TreeModel copy = tree;
-  Explanation e = from_outcome(predict(&copy, {Step::Op::kWrite, path, text}));
+  const model::Outcome outcome = predict(&copy, {Step::Op::kWrite, path, text});
+  if (outcome.reason.why == model::Why::kUnknown) {
+    return failure(
+        Errc::kUnsupported,
+        fmt::format("{}: partitions differ from kernel to kernel and are not predicted", path));
+  }
+  Explanation e = from_outcome(outcome);
   e.text += offline_note(tree, e.reason);
   if (e.text.empty()) {
     CpuSet now = from_mask(copy.model.effective_cpus(copy.inside(group)));

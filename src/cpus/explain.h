@@ -24,7 +24,8 @@ struct Explanation {
 };
 
 // Writing `text` to a file of a group, given by its absolute path.
-// Errors: kNotFound (the path is no file of the cpuset hierarchy).
+// Errors: kNotFound (the path is no file of the cpuset hierarchy), kUnsupported (a rule that the model
+// does not know: partitions).
 Expected<Explanation> explain_write(const FsRoot& fs, const TreeModel& tree,
                                     const std::string& path, const std::string& text);
 

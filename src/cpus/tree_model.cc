@@ -24,8 +24,13 @@ void adopt_tasks(const FsRoot& fs, const std::string& absolute, const std::strin
   }
 }
 
+struct Loaded {
+  model::Cpusets* m;
+  std::string partition;  // the first group that is one
+};
+
 void adopt_groups(const FsRoot& fs, const Hierarchy& h, const std::string& absolute,
-                  const std::string& inside, model::Cpusets* m) {
+                  const std::string& inside, Loaded* out) {
   bool v1 = h.kind == CpusetKind::kV1;
   if (inside != "/") {
     model::GroupInit init;
@@ -50,14 +55,16 @@ void adopt_groups(const FsRoot& fs, const Hierarchy& h, const std::string& absol
     } else {
       init.cpuset_controller = fs.exists(h.file(absolute, "cpus"));
       init.threaded = fs.read_line(absolute + "/cgroup.type").value_or("") == "threaded";
+      std::string partition = fs.read_line(h.file(absolute, "cpus.partition")).value_or("member");
+      if (partition != "member" && out->partition.empty()) out->partition = absolute;
     }
-    if (!m->adopt_group(init)) return;
+    if (!out->m->adopt_group(init)) return;
   }
-  adopt_tasks(fs, absolute, inside, v1, m);
+  adopt_tasks(fs, absolute, inside, v1, out->m);
   for (const std::string& name : fs.list(absolute)) {
     std::string child = absolute + "/" + name;
     if (!fs.exists(child + "/cgroup.procs")) continue;
-    adopt_groups(fs, h, child, inside == "/" ? "/" + name : inside + "/" + name, m);
+    adopt_groups(fs, h, child, inside == "/" ? "/" + name : inside + "/" + name, out);
   }
 }
 
@@ -103,7 +110,14 @@ Expected<TreeModel> load_tree(const FsRoot& fs, const Topology& topology, const 
                           : h.v2_mode               ? model::Hierarchy::kV1V2Mode
                                                     : model::Hierarchy::kV1;
   TreeModel tree{h, model::Cpusets(machine_of(topology), era_of(kernel), kind), kernel};
-  adopt_groups(fs, h, h.mount, "/", &tree.model);
+  Loaded loaded{&tree.model, ""};
+  adopt_groups(fs, h, h.mount, "/", &loaded);
+  if (!loaded.partition.empty()) {
+    return failure(Errc::kUnsupported,
+                   fmt::format("{} is a partition; what partitions do differs between kernels and "
+                               "is not predicted",
+                               loaded.partition));
+  }
   return tree;
 }
 

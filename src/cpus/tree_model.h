@@ -26,7 +26,8 @@ struct TreeModel {
 };
 
 // Reads every group and which tasks are in it.
-// Errors: kUnsupported (no cpuset hierarchy), kNotFound (no CPUs).
+// Errors: kUnsupported (no cpuset hierarchy, or a v2 partition in it, whose rules the model does not
+// know), kNotFound (no CPUs).
 // A task that starts or ends meanwhile may be missed, as in any reading of /proc. Allocates; some
 // 20 small reads a group.
 Expected<TreeModel> load_tree(const FsRoot& fs, const Topology& topology, const Hierarchy& h);

@@ -2,7 +2,9 @@
 //
 //   slice_bench start [RUNS=200]     place + fork + enter + exec + release of "true", against taskset
 //   slice_bench affinity [THREADS]   one sched_setaffinity per thread of a stopped process
-//   slice_bench rebalance [SECONDS]  8 spinners pinned to one CPU of the slice, before and under watch
+//   slice_bench rebalance [SECONDS]  8 spinners pinned to one CPU of a slice of up to 4, before and under
+//                                    watch
+//   slice_bench balanced [SECONDS]   2 spinners on each CPU of the slice: watch must do nothing
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -117,27 +119,57 @@ double used_s(const std::vector<pid_t>& pids) {
   return sum;
 }
 
-int rebalance(const CpuSet& allowed, const std::string& folder, double seconds) {
-  Expected<Placement> p = place(request_for(allowed, folder));
-  if (!p) return 1;
-  std::vector<pid_t> spinners;
-  for (int i = 0; i < 8; ++i) {
-    pid_t child = fork_into(*p);
-    if (child == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      enter(*p);
-      set_affinity(0, CpuSet{allowed.first()});
-      for (std::atomic<unsigned> turns{0};;) turns.fetch_add(1, std::memory_order_relaxed);
+struct Spinners {
+  Placement placement;
+  std::vector<pid_t> pids;
+
+  Spinners() = default;
+  Spinners(const Spinners&) = delete;
+  Spinners& operator=(const Spinners&) = delete;
+  ~Spinners() {
+    for (pid_t pid : pids) {
+      kill(pid, SIGKILL);
+      waitpid(pid, nullptr, 0);
     }
-    if (i == 0) set_member(&*p, child);
-    spinners.push_back(child);
+    release(&placement);
   }
+  // 8 of them in a slice of `slice`, pinned to the CPUs of `pins` in turn.
+  bool start(const CpuSet& slice, const std::string& folder, const std::vector<int>& pins) {
+    Expected<Placement> p = place(request_for(slice, folder));
+    if (!p) return false;
+    placement = *p;
+    for (size_t i = 0; i < 8; ++i) {
+      pid_t child = fork_into(placement);
+      if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        enter(placement);
+        set_affinity(0, CpuSet{pins[i % pins.size()]});
+        for (std::atomic<unsigned> turns{0};;) turns.fetch_add(1, std::memory_order_relaxed);
+      }
+      if (i == 0) set_member(&placement, child);
+      pids.push_back(child);
+    }
+    return true;
+  }
+};
+
+CpuSet up_to_four(const CpuSet& allowed) {
+  CpuSet some;
+  for (int cpu = allowed.first(); cpu >= 0 && some.count() < 4; cpu = allowed.next(cpu))
+    some.add(cpu);
+  return some;
+}
+
+int rebalance(const CpuSet& allowed, const std::string& folder, double seconds) {
+  CpuSet slice = up_to_four(allowed);
+  Spinners spinners;
+  if (!spinners.start(slice, folder, {slice.first()})) return 1;
   WatchOptions options;
   options.folder = folder;
   Clock::time_point from = Clock::now();
-  double before = used_s(spinners);
+  double before = used_s(spinners.pids);
   while (ms_since(from) < 2000) usleep(50'000);
-  double alone = (used_s(spinners) - before) / (ms_since(from) / 1000);
+  double alone = (used_s(spinners.pids) - before) / (ms_since(from) / 1000);
   Watcher watcher(options);
   int moves = 0;
   from = Clock::now();
@@ -145,28 +177,48 @@ int rebalance(const CpuSet& allowed, const std::string& folder, double seconds) 
   double last_move_s = 0;
   while (ms_since(from) < seconds * 1000) {
     double now = ms_since(from) / 1000;
+    if (used_at_mark < 0 && now >= mark_s) {
+      used_at_mark = used_s(spinners.pids);
+      mark_s = ms_since(from) / 1000;
+    }
     for (const WatchAction& a : watcher.look(now)) {
       ++moves;
       last_move_s = now;
       std::printf("  %5.2f s  %s: %s\n", now, a.what.c_str(), a.why.c_str());
     }
-    if (used_at_mark < 0 && now >= mark_s) {
-      used_at_mark = used_s(spinners);
-      mark_s = now;
-    }
     watcher.wait(200);
   }
-  double with_watch = (used_s(spinners) - used_at_mark) / (ms_since(from) / 1000 - mark_s);
-  for (pid_t pid : spinners) {
-    kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-  }
-  release(&*p);
+  double with_watch = (used_s(spinners.pids) - used_at_mark) / (ms_since(from) / 1000 - mark_s);
   std::printf(
-      "8 spinners on 1 of %d CPUs: %.2f CPUs used; under watch, from 2 s on: %.2f CPUs; %d moves, "
-      "the last at %.2f s\n",
-      allowed.count(), alone, with_watch, moves, last_move_s);
+      "8 spinners on 1 of %d CPUs: %.2f CPUs used; under watch, from %.1f s on: %.2f CPUs, %.1f %% "
+      "of what it could; %d moves, the last at %.2f s\n",
+      slice.count(), alone, mark_s, with_watch, 100 * with_watch / slice.count(), moves,
+      last_move_s);
   return 0;
+}
+
+int balanced(const CpuSet& allowed, const std::string& folder, double seconds) {
+  CpuSet slice = up_to_four(allowed);
+  std::vector<int> pins;
+  for (int cpu = slice.first(); cpu >= 0; cpu = slice.next(cpu)) pins.push_back(cpu);
+  Spinners spinners;
+  if (!spinners.start(slice, folder, pins)) return 1;
+  WatchOptions options;
+  options.folder = folder;
+  Watcher watcher(options);
+  int actions = 0, looks = 0;
+  Clock::time_point from = Clock::now();
+  while (ms_since(from) < seconds * 1000) {
+    for (const WatchAction& a : watcher.look(ms_since(from) / 1000)) {
+      ++actions;
+      std::printf("  %5.2f s  %s: %s\n", ms_since(from) / 1000, a.what.c_str(), a.why.c_str());
+    }
+    ++looks;
+    watcher.wait(200);
+  }
+  std::printf("8 spinners, evenly on %d CPUs: %d actions in %d looks over %.0f s\n", slice.count(),
+              actions, looks, ms_since(from) / 1000);
+  return actions == 0 ? 0 : 1;
 }
 
 }  // namespace
@@ -183,6 +235,7 @@ int main(int argc, char** argv) {
   if (what == "start") status = start(allowed, folder, number > 0 ? number : 200);
   if (what == "affinity") status = affinity(allowed, number > 0 ? number : 1000);
   if (what == "rebalance") status = rebalance(allowed, folder, number > 0 ? number : 10);
+  if (what == "balanced") status = balanced(allowed, folder, number > 0 ? number : 60);
   std::filesystem::remove_all(folder);
   return status;
 }

@@ -157,10 +157,10 @@ int GuestKernel::apply(const Op& op, const Cpusets& before) {
     case Kind::kWrite:
       return write_op(op);
     case Kind::kForkInto: {
-      if (!subjects_.known(op.tid) && op.tid != 1) return ESRCH;
       int fd = open((root_ + op.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
       if (fd < 0) return errno;
-      int err = subjects_.fork(op.tid, op.child, false, fd);
+      int err = ESRCH;  // a parent that shrinking has left out; the model looks for the group first
+      if (subjects_.known(op.tid) || op.tid == 1) err = subjects_.fork(op.tid, op.child, false, fd);
       close(fd);
       return err;
     }
