@@ -19,16 +19,29 @@ namespace allot::shim {
 namespace {
 
 constexpr uint32_t kGpus = ALLOT_MAX_GPUS;
-constexpr uint64_t kLookSharedNs = 1'000'000;
-constexpr uint64_t kLookClosedNs = 4'000'000;
+constexpr uint64_t kLookWindowsNs = 2'000'000;
+constexpr uint64_t kLookClosedNs = 5'000'000;
+constexpr uint64_t kLookBesideNs = 10'000'000;
 constexpr uint64_t kLookAloneNs = 220'000'000;
 constexpr uint64_t kSettleNs = 2'500'000;  // between "nothing unfinished" and "idle"
 constexpr uint64_t kForgetNs = 60'000'000'000;
 constexpr uint64_t kMostPerLookNs = 20'000'000;
 constexpr uint64_t kMostAloneNs = 300'000'000;
 
+// A trial: windows are asked for until the meter has seen enough undisturbed time.
+constexpr uint64_t kTrialMeterNs = 600'000'000;
+constexpr uint64_t kTrialMostNs = 4'000'000'000;
+constexpr uint64_t kTrialFirstNs = 10'000'000'000;
+constexpr uint64_t kTrialLastNs = 80'000'000'000;
+
 struct Private {
   core::GapMeter meter;
+  // Its clock: undisturbed open time. Begins so late that the first turn need not wait.
+  uint64_t meter_ns = 2'000'000'000;
+  uint64_t undisturbed_ns = 0;  // when it ran last
+  uint64_t trial_after_ns = kTrialFirstNs;
+  uint64_t trial_meter_ns = 0;  // on the meter's clock, the end of the trial; 0 = none
+  uint64_t trial_end_ns = 0;
   uint64_t last_ns = 0;       // of the last look
   uint64_t open_time_ns = 0;  // at the last look
   uint64_t busy_ns = 0;       // when there was work last
@@ -83,6 +96,30 @@ void account(Activity& activity, uint64_t whole_ns, uint64_t open_ns) {
   add(seat->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
 }
 
+// The meter's clock stands still while nothing may run or others run beside it.
+void measure_gaps(const Activity& activity, Private& own, uint64_t now_ns, uint64_t open_ns,
+                  bool work) {
+  if (activity.undisturbed.load(std::memory_order_acquire)) {
+    own.undisturbed_ns = now_ns;
+    if (open_ns > 0) {
+      own.meter_ns += open_ns < kMostPerLookNs ? open_ns : kMostPerLookNs;
+      own.meter.sample(own.meter_ns, work);
+    }
+  }
+  if (own.trial_meter_ns != 0) {
+    if (own.meter_ns < own.trial_meter_ns && now_ns < own.trial_end_ns) return;
+    own.trial_meter_ns = 0;
+    own.undisturbed_ns = now_ns;
+    own.trial_after_ns =
+        own.trial_after_ns * 2 < kTrialLastNs ? own.trial_after_ns * 2 : kTrialLastNs;
+  } else if (own.meter.fills()) {
+    own.trial_after_ns = kTrialFirstNs;
+  } else if (work && now_ns - own.undisturbed_ns > own.trial_after_ns) {
+    own.trial_meter_ns = own.meter_ns + kTrialMeterNs;
+    own.trial_end_ns = now_ns + kTrialMostNs;
+  }
+}
+
 // One look at one GPU. Returns whether its state has changed.
 bool look(uint32_t ordinal, bool rung) {
   Activity& activity = activities[ordinal];
@@ -93,23 +130,27 @@ bool look(uint32_t ordinal, bool rung) {
   const bool work =
       unfinished_work(process.devices[ordinal].gpu) != Work::kNone || gate_waiting() > 0;
   const uint64_t now = sys::monotonic_ns();
-  const uint64_t open_time = open_time_ns(activity, now);
+  // While its channels are being closed the sum may still be taken back a little: never let it shrink.
+  const uint64_t open_seen = open_time_ns(activity, now);
+  const uint64_t open_time = open_seen > own.open_time_ns ? open_seen : own.open_time_ns;
   const uint64_t since = own.last_ns == 0 ? 0 : now - own.last_ns;
   const uint64_t most =
-      pace.load(std::memory_order_relaxed) == Pace::kShared ? kMostPerLookNs : kMostAloneNs;
+      pace.load(std::memory_order_relaxed) == Pace::kAlone ? kMostAloneNs : kMostPerLookNs;
   if (work) account(activity, since < most ? since : most, open_time - own.open_time_ns);
   if (work || rung) own.busy_ns = now;
-  // The meter's clock stands still while nothing may run: a backlog from then says nothing about gaps.
-  if (open_time > own.open_time_ns) own.meter.sample(open_time, work);
+  measure_gaps(activity, own, now, open_time - own.open_time_ns, work);
   own.last_ns = now;
   own.open_time_ns = open_time;
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
   activity.unfinished.store(work, std::memory_order_release);
   activity.looked_ns.store(now, std::memory_order_release);
   activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
-  activity.fills.store(own.meter.fills(), std::memory_order_relaxed);
+  const bool fills = own.meter.fills() || own.trial_meter_ns != 0;
+  activity.fills.store(fills, std::memory_order_relaxed);
   activity.active.store(active, std::memory_order_release);
-  return active != was_active || was_filling != own.meter.fills();
+  if (!active)
+    own.last_ns = 0;  // the next look comes with the next work: what lies between is not used
+  return active != was_active || was_filling != fills;
 }
 
 struct Sight {
@@ -139,10 +180,15 @@ Sight look_at_all() {
 
 uint64_t pause_after(const Sight& sight) {
   if (!sight.active) return kForgetNs;
-  if (pace.load(std::memory_order_relaxed) == Pace::kAlone) {
-    return sight.unfinished ? kLookAloneNs : kSettleNs;
+  if (!sight.unfinished) return kSettleNs;
+  switch (pace.load(std::memory_order_relaxed)) {
+    case Pace::kAlone:
+      return kLookAloneNs;
+    case Pace::kBeside:
+      return kLookBesideNs;
+    default:
+      return sight.open ? kLookWindowsNs : kLookClosedNs;
   }
-  return sight.open ? kLookSharedNs : kLookClosedNs;
 }
 
 void* prober_main(void*) {
@@ -185,7 +231,7 @@ void note_open(Activity& activity, bool open, uint64_t at_ns) {
 }
 
 void set_pace(Pace now) {
-  if (pace.exchange(now, std::memory_order_acq_rel) != now && now == Pace::kShared) wake_prober();
+  if (pace.exchange(now, std::memory_order_acq_rel) < now) wake_prober();
 }
 
 bool start_prober() {
@@ -216,6 +262,8 @@ void forget_activity() {
     activity.fills.store(true);
     activity.watched.store(false);
     activity.open.store(true);
+    activity.undisturbed.store(true);
+    activity.part_permille.store(core::kWhole);
     activity.open_sum_ns.store(0);
     activity.open_since_ns.store(0);
     activity.seat.store(nullptr);

@@ -1,13 +1,18 @@
 // Whether this process has work on its GPUs, and how much GPU time it uses: a thread that asks the driver.
 //
-// The prober looks every millisecond while somebody has to be fair, ten times a second at most while the
-// process is alone, and not at all while it is idle: then the next submission rings (submit.h). One look is a
+// The prober looks every 2 ms while windows have to be kept, every 10 ms beside others without windows, some
+// five times a second while the process is alone, and not at all while it is idle: then the next submission
+// rings (submit.h). One look is a
 // cuStreamQuery per stream until one has unfinished work. So an unlimited program pays nothing per launch, and
 // programs that wait, poll, queue up or run graphs are all seen alike.
 //
 // Used time: at each look, the time since the last one counts as used if work was unfinished and let run, times
 // the part of the GPU that the tenant has where several run side by side. Late looks count for at most 20 ms
-// (300 ms when alone). The looks are a sample: +-1 point over 10 s at 1 ms.
+// (300 ms when alone). The looks are a sample: within a point over 10 s where windows are kept.
+//
+// Whether the tenant leaves gaps is judged only from looks at which no other tenant could run: beside others its
+// work is unfinished because it waits for them. One that leaves gaps and is never undisturbed asks for windows
+// for a moment, first after 10 s, then ever more rarely, to see whether it still does.
 //
 // The agent never waits for the prober, and the prober may be stuck inside the driver (a launch that holds the
 // context's lock while its channels are closed): that reads as unfinished work, which it is.
@@ -33,6 +38,7 @@ struct Activity {
   std::atomic<bool> open{true};               // its work may run
   std::atomic<uint64_t> open_sum_ns{0};       // time it was let run, up to the last change
   std::atomic<uint64_t> open_since_ns{0};     // of the last change
+  std::atomic<bool> undisturbed{true};        // no other tenant runs beside it
   std::atomic<uint32_t> part_permille{1000};  // of the GPU, where several run side by side
   std::atomic<AllotTimeSeat*> seat{nullptr};
 };
@@ -43,8 +49,8 @@ Activity& activity_of(uint32_t ordinal);
 // For the agent: its work may run / does not from that moment of the monotonic clock on.
 void note_open(Activity& activity, bool open, uint64_t at_ns);
 
-// How often to look while active. kAlone: at most ten times a second.
-enum class Pace : uint32_t { kAlone, kShared };
+// How often to look while active, from rarely to often.
+enum class Pace : uint32_t { kAlone, kBeside, kWindows };
 void set_pace(Pace pace);
 
 // Starts the prober. False when no thread can be had. Once per process image.

@@ -17,7 +17,8 @@ namespace allot::shim {
 // A tenant on one GPU, with what the policy does not need.
 struct Neighbour {
   core::TimeTenant tenant;
-  uint32_t processes;  // with work
+  uint32_t processes;      // with work
+  uint32_t busy_permille;  // of the busiest of them
 };
 
 // Sets the folder whose tenants are read, and the own file's path in it.

@@ -62,11 +62,11 @@ class Writer {
   shm::Tenant tenant_;
 };
 
-// A copy into device memory that is waited for: GPU work that takes next to no time.
-CUresult some_work(const Cuda& cuda, CUdeviceptr block) {
+// Sets device memory and waits for it: with few words, GPU work that takes next to no time.
+CUresult some_work(const Cuda& cuda, CUdeviceptr block, size_t words = 16) {
   using Set = CUresult (*)(CUdeviceptr, unsigned, size_t);
   const auto set = reinterpret_cast<Set>(dlsym(cuda.library, "cuMemsetD32_v2"));
-  const CUresult result = set(block, 7, 16);
+  const CUresult result = set(block, 7, words);
   return result != CUDA_SUCCESS ? result : cuda.cuCtxSynchronize();
 }
 
@@ -303,9 +303,11 @@ SLICE_TEST(TimeUsedIsZeroWithoutWorkAndGrowsWithIt) {
     if (!frozen_now()) continue;
   }
   EXPECT_LT(tenant_view().gpus[0].time_used_ns - idle, 20'000'000u);
+  CUdeviceptr large = 0;
+  ASSERT_EQ(program.cuda.cuMemAlloc_v2(&large, 512 * kMiB), CUDA_SUCCESS);
   const auto busy = Clock::now();
   while (seconds_since(busy) < 10 && tenant_view().gpus[0].time_used_ns - idle < 1'000'000) {
-    EXPECT_EQ(program.work(), CUDA_SUCCESS);
+    EXPECT_EQ(some_work(program.cuda, large, 128 * kMiB), CUDA_SUCCESS);
   }
   EXPECT_GE(tenant_view().gpus[0].time_used_ns - idle, 1'000'000u);
 }
