@@ -1,9 +1,10 @@
 """GPU time with PyTorch: ceilings on matmul and training, two launch-bound trainings, speed without a limit.
 
-A framework's own work cannot be counted in GPU time, so three figures stand side by side: throughput against
-the same process without a limit, the SM clock of both, and the time that allot measured (`allot ps --json`).
-The judged one is throughput with the clocks taken out, where clocks are known: a load that the card's power
-limits runs faster at a lower duty.
+Three figures stand side by side: throughput against the same process without a limit, the SM clock of both, and
+the GPU time that allot measured (`allot ps --json`). Judged is throughput where the card runs at one clock all the
+time (float32 matmul, training). The bf16 matmul runs into the power limit alone and clocks up at a lower duty, by
+an amount that a mean of the clock over open and closed windows does not tell: judged is its GPU time, and
+throughput stands beside it.
 """
 import json
 import subprocess
@@ -114,13 +115,14 @@ def measured(machine, process, kind, seconds, name):
 def torch_ceilings(machine):
     name = "gpu-check-torch-0"
     maxima = (25, 75) if machine.quick else (10, 25, 50, 75)
+    kinds = ("matmul", "matmul32", "train")
     seconds = 2
     processes = start(machine, 1, flags=("--gpu-max", "100"))
     cases = Cases()
     try:
         ready(processes)
         alone = {}
-        for kind in ("matmul", "train"):
+        for kind in kinds:
             work(processes, kind, 1.0)
             alone[kind] = measured(machine, processes[0], kind, seconds, name)
         cases.figures["alone"] = alone
@@ -128,7 +130,7 @@ def torch_ceilings(machine):
             changed = machine.run([machine.allot, "set", name, "--gpu-max", maximum], 20)
             expect(changed.status == 0, f"allot set: {changed.err[-300:]}", cases.figures)
             time.sleep(0.3)
-            for kind in ("matmul", "train"):
+            for kind in kinds:
                 got = measured(machine, processes[0], kind, seconds, name)
                 cases.figures[f"{kind}_{maximum}"] = got
                 judge_ceiling(cases, kind, maximum, got, alone[kind])
@@ -139,17 +141,20 @@ def torch_ceilings(machine):
 
 def judge_ceiling(cases, kind, maximum, got, alone):
     of_alone = got["rate"] / alone["rate"] * 100
-    clock = 1.0
+    by_allot = got["time_by_allot"] * 100 if "time_by_allot" in got else None
+    clock = None
     if got["clocks"] and alone["clocks"]:
         clock = got["clocks"]["sm_mhz"] / alone["clocks"]["sm_mhz"]
-    per_second = [rate / alone["rate"] / clock * 100 for rate in got["per_second"]]
-    checks = [at_most("error", of_alone / clock - maximum, POINTS)]
+    shown_too = [shown("of alone", of_alone), shown("clock x", clock), shown("by allot", by_allot)]
+    if kind == "matmul":
+        error = None if by_allot is None else by_allot - maximum
+        cases.add(f"max {maximum} {kind}", maximum, by_allot, at_most("error", error, POINTS), *shown_too)
+        return
+    per_second = [rate / alone["rate"] * 100 for rate in got["per_second"]]
+    checks = [at_most("error", of_alone - maximum, POINTS)]
     if per_second:
         checks.append(at_most("second", max(abs(each - maximum) for each in per_second), 2.0))
-    checks += [shown("of alone", of_alone), shown("clock x", clock)]
-    if "time_by_allot" in got:
-        checks.append(shown("by allot", got["time_by_allot"] * 100))
-    cases.add(f"max {maximum} {kind}", maximum, of_alone / clock, *checks)
+    cases.add(f"max {maximum} {kind}", maximum, of_alone, *checks, *shown_too)
 
 
 @step("t.torch_pair", "time_torch", needs=("torch",), cost=24)
@@ -163,8 +168,9 @@ def launch_bound_trainings(machine):
         pairs = {"slice": processes[:2], "native": processes[2:], "alone": processes[2:3]}
         for which in ("slice", "native"):
             work(pairs[which], "launch", 1.0)
-        for which in ("native", "slice", "alone", "slice", "native"):
-            answers = work(pairs[which], "launch", window(machine, 3, 2))
+        # Its speed depends on the CPUs and wanders by a tenth: many short turns, side by side.
+        for which in ("alone",) + ("native", "slice", "slice", "native") * (1 if machine.quick else 3):
+            answers = work(pairs[which], "launch", 2)
             rates[which].append(sum(answer["rate"] for answer in answers))
             cases.figures.setdefault(which, []).append(answers)
     finally:

@@ -1,6 +1,7 @@
 """torch_time.py: works as told by lines on stdin: "KIND BEGIN SECONDS", BEGIN on the monotonic clock.
 
-matmul: bf16, large enough to fill the GPU. train: a transformer that keeps the GPU busy. launch: many small
+matmul: bf16, large enough to fill the GPU and to run into its power limit. matmul32: the same in float32,
+which does not. train: a transformer that keeps the GPU busy. launch: many small
 layers, so that the time goes into launches. Answers with the steps done a second, over all and in each full
 second, counted at waits for the GPU.
 """
@@ -11,7 +12,7 @@ import time
 import torch
 from torch import nn
 
-WAIT_EVERY = {"matmul": 8, "train": 2, "launch": 1}
+WAIT_EVERY = {"matmul": 8, "matmul32": 1, "train": 2, "launch": 1}
 
 
 class Work:
@@ -27,6 +28,17 @@ class Work:
         a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
         out = torch.empty_like(a)
         return lambda: torch.matmul(a, a, out=out)
+
+    def make_matmul32(self):
+        a = torch.randn(4096, 4096, device="cuda")
+        out = torch.empty_like(a)
+
+        def step():
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.matmul(a, a, out=out)
+            torch.backends.cuda.matmul.allow_tf32 = True
+
+        return step
 
     def make_train(self):
         layer = nn.TransformerEncoderLayer(1024, 16, 4096, dropout=0.0, batch_first=True)
