@@ -1,9 +1,12 @@
 // GPU time as users get it: tenants under `allot run` on the software GPU, measured by `allot bench share`.
 //
 // The software GPU's timeline is exact, but the programs and the agents run on whatever CPUs the machine has
-// left, so shares and ceilings are held to 4 points here; a card is held to 1 (bench/README.md). Windows are a
+// left, so shares and ceilings are held to 4 points here; a card is held to 1 (bench/README.md). An agent that
+// gets no CPU opens its window late, and a program that gets none leaves gaps: what falls short is measured
+// again, twice at most. What must never happen, such as a ceiling that is passed, fails at once. Windows are a
 // few seconds, because the whole list has to fit into a minute.
-#include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "tests/e2e/machine.h"
 
@@ -13,7 +16,9 @@ namespace {
 using nlohmann::json;
 using Words = std::vector<std::string>;
 
+constexpr int kAttempts = 3;
 constexpr double kPoints = 4;
+constexpr double kTotal = 0.85;    // of what one load does alone
 constexpr double kChangeMs = 400;  // 200 ms is promised; the rest is for two slow cores
 
 class GpuTime : public Machine {
@@ -30,88 +35,116 @@ class GpuTime : public Machine {
     return result["phases"];
   }
 
-  static void expect_shares(const json& phase) {
-    for (const json& tenant : phase["tenants"]) {
-      ASSERT_TRUE(tenant.contains("share_error_points")) << tenant.dump();
-      EXPECT_LE(std::abs(tenant["share_error_points"].get<double>()), kPoints) << tenant.dump();
+  // Runs until `problem` of the phases says nothing.
+  void expect_soon(const Words& words, size_t count,
+                   const std::function<std::string(const json&)>& problem) {
+    std::string last;
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+      const json got = phases(words);
+      ASSERT_EQ(got.size(), count);
+      last = problem(got);
+      if (last.empty()) return;
     }
-    EXPECT_GE(phase["total_achieved"].get<double>(), 0.85) << phase.dump();
+    FAIL() << last;
   }
 
-  static void expect_settled(const json& phase) {
+  static std::string shares_problem(const json& phase) {
     for (const json& tenant : phase["tenants"]) {
-      ASSERT_TRUE(tenant["settled_ms"].is_number()) << "never settled: " << tenant.dump();
-      EXPECT_LE(tenant["settled_ms"].get<double>(), kChangeMs) << tenant.dump();
+      if (!tenant.contains("share_error_points") ||
+          std::abs(tenant["share_error_points"].get<double>()) > kPoints) {
+        return "not its share: " + tenant.dump();
+      }
     }
+    return phase["total_achieved"] < kTotal ? "time was lost: " + phase.dump() : "";
+  }
+
+  static std::string change_problem(const json& phase) {
+    for (const json& tenant : phase["tenants"]) {
+      if (!tenant["settled_ms"].is_number() || tenant["settled_ms"] > kChangeMs)
+        return "the change came late: " + tenant.dump();
+    }
+    return "";
   }
 };
 
 TEST_F(GpuTime, SharesHoldAndChangeWhileTheProgramsRun) {
-  const json got = phases({"--seconds", "2", "--tenant", "share=50,load=graph", "--tenant",
-                           "share=50,load=graph", "--phase", "share=30/share=70"});
-  ASSERT_EQ(got.size(), 2u);
-  expect_shares(got[0]);
-  expect_shares(got[1]);
-  expect_settled(got[1]);
+  expect_soon({"--seconds", "2", "--tenant", "share=50,load=graph", "--tenant",
+               "share=50,load=graph", "--phase", "share=30/share=70"},
+              2, [](const json& got) {
+                return shares_problem(got[0]) + shares_problem(got[1]) + change_problem(got[1]);
+              });
 }
 
 TEST_F(GpuTime, SharesHoldForProgramsThatWaitForEveryStep) {
-  const json got = phases({"--seconds", "2", "--tenant", "share=30,load=step,kernel-us=60",
-                           "--tenant", "share=70,load=step,kernel-us=60"});
-  ASSERT_EQ(got.size(), 1u);
-  expect_shares(got[0]);
+  expect_soon({"--seconds", "2", "--tenant", "share=30,load=step,kernel-us=60", "--tenant",
+               "share=70,load=step,kernel-us=60"},
+              1, [](const json& got) { return shares_problem(got[0]); });
 }
 
 TEST_F(GpuTime, SharesHoldForLongKernels) {
-  const json got = phases(
-      {"--seconds", "3", "--tenant", "share=25,load=long", "--tenant", "share=75,load=long"});
-  ASSERT_EQ(got.size(), 1u);
-  expect_shares(got[0]);
+  expect_soon(
+      {"--seconds", "3", "--tenant", "share=25,load=long", "--tenant", "share=75,load=long"}, 1,
+      [](const json& got) { return shares_problem(got[0]); });
 }
 
 TEST_F(GpuTime, ACeilingHoldsOnAGpuThatIsOtherwiseIdle) {
-  const json got = phases(
-      {"--seconds", "2", "--tenant", "max=25,load=long,kernel-us=5000", "--phase", "max=50"});
-  ASSERT_EQ(got.size(), 2u);
-  for (const json& phase : got) {
-    const json& tenant = phase["tenants"][0];
-    EXPECT_NEAR(tenant["gpu_time"].get<double>() * 100, tenant["max"].get<double>(), kPoints)
-        << tenant.dump();
-    for (const double second : tenant["per_second"])
-      EXPECT_LE(second * 100, tenant["max"].get<double>() + kPoints) << tenant.dump();
-  }
-  expect_settled(got[1]);
+  expect_soon(
+      {"--seconds", "2", "--tenant", "max=25,load=long,kernel-us=5000", "--phase", "max=50"}, 2,
+      [](const json& got) {
+        std::string problem;
+        for (const json& phase : got) {
+          const json& tenant = phase["tenants"][0];
+          const double max = tenant["max"], used = tenant["gpu_time"].get<double>() * 100;
+          EXPECT_LE(used, max + kPoints) << tenant.dump();
+          if (used < max - kPoints) problem = "below its ceiling: " + tenant.dump();
+        }
+        return problem + change_problem(got[1]);
+      });
 }
 
 TEST_F(GpuTime, WhatANeighbourLeavesIdleIsLentAndReturned) {
-  const json got = phases(
+  expect_soon(
       {"--seconds", "2", "--tenant", "share=50,load=graph,kernel-us=50", "--tenant",
-       "share=50,load=bursty,kernel-us=200,busy-ms=600,idle-ms=400,from=3.2", "--phase", "/"});
-  ASSERT_EQ(got.size(), 2u);
-  EXPECT_GE(got[0]["tenants"][0]["achieved"].get<double>(), 0.9) << got[0].dump();
-  EXPECT_EQ(got[0]["tenants"][1]["achieved"].get<double>(), 0);
-  const json& back = got[1]["tenants"][1]["back_from_idle"];
-  ASSERT_TRUE(back.is_object()) << got[1].dump();
-  EXPECT_LE(back["median_ms"].get<double>(), kChangeMs / 2) << back.dump();
+       "share=50,load=bursty,kernel-us=200,busy-ms=600,idle-ms=400,from=3.2", "--phase", "/"},
+      2, [](const json& got) -> std::string {
+        EXPECT_EQ(got[0]["tenants"][1]["achieved"], 0.0);
+        const json back = got[1]["tenants"][1].value("back_from_idle", json());
+        if (got[0]["tenants"][0]["achieved"] < 0.9) return "not lent: " + got[0].dump();
+        if (!back.is_object()) return "never back: " + got[1].dump();
+        return back["median_ms"] > kChangeMs / 2 ? "late back: " + back.dump() : "";
+      });
 }
 
 TEST_F(GpuTime, SharesHoldAtLevelLaunch) {
-  const json got = phases({"--level", "launch", "--seconds", "2", "--tenant", "share=30,load=eager",
-                           "--tenant", "share=70,load=eager"});
-  ASSERT_EQ(got.size(), 1u);
-  expect_shares(got[0]);
+  expect_soon({"--level", "launch", "--seconds", "2", "--tenant", "share=30,load=eager", "--tenant",
+               "share=70,load=eager"},
+              1, [](const json& got) { return shares_problem(got[0]); });
+}
+
+TEST_F(GpuTime, ACeilingHoldsAtLevelLaunch) {
+  expect_soon({"--level", "launch", "--seconds", "2", "--tenant", "max=50,load=eager"}, 1,
+              [](const json& got) -> std::string {
+                const json& tenant = got[0]["tenants"][0];
+                const double used = tenant["gpu_time"].get<double>() * 100;
+                EXPECT_LE(used, 50 + kPoints) << tenant.dump();
+                // Draining costs the gate a part of each window.
+                return used < 50 - 2 * kPoints ? "below its ceiling: " + tenant.dump() : "";
+              });
 }
 
 TEST_F(GpuTime, UsedTimeIsWhatTheProgramsDid) {
-  const json got = phases({"--seconds", "2", "--tenant", "share=40,load=long,kernel-us=5000",
-                           "--tenant", "share=60,load=long,kernel-us=5000"});
-  ASSERT_EQ(got.size(), 1u);
-  for (const json& tenant : got[0]["tenants"]) {
-    ASSERT_TRUE(tenant["time_by_allot"].is_number()) << tenant.dump();
-    EXPECT_NEAR(tenant["time_by_allot"].get<double>(), tenant["gpu_time"].get<double>(),
-                kPoints / 100)
-        << tenant.dump();
-  }
+  expect_soon({"--seconds", "2", "--tenant", "share=40,load=long,kernel-us=5000", "--tenant",
+               "share=60,load=long,kernel-us=5000"},
+              1, [](const json& got) -> std::string {
+                for (const json& tenant : got[0]["tenants"]) {
+                  if (!tenant["time_by_allot"].is_number() ||
+                      std::abs(tenant["time_by_allot"].get<double>() -
+                               tenant["gpu_time"].get<double>()) > kPoints / 100) {
+                    return "counted wrongly: " + tenant.dump();
+                  }
+                }
+                return "";
+              });
 }
 
 TEST_F(GpuTime, TheBaselineIsTheDriversOwnSlicing) {
