@@ -51,7 +51,8 @@ std::unique_ptr<Rule> parse(const std::string& text) {
   if (parts.empty()) return nullptr;
   rule->name = parts[0];
   size_t next = 1;
-  if (rule->name == "rm" && parts.size() > 1) rule->name += ":" + parts[next++];
+  if ((rule->name == "rm" || rule->name == "checkpoint") && parts.size() > 1)
+    rule->name += ":" + parts[next++];
   for (; next < parts.size(); next++) {
     const size_t equals = parts[next].find('=');
     if (equals == std::string::npos) return nullptr;

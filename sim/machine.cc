@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,13 +25,14 @@
 namespace allot::sim {
 namespace {
 
-constexpr uint64_t kMagic = 0x31304d495341ull;  // changes with the meaning of a field
+constexpr uint64_t kMagic = 0x32304d495341ull;  // changes with the meaning of a field
 
 struct Attached {
   std::mutex mutex;
   std::string folder;
   std::atomic<Machine*> machine{nullptr};
   std::atomic<uint32_t> slot{UINT32_MAX};
+  std::atomic<void (*)(ProcessSlot&)> serve{nullptr};
 };
 
 Attached& attached() {
@@ -66,7 +69,8 @@ void build(Machine* m, const std::string& config, const std::vector<uint64_t>& s
   for (uint32_t i = 0; i < m->gpu_count; i++) {
     Gpu& gpu = m->gpus[i];
     gpu.bytes = sizes[i];
-    gpu.page_count = gpu.free_pages = static_cast<uint32_t>(sizes[i] / kPageBytes);
+    gpu.card_pages = gpu.free_pages = static_cast<uint32_t>(sizes[i] / kPageBytes);
+    gpu.page_count = std::min(gpu.card_pages * kPlaces, kMaxPages);
     init_robust(&gpu.timeline.lock);
     // Stable for a machine's folder and index, and visibly ours: "allot" in ASCII, then the index.
     const uint64_t hash = std::hash<std::string>{}(machine_folder());
@@ -123,7 +127,9 @@ void clear_shares(Machine* m, uint32_t slot) {
 void clear_slot(Machine* m, uint32_t slot) {
   clear_shares(m, slot);
   for (uint32_t g = 0; g < m->gpu_count; g++) {
-    if (m->slots[slot].pages[g] != 0) free_all_of_locked(m, g, slot);
+    if (m->slots[slot].pages[g] != 0 || m->slots[slot].parked[g] != 0) {
+      free_all_of_locked(m, g, slot);
+    }
     Timeline& line = m->gpus[g].timeline;
     lock_robust(&line.lock);
     for (uint32_t i = 0; i < line.high; i++) {
@@ -141,6 +147,7 @@ void clear_slot(Machine* m, uint32_t slot) {
   ProcessSlot& gone = m->slots[slot];
   memset(gone.contexts, 0, sizeof gone.contexts);
   memset(gone.pages, 0, sizeof gone.pages);
+  memset(gone.parked, 0, sizeof gone.parked);
   gone.pid = 0;
   gone.used = 0;
 }
@@ -158,6 +165,20 @@ int reclaim_locked(Machine* m) {
     cleared++;
   }
   return cleared;
+}
+
+[[noreturn]] void serve_requests(ProcessSlot& slot) {
+  for (;;) {
+    const uint32_t asked = slot.request.load();
+    if (asked == slot.answer.load()) {
+      wait_word(slot.request, asked, INT64_MAX / 2);
+      continue;
+    }
+    auto* serve = attached().serve.load();
+    if (serve != nullptr) serve(slot);
+    slot.answer.store(asked);
+    wake_word(slot.answer);
+  }
 }
 
 struct LifeStart {
@@ -181,6 +202,8 @@ void* hold_life(void* arg) {
       lock_robust(&slot.life);  // free slots are nobody's; a dead owner was between two lines here
       slot.pid = static_cast<uint32_t>(getpid());
       slot.start_time = process_start_time(slot.pid);
+      slot.cuda_state = 0;
+      slot.answer = slot.request.load();  // what was asked of an earlier process is not for us
       slot.used = 1;
       if (i >= m->slots_high) m->slots_high = i + 1;
       attached().slot.store(i);
@@ -194,7 +217,7 @@ void* hold_life(void* arg) {
     start->done = true;
     start->changed.notify_all();
   }
-  while (result == Attach::kOk) pause();
+  if (result == Attach::kOk) serve_requests(m->slots[my_slot()]);
   return nullptr;
 }
 
@@ -281,6 +304,20 @@ std::vector<uint64_t> parse_gpus(const char* text) {
     sizes.insert(sizes.end(), count, *bytes / kPageBytes * kPageBytes);
   }
   return sizes;
+}
+
+void on_request(void (*serve)(ProcessSlot& slot)) {
+  attached().serve = serve;
+}
+
+void wake_word(std::atomic<uint32_t>& word) {
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE, INT32_MAX, nullptr, nullptr,
+          0);
+}
+
+void wait_word(std::atomic<uint32_t>& word, uint32_t seen, int64_t ns) {
+  const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT, seen, &t, nullptr, 0);
 }
 
 Machine* machine() {

@@ -27,6 +27,8 @@ namespace allot::sim {
 inline constexpr uint64_t kPageBytes = 2ull << 20;  // granule of physical memory, as on the card
 inline constexpr uint32_t kMaxGpus = 16;
 inline constexpr uint32_t kMaxPages = 131072;  // 256 GiB
+inline constexpr uint32_t kPlaces = 3;       // per page of a card: those of evicted processes stay
+inline constexpr uint16_t kParked = 0x8000;  // in Page::share: on the host, not on the card
 inline constexpr uint32_t kMaxSlots = 1024;
 inline constexpr uint32_t kMaxShares = 1024;
 inline constexpr uint32_t kMaxGroups = 512;
@@ -34,7 +36,7 @@ inline constexpr uint32_t kMaxIpcEvents = 256;
 inline constexpr uint32_t kBuckets = 16;  // of kBucketNs, for utilisation
 inline constexpr int64_t kBucketNs = 100'000'000;
 
-// One process. Guarded by Machine::mutex, `life` excepted.
+// One process. Guarded by Machine::mutex, `life` and the checkpoint words excepted.
 struct ProcessSlot {
   pthread_mutex_t life;
   uint32_t used;
@@ -42,6 +44,14 @@ struct ProcessSlot {
   uint64_t start_time;  // /proc/PID/stat field 22, for people
   uint32_t pages[kMaxGpus];
   uint32_t contexts[kMaxGpus];
+  uint32_t parked[kMaxGpus];  // pages whose contents are on the host
+  // cuCheckpointProcess*: the caller asks, the process's own thread (the one that holds `life`) answers.
+  std::atomic<uint32_t> cuda_state;  // CUprocessState
+  std::atomic<uint32_t> request;     // futex; raised by whoever asks
+  std::atomic<uint32_t> answer;      // futex; the last request that was answered
+  uint32_t operation;
+  uint32_t timeout_ms;
+  int32_t result;
 };
 
 // Physical memory that more than one process may hold (IPC handles, exported VMM handles). Its pages
@@ -57,7 +67,7 @@ struct Share {
 
 struct Page {
   uint16_t owner;  // slot + 1; 0 = free
-  uint16_t share;  // share + 1; 0 = private
+  uint16_t share;  // share + 1; 0 = private; or kParked
   uint32_t next;   // of a share: the page after this one
 };
 
@@ -101,10 +111,10 @@ struct Timeline {
 
 struct Gpu {
   uint64_t bytes;
-  uint32_t page_count;
-  uint32_t free_pages;
+  uint32_t page_count;  // places in the file: kPlaces times the card, or what kMaxPages allows
+  uint32_t free_pages;  // of the card
   uint32_t cursor;
-  uint32_t reserved;
+  uint32_t card_pages;
   uint8_t uuid[16];
   Timeline timeline;
   Page pages[kMaxPages];
@@ -147,6 +157,12 @@ const std::string& machine_folder();
 // Takes a process slot and starts the thread that proves this process alive. kFull: no slot left.
 Attach join_machine();
 uint32_t my_slot();  // valid after join_machine
+// Called by the thread that proves this process alive, for each request in its slot; sets slot.result.
+// Before join_machine.
+void on_request(void (*serve)(ProcessSlot& slot));
+void wake_word(std::atomic<uint32_t>& word);
+// Sleeps while it reads `seen`, at most `ns`.
+void wait_word(std::atomic<uint32_t>& word, uint32_t seen, int64_t ns);
 
 // Locks Machine::mutex; repairs derived counts when its last owner died inside.
 class MachineLock {

@@ -30,7 +30,8 @@ bool in_mapping(uint64_t address, uint32_t* gpu, uint32_t* page) {
   const Machine* m = machine();
   for (uint32_t g = 0; g < m->gpu_count; g++) {
     const uint64_t base = gpu_base(g);
-    if (base == 0 || address < base || address >= base + m->gpus[g].bytes) continue;
+    if (base == 0 || address < base || address >= base + m->gpus[g].page_count * kPageBytes)
+      continue;
     *gpu = g;
     *page = static_cast<uint32_t>((address - base) / kPageBytes);
     return true;
@@ -130,6 +131,13 @@ bool device_reaches(uint64_t address, uint64_t bytes) {
   return true;
 }
 
+bool has_managed_memory() {
+  std::lock_guard<std::mutex> lock(memory_lock());
+  const auto& others = registry().by_address;
+  return std::any_of(others.begin(), others.end(),
+                     [](const auto& entry) { return entry.second->kind == Kind::kManaged; });
+}
+
 bool not_backed(uint64_t address) {
   std::lock_guard<std::mutex> lock(memory_lock());
   const Block* block = block_at(address);
@@ -138,7 +146,7 @@ bool not_backed(uint64_t address) {
 
 Block* allocate_block(uint32_t gpu, CUdevice device, Context* context, Kind kind, uint64_t bytes) {
   const uint64_t count = (bytes + kPageBytes - 1) / kPageBytes;
-  if (count == 0 || count > machine()->gpus[gpu].page_count || !open_vram(gpu)) return nullptr;
+  if (count == 0 || count > machine()->gpus[gpu].card_pages || !open_vram(gpu)) return nullptr;
   Runs runs = take_pages(gpu, static_cast<uint32_t>(count));
   if (runs.empty()) return nullptr;
   auto block = std::make_unique<Block>();

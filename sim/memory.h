@@ -76,6 +76,9 @@ bool device_reaches(uint64_t address, uint64_t bytes);
 // `address` belongs to a graph's allocation that has no memory yet.
 bool not_backed(uint64_t address);
 
+// Any memory of this process is managed.
+bool has_managed_memory();
+
 // Whole pages of the card, registered under `kind`; null = the card is full. `wish` as for VA only.
 Block* allocate_block(uint32_t gpu, CUdevice device, Context* context, Kind kind, uint64_t bytes);
 void release_block(Block* block);

@@ -68,6 +68,7 @@ std::vector<uint32_t> visible_devices(const Machine* m) {
 // Only an atomic store: no lock may be taken in a forked child.
 void in_forked_child() {
   if (g_state.load() != State::kOff) g_state.store(State::kForked);
+  forget_checkpoints();
 }
 
 void at_exit() {
@@ -90,6 +91,7 @@ CUresult start_up() {
   }
   process().visible = visible_devices(m);
   if (process().visible.empty()) return CUDA_ERROR_NO_DEVICE;
+  serve_checkpoints();
   if (join_machine() != Attach::kOk) return CUDA_ERROR_DEVICE_UNAVAILABLE;
   pthread_atfork(nullptr, nullptr, in_forked_child);
   atexit(at_exit);

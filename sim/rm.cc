@@ -10,10 +10,14 @@
 // 0.45 ms, disabling and enabling channels 0.5 ms each.
 #include "rm.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <map>
 
@@ -270,8 +274,10 @@ bool call(unsigned long request, void* arg) {
   return perform(request, arg);
 }
 
-bool make(NvHandle root, NvHandle parent, uint32_t cls, NvHandle* made) {
+bool make(NvHandle root, NvHandle parent, uint32_t cls, NvHandle* made, uint32_t instance = 0) {
   NVOS64_PARAMETERS p{};
+  NV0080_ALLOC_PARAMETERS_HEAD device{instance};
+  if (cls == NV01_DEVICE_0) p.pAllocParms = reinterpret_cast<uint64_t>(&device);
   p.hRoot = root;
   p.hObjectParent = parent;
   p.hObjectNew = *made;
@@ -294,7 +300,7 @@ bool prepare(uint32_t gpu) {
   if (state.client == 0 && !make(0, 0, NV01_ROOT_CLIENT, &state.client)) return false;
   if (state.subdevice[gpu] != 0) return true;
   NvHandle device = new_handle(), subdevice = new_handle();
-  if (!make(state.client, state.client, NV01_DEVICE_0, &device)) return false;
+  if (!make(state.client, state.client, NV01_DEVICE_0, &device, gpu)) return false;
   if (!make(state.client, device, NV20_SUBDEVICE_0, &subdevice)) return false;
   state.device[gpu] = device;
   state.subdevice[gpu] = subdevice;
@@ -353,6 +359,29 @@ void rm_close_context(Context* c) {
   std::lock_guard<std::mutex> lock(rm().mutex);
   c->rm = nullptr;
   delete own;
+}
+
+bool rm_let_go() {
+  Rm& state = rm();
+  if (state.fd < 0) return true;
+  NVOS00_PARAMETERS p{state.client, 0, state.client, 0};
+  call(ALLOT_RM_FREE, &p);
+  struct stat ours = {};
+  fstat(state.fd, &ours);
+  close(state.fd);
+  state.fd = -1;
+  state.client = 0;
+  for (uint32_t g = 0; g < kMaxGpus; g++) state.device[g] = state.subdevice[g] = 0;
+  bool last = true;
+  if (DIR* folder = opendir("/proc/self/fd")) {
+    while (const dirent* entry = readdir(folder)) {
+      struct stat other = {};
+      if (entry->d_name[0] == '.' || fstat(atoi(entry->d_name), &other) != 0) continue;
+      if (other.st_dev == ours.st_dev && other.st_ino == ours.st_ino) last = false;
+    }
+    closedir(folder);
+  }
+  return last;
 }
 
 }  // namespace allot::sim

@@ -12,4 +12,8 @@ struct Context;
 CUresult rm_open_context(Context* context);
 void rm_close_context(Context* context);
 
+// An eviction: client, devices and the descriptor go; the next rm_open_context makes them anew. Whether the
+// descriptor was the last of its file: what a client has lives until that one is closed.
+bool rm_let_go();
+
 }  // namespace allot::sim

@@ -35,8 +35,38 @@
 #define SIM_EXPORT extern "C" __attribute__((visibility("default")))
 #define SIM_API SIM_EXPORT CUresult
 
+namespace allot::sim {
+
+// One call of the program into the driver: it waits while the process is locked by a checkpoint call, and a
+// checkpoint waits until it has ended. Calls from inside calls pass.
+class ApiCall {
+ public:
+  ApiCall() {
+    if (depth_++ == 0) begin();
+  }
+  ~ApiCall() {
+    if (--depth_ == 0) under_way.fetch_sub(1);
+  }
+  ApiCall(const ApiCall&) = delete;
+  ApiCall& operator=(const ApiCall&) = delete;
+
+  static std::atomic<uint32_t> under_way;
+  static std::atomic<uint32_t> locked;  // futex
+
+ private:
+  static void begin() {
+    under_way.fetch_add(1);
+    if (__builtin_expect(locked.load() != 0, 0)) wait_unlocked();
+  }
+  static void wait_unlocked();
+  static thread_local uint32_t depth_;
+};
+
+}  // namespace allot::sim
+
 // First line of an entry: is the driver usable, and does a scripted fault apply?
 #define SIM_ENTER()                                                     \
+  const ::allot::sim::ApiCall api_call_;                                \
   do {                                                                  \
     const CUresult entered_ = ::allot::sim::enter(__func__);            \
     if (__builtin_expect(entered_ != CUDA_SUCCESS, 0)) return entered_; \
@@ -309,6 +339,10 @@ CUresult refuse_unsafe();
 inline bool capturing(const Stream* stream) {
   return stream->in_capture.load(std::memory_order_relaxed);
 }
+
+// ---- checkpoints (cu_checkpoint.cc) -----------------------------------------------------------
+void serve_checkpoints();   // before join_machine
+void forget_checkpoints();  // in a forked child
 
 // ---- faults (faults.cc) -----------------------------------------------------------------------
 void load_faults();

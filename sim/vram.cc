@@ -98,9 +98,11 @@ void give_locked(Machine* m, uint32_t index, const Run& run) {
   Gpu& gpu = m->gpus[index];
   for (uint32_t i = run.first; i < run.first + run.count; i++) {
     if (gpu.pages[i].owner == 0) continue;
-    m->slots[gpu.pages[i].owner - 1].pages[index]--;
+    ProcessSlot& owner = m->slots[gpu.pages[i].owner - 1];
+    const bool parked = gpu.pages[i].share == kParked;
+    parked ? owner.parked[index]-- : owner.pages[index]--;
     gpu.pages[i] = Page{};
-    gpu.free_pages++;
+    if (!parked) gpu.free_pages++;
   }
   gpu.cursor = std::min(gpu.cursor, run.first);
 }
@@ -111,7 +113,7 @@ bool open_vram(uint32_t gpu) {
   Opened& state = opened();
   std::lock_guard<std::mutex> lock(state.mutex);
   if (state.base[gpu] != 0) return true;
-  const uint64_t bytes = machine()->gpus[gpu].bytes;
+  const uint64_t bytes = machine()->gpus[gpu].page_count * kPageBytes;
   const std::string path = machine_folder() + "/gpu" + std::to_string(gpu) + ".vram";
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return false;
@@ -289,6 +291,63 @@ void drop_share_locked(Machine* m, uint32_t index, uint32_t slot) {
   if (close_it && fd >= 0) close(fd);
 }
 
+bool has_shares() {
+  MachineLock lock;
+  const uint32_t slot = my_slot();
+  for (const Share& share : machine()->shares) {
+    if (share.used != 0 && (share.holders[slot / 64] >> (slot % 64) & 1u) != 0) return true;
+  }
+  return false;
+}
+
+namespace {
+
+uint32_t parked_on(const Machine* m, uint32_t g) {
+  uint32_t sum = 0;
+  for (const ProcessSlot& slot : m->slots) sum += slot.parked[g];
+  return sum;
+}
+
+void set_parked(Machine* m, uint32_t g, uint32_t slot, bool parked) {
+  Gpu& gpu = m->gpus[g];
+  for (uint32_t i = 0; i < gpu.page_count; i++) {
+    Page& page = gpu.pages[i];
+    if (page.owner == slot + 1) page.share = parked ? kParked : 0;
+  }
+  ProcessSlot& mine = m->slots[slot];
+  uint32_t& from = parked ? mine.pages[g] : mine.parked[g];
+  uint32_t& to = parked ? mine.parked[g] : mine.pages[g];
+  gpu.free_pages = parked ? gpu.free_pages + from : gpu.free_pages - from;
+  to += from;
+  from = 0;
+}
+
+}  // namespace
+
+bool park_pages() {
+  MachineLock lock;
+  Machine* m = machine();
+  const uint32_t slot = my_slot();
+  for (uint32_t g = 0; g < m->gpu_count; g++) {
+    const uint32_t room = m->gpus[g].page_count - m->gpus[g].card_pages;
+    if (parked_on(m, g) + m->slots[slot].pages[g] > room) return false;
+  }
+  for (uint32_t g = 0; g < m->gpu_count; g++) set_parked(m, g, slot, true);
+  return true;
+}
+
+bool unpark_pages() {
+  reclaim_dead();
+  MachineLock lock;
+  Machine* m = machine();
+  const uint32_t slot = my_slot();
+  for (uint32_t g = 0; g < m->gpu_count; g++) {
+    if (m->slots[slot].parked[g] > m->gpus[g].free_pages) return false;
+  }
+  for (uint32_t g = 0; g < m->gpu_count; g++) set_parked(m, g, slot, false);
+  return true;
+}
+
 void free_all_of_locked(Machine* m, uint32_t gpu_index, uint32_t slot) {
   Gpu& gpu = m->gpus[gpu_index];
   bool close_it = false;
@@ -308,15 +367,16 @@ void free_all_of_locked(Machine* m, uint32_t gpu_index, uint32_t slot) {
 void recount_locked(Machine* m) {
   for (uint32_t g = 0; g < m->gpu_count; g++) {
     Gpu& gpu = m->gpus[g];
-    for (ProcessSlot& slot : m->slots) slot.pages[g] = 0;
-    gpu.free_pages = 0;
+    for (ProcessSlot& slot : m->slots) slot.pages[g] = slot.parked[g] = 0;
+    uint32_t taken = 0;
     for (uint32_t i = 0; i < gpu.page_count; i++) {
-      if (gpu.pages[i].owner == 0) {
-        gpu.free_pages++;
-      } else if (gpu.pages[i].owner <= kMaxSlots) {
-        m->slots[gpu.pages[i].owner - 1].pages[g]++;
-      }
+      if (gpu.pages[i].owner == 0 || gpu.pages[i].owner > kMaxSlots) continue;
+      ProcessSlot& owner = m->slots[gpu.pages[i].owner - 1];
+      const bool parked = gpu.pages[i].share == kParked;
+      parked ? owner.parked[g]++ : owner.pages[g]++;
+      taken += parked ? 0 : 1;
     }
+    gpu.free_pages = taken < gpu.card_pages ? gpu.card_pages - taken : 0;
   }
 }
 

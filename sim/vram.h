@@ -49,6 +49,14 @@ bool make_share(uint32_t gpu, const Runs& runs, ShareName* out);
 Runs hold_share(const ShareName& name, uint32_t* gpu);
 void drop_share(uint32_t index);
 
+// An evicted process. Its pages keep their places (so its addresses stay right) and their contents, which the
+// host holds anyway, but the card has them free. False, nothing changed: places or, coming back, room on the
+// card are missing on some GPU. Takes the machine lock.
+bool park_pages();
+bool unpark_pages();
+// Whether this process shares memory with others, as owner or as user.
+bool has_shares();
+
 // For machine.cc, which holds the lock.
 void drop_share_locked(Machine* m, uint32_t index, uint32_t slot);
 void free_all_of_locked(Machine* m, uint32_t gpu, uint32_t slot);
