@@ -32,16 +32,28 @@ double work_between(const std::vector<double>& bins, double from_ms, double to_m
   return sum;
 }
 
+namespace {
+
+bool holds(const std::vector<double>& mine, const std::vector<std::vector<double>>& all,
+           const Reached& what, double from) {
+  const double to = from + what.span_ms;
+  double whole = all.empty() ? what.span_ms : 0;
+  for (const std::vector<double>& bins : all) whole += work_between(bins, from, to);
+  if (!(whole > 0)) return false;
+  const double share = work_between(mine, from, to) / whole;
+  const bool high_enough = share >= what.target - what.tolerance;
+  return high_enough && (what.at_least || share <= what.target + what.tolerance);
+}
+
+}  // namespace
+
 double reached_ms(const std::vector<double>& mine, const std::vector<std::vector<double>>& all,
                   const Reached& what) {
   for (double t = 0; t <= what.limit_ms; ++t) {
-    const double from = what.at_ms + t, to = from + what.span_ms;
-    double whole = all.empty() ? what.span_ms : 0;
-    for (const std::vector<double>& bins : all) whole += work_between(bins, from, to);
-    if (!(whole > 0)) continue;
-    const double share = work_between(mine, from, to) / whole;
-    const bool high_enough = share >= what.target - what.tolerance;
-    if (high_enough && (what.at_least || share <= what.target + what.tolerance)) return t;
+    bool held = true;
+    for (int i = 0; i < what.spans && held; ++i)
+      held = holds(mine, all, what, what.at_ms + t + i * what.span_ms);
+    if (held) return t;
   }
   return -1;
 }

@@ -29,13 +29,17 @@ class Progress {
 // Work between two moments; parts of a millisecond count in proportion.
 double work_between(const std::vector<double>& bins, double from_ms, double to_ms);
 
-// When a share is reached: the least t >= 0, in steps of 1 ms, so that in the `span_ms` that begin t after
-// `at_ms`, mine is within `tolerance` (a fraction of the whole) of `target` of the whole. The whole is the sum
-// of `all`, or, where `all` is empty, one unit of work a millisecond. -1 if that does not happen within
-// `limit_ms`, or the span has no work. Each bin must be in GPU milliseconds for the latter.
+// When a share is reached: the least t >= 0, in steps of 1 ms, so that in each of `spans` spans of `span_ms` that
+// follow each other from t after `at_ms` on, mine is within `tolerance` (a fraction of the whole) of `target` of the
+// whole. The whole is the sum of `all`, or, where `all` is empty, one unit of work a millisecond (bins must be in
+// GPU milliseconds then). -1 if that does not happen within `limit_ms`, or no span has work.
+//
+// A span must hold several turns of the tenants, or a lucky cut through one looks like the share. It may hold as
+// much of the old state as the tolerance lets pass: from 50 % to 20 % with 5 points, a sixth of the span.
 struct Reached {
   double at_ms = 0;
   double span_ms = 100;
+  int spans = 1;
   double target = 0;
   double tolerance = 0.05;
   double limit_ms = 1000;

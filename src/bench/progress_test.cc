@@ -62,6 +62,23 @@ TEST(Reached, SaysHowLongAShareTook) {
   EXPECT_EQ(reached_ms(change.mine, {change.mine, change.other}, what), 0);
 }
 
+TEST(Reached, AMomentsLuckIsNotEnough) {
+  // The new share for 60 ms, the old one again, and the new one for good from 300 ms on.
+  Change change;
+  for (size_t ms = 100; ms < 300; ++ms) {
+    change.mine[ms] = ms < 160 ? 0.2 : 0.5;
+    change.other[ms] = 1 - change.mine[ms];
+  }
+  Reached what;
+  what.at_ms = 100;
+  what.target = 0.2;
+  what.tolerance = 0.01;
+  what.span_ms = 50;
+  EXPECT_EQ(reached_ms(change.mine, {change.mine, change.other}, what), 0);
+  what.spans = 2;
+  EXPECT_NEAR(reached_ms(change.mine, {change.mine, change.other}, what), 200, 3);
+}
+
 TEST(Reached, IsMinusOneWhenItNeverHolds) {
   const Change change;
   Reached what;

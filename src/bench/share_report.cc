@@ -97,6 +97,8 @@ ordered_json settled(const std::vector<TenantRun>& runs, const Phase& phase, siz
   if (due <= 0 && !ceiling) return nullptr;
   Reached what;
   what.at_ms = phase.changed_ms;
+  what.span_ms = 200;
+  what.spans = 2;
   what.target = ceiling ? phase.grants[i].max_permille / 1000.0 : due;
   const double ms =
       reached_ms(judged_bins(runs[i]),
