@@ -7,7 +7,7 @@ runs merged (--merge) give medians and three times the seconds.
 """
 import os
 
-from common import StepFailed, step
+from common import step
 from time_cases import Cases, at_least, at_most, shown
 
 POINTS, SECOND_POINTS = 1.0, 2.0
@@ -193,7 +193,7 @@ def pair_of_decode_loops(machine):
     return against_native(machine, "step", LOADS["step"], 1.1)
 
 
-@step("t.pair_launch_bound", "time", sim=True, cost=10)
+@step("t.pair_launch_bound", "time", sim=True, cost=10, extra=True)
 def pair_of_launch_bound(machine):
     return against_native(machine, "launch-bound", "load=launch-bound", 1.0)
 
@@ -208,11 +208,3 @@ def pairs_under_the_driver(machine):
         phase = result["phases"][0]
         cases.add(f"native pair {name}", None, phase["total_achieved"] * 100)
     return cases.done()
-
-
-@step("t.freeze", "time", sim=True, cost=10, extra=True)
-def freeze(machine):
-    """How long after `allot freeze` nothing of the tenant runs, and after `allot thaw` all of it does."""
-    if machine.run([machine.allot, "freeze", "--help"], 10).status != 0:
-        raise StepFailed("this build has no allot freeze")
-    raise StepFailed("not measured yet")
