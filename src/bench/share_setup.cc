@@ -109,8 +109,9 @@ Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_
 
 Words ShareSetup::set(size_t index, const Grant& before, const Grant& after) const {
   Words words = {allot_, "set", tenant_name(index)};
+  // Tenants change one after the other: in between their shares may sum to more than the whole.
   if (before.share_permille != after.share_permille)
-    words.insert(words.end(), {"--gpu-share", percent(after.share_permille)});
+    words.insert(words.end(), {"--gpu-share", percent(after.share_permille), "--overcommit"});
   if (before.max_permille != after.max_permille)
     words.insert(words.end(), {"--gpu-max", percent(after.max_permille)});
   return words;
