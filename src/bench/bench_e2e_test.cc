@@ -104,6 +104,35 @@ TEST_F(BenchOnSoftwareGpu, LatencyReportsOrderedPercentiles) {
   EXPECT_LE(result["p999"], result["max"]);
 }
 
+TEST_F(BenchOnSoftwareGpu, ShareRunsTenantsSideBySide) {
+  const std::string file = folder_ + "/calibrations";
+  const Ran ran = bench(
+      "share --sim --no-allot --json --bins --seconds 1 --warm 0.3 --calibration " + file +
+      " --tenant load=graph,kernel-us=100 --tenant load=graph,kernel-us=100 --tenant load=idle "
+      "--tenant load=request,period-us=20000");
+  ASSERT_EQ(ran.status, 0) << ran.out;
+  const nlohmann::json result = ran.json();
+  ASSERT_EQ(result["phases"].size(), 1u);
+  const nlohmann::json& tenants = result["phases"][0]["tenants"];
+  ASSERT_EQ(tenants.size(), 4u);
+  EXPECT_GT(tenants[0]["gpu_time"].get<double>(), 0.1) << "the two halve what the third leaves";
+  EXPECT_NEAR(tenants[0]["gpu_time"].get<double>(), tenants[1]["gpu_time"].get<double>(), 0.15);
+  EXPECT_EQ(tenants[2]["gpu_time"], 0.0);
+  EXPECT_GT(tenants[3]["latency"]["requests"].get<int>(), 10);
+  EXPECT_EQ(tenants[0]["per_second"].size(), 1u);
+  EXPECT_GE(result["work_per_10ms"][0].size(), 130u);
+  // The two of a kind were calibrated once.
+  EXPECT_EQ(result["calibrations"].size(), 3u);
+  EXPECT_EQ(access(file.c_str(), R_OK), 0);
+}
+
+TEST_F(BenchOnSoftwareGpu, ShareSaysWhichTenantFailed) {
+  const Ran ran = shell("ALLOT_SIM_FAULTS=cuStreamCreate:nth=1:result=2 " + environment("1x4G") +
+                        ALLOT_BENCH_PROGRAM " share --sim --no-allot --tenant load=idle");
+  EXPECT_EQ(ran.status, 1) << ran.out;
+  EXPECT_NE(ran.out.find("idle"), std::string::npos) << ran.out;
+}
+
 TEST_F(BenchOnSoftwareGpu, AllocStopsAtItsLimitForEveryKind) {
   for (const char* kind : {"linear", "async", "vmm", "managed", "array", "pitch", "graph"}) {
     const Ran ran =
@@ -152,8 +181,11 @@ TEST_F(BenchOnSoftwareGpu, HooksNeedASlice) {
 }
 
 TEST_F(BenchOnSoftwareGpu, BadInputIsOneLineAndExit2) {
-  for (const char* arguments : {"alloc --step 8X", "alloc --step 0", "alloc --kind paper",
-                                "alloc --step 8G --kind array"}) {
+  for (const char* arguments :
+       {"alloc --step 8X", "alloc --step 0", "alloc --kind paper", "alloc --step 8G --kind array",
+        "share --tenant load=paper", "share --tenant share=0.01",
+        "share --tenant load=eager --phase max=50/max=20",
+        "share --no-allot --tenant load=eager --phase max=50"}) {
     const Ran ran = bench(arguments);
     EXPECT_EQ(ran.status, 2) << arguments << ": " << ran.out;
     EXPECT_EQ(std::count(ran.out.begin(), ran.out.end(), '\n'), 1) << ran.out;

@@ -216,7 +216,6 @@ ordered_json coarse_bins(const TenantRun& run) {
 
 ordered_json Session::run() {
   ordered_json result = {{"bench", "share"}};
-  plan();  // what makes no sense is said before anything is measured
   calibrations_ = calibrate_all(setup_, options_, specs_, &result);
   start();
   std::vector<Phase> phases = plan();
@@ -260,6 +259,9 @@ ordered_json run_share(const ShareOptions& options) {
   if (!options.allot) {
     for (TenantSpec& spec : specs) spec.grant = {};
   }
+  std::vector<Grant> grants;
+  for (const TenantSpec& spec : specs) grants.push_back(spec.grant);
+  for (const std::string& text : options.phases) grants = parse_phase(text, grants);
   // A tenant that has died must not end its parent by a closed pipe.
   std::signal(SIGPIPE, SIG_IGN);
   return Session(options, std::move(specs)).run();
