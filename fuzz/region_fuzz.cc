@@ -15,6 +15,7 @@
 
 #include "shm/region.h"
 #include "shm/test_hostile.h"
+#include "shm/time_view.h"
 
 namespace {
 
@@ -35,14 +36,15 @@ struct Place {
   }
 };
 
-constexpr size_t kAreas[] = {offsetof(AllotTenantFile, header), offsetof(AllotTenantFile, gpus),
-                             offsetof(AllotTenantFile, slot_words),
-                             offsetof(AllotTenantFile, slots), offsetof(AllotTenantFile, exports)};
+constexpr size_t kAreas[] = {
+    offsetof(AllotTenantFile, header),     offsetof(AllotTenantFile, gpus),
+    offsetof(AllotTenantFile, slot_words), offsetof(AllotTenantFile, slots),
+    offsetof(AllotTenantFile, exports),    offsetof(AllotTenantFile, seats)};
 
 // Applies the changes; returns the size that the file is to have.
 size_t change(uint8_t* file, const uint8_t* data, size_t size) {
   while (size > 4) {
-    const size_t area = kAreas[data[0] % 5];
+    const size_t area = kAreas[data[0] % 6];
     const size_t offset = area + (data[1] | static_cast<size_t>(data[2]) << 8);
     size_t length = data[3] % 64 + 1u;
     data += 4;
@@ -58,6 +60,7 @@ size_t change(uint8_t* file, const uint8_t* data, size_t size) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
   static Place place;
   unlink(place.path.c_str());
   auto made = create_tenant(place.folder.c_str(), NewTenant{"t", 0, 0, 0, 0});
@@ -67,6 +70,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (bytes != sizeof(AllotTenantFile) &&
       truncate(place.path.c_str(), static_cast<off_t>(bytes)) != 0) {
     std::abort();
+  }
+  static TimeView view;  // what the agents of other tenants read
+  static_cast<void>(read_time_view(place.path.c_str(), &view));
+  ring_other(place.path.c_str());
+  if (auto joined = join_tenant(place.path.c_str())) {
+    static_cast<void>(take_seat(joined->tenant, joined->slot, data[0] % ALLOT_MAX_GPUS));
+    unmap(joined->tenant);
   }
   handle_hostile(place.folder.c_str(), place.path.c_str(), "t");
   return 0;
