@@ -42,6 +42,7 @@ struct Private {
   uint64_t trial_after_ns = kTrialFirstNs;
   uint64_t trial_meter_ns = 0;  // on the meter's clock, the end of the trial; 0 = none
   uint64_t trial_end_ns = 0;
+  bool work = false;          // at the last look
   uint64_t last_ns = 0;       // of the last look
   uint64_t open_time_ns = 0;  // at the last look
   uint64_t busy_ns = 0;       // when there was work last
@@ -126,9 +127,9 @@ bool look(uint32_t ordinal, bool rung) {
   Private& own = privates[ordinal];
   const bool was_active = activity.active.load(std::memory_order_acquire);
   const bool was_filling = activity.fills.load(std::memory_order_relaxed);
+  const bool unfinished = unfinished_work(process.devices[ordinal].gpu) != Work::kNone;
   // A thread that waits at a closed gate has work, too.
-  const bool work =
-      unfinished_work(process.devices[ordinal].gpu) != Work::kNone || gate_waiting() > 0;
+  const bool work = unfinished || gate_waiting() > 0;
   const uint64_t now = sys::monotonic_ns();
   // While its channels are being closed the sum may still be taken back a little: never let it shrink.
   const uint64_t open_seen = open_time_ns(activity, now);
@@ -142,7 +143,8 @@ bool look(uint32_t ordinal, bool rung) {
   own.last_ns = now;
   own.open_time_ns = open_time;
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
-  activity.unfinished.store(work, std::memory_order_release);
+  activity.unfinished.store(unfinished, std::memory_order_release);
+  own.work = work;
   activity.looked_ns.store(now, std::memory_order_release);
   activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
   const bool fills = own.meter.fills() || own.trial_meter_ns != 0;
@@ -155,7 +157,7 @@ bool look(uint32_t ordinal, bool rung) {
 
 struct Sight {
   bool active = false;
-  bool unfinished = false;
+  bool work = false;
   bool open = false;
   bool changed = false;
 };
@@ -169,8 +171,7 @@ Sight look_at_all() {
       if (!activities[i].watched.load(std::memory_order_acquire)) continue;
       sight.changed = look(i, rung) || sight.changed;
       sight.active = sight.active || activities[i].active.load(std::memory_order_relaxed);
-      sight.unfinished =
-          sight.unfinished || activities[i].unfinished.load(std::memory_order_relaxed);
+      sight.work = sight.work || privates[i].work;
       sight.open = sight.open || activities[i].open.load(std::memory_order_relaxed);
     }
   }
@@ -180,7 +181,7 @@ Sight look_at_all() {
 
 uint64_t pause_after(const Sight& sight) {
   if (!sight.active) return kForgetNs;
-  if (!sight.unfinished) return kSettleNs;
+  if (!sight.work) return kSettleNs;
   switch (pace.load(std::memory_order_relaxed)) {
     case Pace::kAlone:
       return kLookAloneNs;
@@ -196,7 +197,7 @@ void* prober_main(void*) {
   while (!stopping.load(std::memory_order_acquire)) {
     const uint32_t seen = prober_bell.load(std::memory_order_acquire);
     const Sight sight = look_at_all();
-    if (!sight.unfinished) submit_watch.fetch_or(kBell, std::memory_order_acq_rel);
+    if (!sight.work) submit_watch.fetch_or(kBell, std::memory_order_acq_rel);
     if (!sight.active) {
       idle.store(true, std::memory_order_seq_cst);
       // A submission between the look and this has rung already and found us not idle: look again.

@@ -4,8 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "abi/env.h"
 #include "shm/time_view.h"
@@ -169,6 +171,36 @@ SLICE_TEST(TimeAFreezeHoldsWorkUntilTheThaw) {
 
 SLICE_TEST(TimeAFreezeHoldsWorkAtTheGate, .more = {{ALLOT_ENV_LEVEL, "launch"}}) {
   freeze_holds_work();
+}
+
+// A thread that never stops submitting stands at the gate then, and the freeze is complete all the same.
+void freeze_of_a_busy_program_is_seen() {
+  Program program;
+  Writer writer;
+  ASSERT_TRUE(writer);
+  std::atomic<bool> end{false};
+  std::thread busy([&] {
+    CUcontext context = nullptr;
+    ASSERT_EQ(program.cuda.cuDevicePrimaryCtxRetain(&context, 0), CUDA_SUCCESS);
+    ASSERT_EQ(program.cuda.cuCtxSetCurrent(context), CUDA_SUCCESS);
+    while (!end.load()) ASSERT_EQ(program.work(), CUDA_SUCCESS);
+  });
+  for (int i = 0; i < 5; ++i) {
+    writer.freeze(true);
+    EXPECT_TRUE(wait_until(frozen_now)) << i;
+    writer.freeze(false);
+    EXPECT_TRUE(wait_until([] { return !frozen_now(); })) << i;
+  }
+  end.store(true);
+  busy.join();
+}
+
+SLICE_TEST(TimeAFreezeOfABusyProgramIsSeen) {
+  freeze_of_a_busy_program_is_seen();
+}
+
+SLICE_TEST(TimeAFreezeOfABusyProgramIsSeenAtTheGate, .more = {{ALLOT_ENV_LEVEL, "launch"}}) {
+  freeze_of_a_busy_program_is_seen();
 }
 
 SLICE_TEST(TimeAContextMadeWhileFrozenIsFrozen) {
