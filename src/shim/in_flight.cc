@@ -180,7 +180,8 @@ void send_freight(const Submission& submission, const Freight& freight, CUresult
   // Taken before the event is recorded: what others add from now on is behind it.
   marker.ns.store(account != nullptr ? account->ns.exchange(0) : ns);
   marker.count.store(account != nullptr ? account->count.exchange(0) : count);
-  if (record(marker.behind, submission)) {
+  // Without a context: it has ended meanwhile and nobody would ask after the marker any more.
+  if (record(marker.behind, submission) && marker.context.load() == freight.context) {
     out.fetch_add(1);
     marker.state.store(kOut);
     return;

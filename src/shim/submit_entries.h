@@ -2,7 +2,8 @@
 //
 // The class `submit` of cuda_entries.txt is the list. What of it is not hooked stands in kNotHooked with the
 // reason, so an entry that comes with a new CUDA version is hooked by itself, or the build fails because its
-// parameters are not known. Nothing of this is left in the library but the hooks.
+// parameters are not known. Nothing of this is left in the library but the hooks. (constexpr and not
+// consteval: clang 14 refuses a consteval function that calls another one.)
 #pragma once
 
 #include <array>
@@ -61,7 +62,7 @@ inline constexpr NotHooked kNotHooked[] = {
     {"cuWaitExternalSemaphoresAsync", "orders streams"},
 };
 
-consteval bool submits(const SubmitEntry& entry) {
+constexpr bool submits(const SubmitEntry& entry) {
   if (entry.cls != driver::Class::kSubmit) return false;
   for (const NotHooked& not_hooked : kNotHooked) {
     if (not_hooked.name == entry.name) return false;
@@ -69,14 +70,14 @@ consteval bool submits(const SubmitEntry& entry) {
   return true;
 }
 
-consteval size_t submit_entry_count() {
+constexpr size_t submit_entry_count() {
   size_t count = 0;
   for (const SubmitEntry& entry : kAllEntries) count += submits(entry) ? 1 : 0;
   return count;
 }
 
 // Slots (entries.h) of the hooked entries, in the table's order.
-consteval std::array<unsigned, submit_entry_count()> submit_slots() {
+constexpr std::array<unsigned, submit_entry_count()> submit_slots() {
   std::array<unsigned, submit_entry_count()> slots = {};
   size_t count = 0;
   for (unsigned i = 0; i < std::size(kAllEntries); ++i) {
@@ -91,7 +92,7 @@ void entry_of_class_submit_without_a_shape_give_its_declaration_or_a_reason();
 void entry_of_class_submit_whose_stream_nobody_has_looked_up();
 
 // The shape of an entry (signature.h). "?" or a symbol without one does not compile.
-consteval std::string_view shape_of(unsigned slot) {
+constexpr std::string_view shape_of(unsigned slot) {
   for (const driver::Shape& shape : driver::kCudaShapes) {
     if (shape.symbol == kAllEntries[slot].symbol && shape.shape != "?") return shape.shape;
   }
@@ -108,7 +109,7 @@ struct Places {
   unsigned work_argument;
 };
 
-consteval Places places_of(unsigned slot) {
+constexpr Places places_of(unsigned slot) {
   const std::string_view name = kAllEntries[slot].name;
   const unsigned last = static_cast<unsigned>(shape_of(slot).size()) - 1;
   if (name == "cuLaunchKernel" || name == "cuLaunchCooperativeKernel") {
