@@ -101,7 +101,7 @@ void before_exit() {
 
 }  // namespace
 
-void start_agent(const char* tenant_path) {
+bool start_agent(const char* tenant_path) {
   neighbours_in(tenant_path);
   worker_count = 0;
   for (uint32_t i = 0; i < process.device_count && worker_count < ALLOT_MAX_GPUS; ++i) {
@@ -115,6 +115,7 @@ void start_agent(const char* tenant_path) {
   }
   static constinit bool registered = false;
   if (!registered) registered = std::atexit(before_exit) == 0;
+  return started;
 }
 
 void wake_agent() {

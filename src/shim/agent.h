@@ -17,8 +17,9 @@
 namespace allot::shim {
 
 // Starts the agent and the prober of this process; called once it is in its slice and the driver is
-// initialised. `tenant_path`: the file, in the folder whose tenants share the GPUs.
-void start_agent(const char* tenant_path);
+// initialised. `tenant_path`: the file, in the folder whose tenants share the GPUs. False when no thread can be
+// had: then nothing is held, and the seats say so.
+bool start_agent(const char* tenant_path);
 
 // Makes the agent look around now. Any thread, signal-safe.
 void wake_agent();

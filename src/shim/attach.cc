@@ -166,6 +166,24 @@ bool tenant_fails_closed() {
   return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0 || fails_closed();
 }
 
+bool limits_time() {
+  const AllotTenantFile& file = *process.tenant.file;
+  if (core::load(file.header.priority) != ALLOT_PRIORITY_NORMAL) return true;
+  for (const AllotGpu& gpu : file.gpus) {
+    if (core::load(gpu.share_permille) != 0 || core::load(gpu.max_permille) != 0) return true;
+  }
+  return false;
+}
+
+// The driver is initialised already: the hooks keep the process from its use. The file stays mapped, for an
+// agent's thread may be looking at it.
+CUresult refuse_joined(const char* why) {
+  log_no_slice(why, 0, true);
+  core::Ledger(process.tenant.file).end_slot(process.slot);
+  process.state.store(State::kRefused, std::memory_order_release);
+  return CUDA_ERROR_NOT_PERMITTED;
+}
+
 // What becomes of a process whose slice could not be set up.
 State without_slice(const Outcome& outcome) {
   if (outcome.trouble == nullptr) return State::kDisabled;
@@ -211,14 +229,15 @@ CUresult start(unsigned flags) {
     const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
     __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
     process.state.store(State::kOn, std::memory_order_release);
-    start_agent(tenant_path);
-    return result;
+    if (start_agent(tenant_path) || !tenant_fails_closed() || !limits_time()) return result;
+    return refuse_joined("its GPU time cannot be held: no thread can be started");
   }
-  const bool closed = tenant_fails_closed();
-  log_no_slice("the slice has no room for this machine's GPUs", 0, closed);
+  constexpr const char* kNoRoom = "the slice has no room for this machine's GPUs";
+  if (tenant_fails_closed()) return refuse_joined(kNoRoom);
+  log_no_slice(kNoRoom, 0, false);
   leave_slice();
-  process.state.store(closed ? State::kRefused : State::kDisabled, std::memory_order_release);
-  return closed ? CUDA_ERROR_NOT_PERMITTED : result;
+  process.state.store(State::kDisabled, std::memory_order_release);
+  return result;
 }
 
 CUresult init(unsigned flags) {
