@@ -18,7 +18,8 @@
 #define ALLOT_ENV_REAL_CUDA "ALLOT_REAL_CUDA" /* absolute path of the driver's libcuda.so.1 */
 #define ALLOT_ENV_REAL_NVML "ALLOT_REAL_NVML" /* absolute path of the driver's libnvidia-ml.so.1 */
 #define ALLOT_ENV_DISABLE "ALLOT_DISABLE"     /* 1: the libraries only forward */
-#define ALLOT_ENV_LOG "ALLOT_LOG"             /* path of a file that takes the shim's messages */
+#define ALLOT_ENV_SIGNALS "ALLOT_SIGNALS" /* 1: SIGUSR2 to `allot run` evicts, SIGUSR1 restores */
+#define ALLOT_ENV_LOG "ALLOT_LOG"         /* path of a file that takes the shim's messages */
 
 /* HAMi-core's names for the same things, read where ours are absent. */
 #define ALLOT_ALIAS_GPU_MEM "CUDA_DEVICE_MEMORY_LIMIT" /* also with _<i> */

@@ -48,6 +48,7 @@ json kinds_json(const ByKind& kinds) {
 }
 
 std::string state_of(const TenantView& tenant, size_t gpu) {
+  if (tenant.evicted()) return tenant.eviction_text();
   return state_text(tenant.seats, static_cast<uint32_t>(gpu), tenant.frozen());
 }
 
@@ -130,6 +131,7 @@ json process_json(const TenantView& tenant, const ProcessView& process) {
           {"command", process.command},
           {"level", level_text(process.level)},
           {"reason", reason_name(process.reason)},
+          {"evicted", process.evicted},
           {"gpus", gpus}};
 }
 
@@ -141,6 +143,7 @@ json tenant_json(const TenantView& tenant) {
                     {"uuid", uuid_to_text(gpu.uuid)},
                     {"limit_bytes", limit_json(gpu.limit_bytes)},
                     {"used_bytes", gpu.used_bytes},
+                    {"host_bytes", gpu.host_bytes},
                     {"peak_bytes", gpu.peak_bytes},
                     {"physical_bytes", gpu.physical_bytes},
                     {"refused", gpu.refused},
@@ -163,6 +166,7 @@ json tenant_json(const TenantView& tenant) {
           {"priority", priority_text(tenant.priority)},
           {"level", level_text(tenant.level)},
           {"frozen", tenant.frozen()},
+          {"evicted", tenant.evicted()},
           {"launcher_pid", tenant.launcher_pid},
           {"created_unix_ns", tenant.created_unix_ns},
           {"unknown_symbols", tenant.unknown_symbols},
@@ -189,7 +193,11 @@ void print_text(const RegionView& region) {
     }
     if (tenant.gpus.empty()) {
       table.row({tenant.name, tenant.user, "-", "-", "-", "-", "-", "-", "-",
-                 priority_text(tenant.priority), tenant.frozen() ? "frozen" : "-", "-", count});
+                 priority_text(tenant.priority),
+                 tenant.evicted()  ? "evicted"
+                 : tenant.frozen() ? "frozen"
+                                   : "-",
+                 "-", count});
     }
     for (const ProcessView& process : tenant.processes) {
       std::string held;
@@ -201,8 +209,9 @@ void print_text(const RegionView& region) {
                                 : "",
                             kinds_text(process.charges[i]));
       }
-      table.note(fmt::format("  {}  {}  holds {}; GPU time: {}", process.pid, process.command,
-                             held.empty() ? "nothing" : held, time_text(process)));
+      table.note(fmt::format("  {}  {}  holds {}{}; GPU time: {}", process.pid, process.command,
+                             held.empty() ? "nothing" : held,
+                             process.evicted ? ", all of it on the host" : "", time_text(process)));
     }
   }
   std::string text = region.tenants.empty() ? "no slices\n" : table.text();
@@ -248,7 +257,8 @@ void add_ps(CLI::App& app, int* exit_status) {
       "it holds\n"
       "by kind: linear, array, managed, pool, vmm, graph, import, and driver (contexts, modules),\n"
       "and how its GPU time is held. STATE: active, idle, throttled (has work, may not run now), "
-      "frozen.\n"
+      "frozen,\n"
+      "evicted (what it holds is on the host).\n"
       "Slices that nobody is left in are cleared and named.\n"
       "\n"
       "Examples:\n"

@@ -15,9 +15,11 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpu_inventory.h"
+#include "cli/life_watch.h"
 #include "cli/output.h"
 #include "cli/program_check.h"
 #include "cli/run_cpus.h"
+#include "cli/run_wait.h"
 #include "cli/slice_file.h"
 #include "cli/slice_spec.h"
 #include "cli/supervise.h"
@@ -34,6 +36,7 @@ struct Options {
   std::vector<std::string> gpu_mem;
   bool exec = false;
   bool overcommit = false;
+  WaitOptions wait;
   RunCpus cpus;
 };
 
@@ -58,6 +61,7 @@ SliceSpec read_spec(const Options& options) {
   spec.level = parse_level("--level", options.level);
   spec.fail_closed = parse_fail("--fail", options.fail);
   spec.overcommit = options.overcommit;
+  spec.free_memory = options.wait.asked();
   return spec;
 }
 
@@ -129,6 +133,15 @@ int start(const Options& options, const Program& program, const SignalGuard& sig
   return supervise(program, signals, hook);
 }
 
+// In a slice of GPUs, which the launcher looks after.
+int start_watched(const Options& options, const Program& program, const SignalGuard& signals,
+                  StartHook* hook, const std::string& name) {
+  if (options.exec) become(program, signals, hook);
+  const char* wanted = std::getenv(ALLOT_ENV_SIGNALS);
+  LifeWatch watch(name, wanted != nullptr && std::string_view(wanted) == "1");
+  return supervise(program, signals, hook, [&](int number) { return watch.take_signal(number); });
+}
+
 int run_on_cpus(const Options& options, Program program) {
   for (char** word = environ; *word != nullptr; ++word) program.env.emplace_back(*word);
   const SignalGuard signals;
@@ -165,19 +178,21 @@ int run(const Options& options, const std::vector<std::string>& words, bool only
   slice.preload = preload;
   const DriverFiles driver = driver_files(options, spec.fail_closed);
   slice.sim = driver;
-  const Inventory inventory = gpus_of(driver, spec.fail_closed);
+  Inventory inventory = gpus_of(driver, spec.fail_closed);
   const std::vector<ChosenGpu> chosen = choose_gpus(inventory, spec);
   if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen);
 
   const SignalGuard signals;
   const std::string name = options.name.value_or(default_name(words[0], getpid()));
+  // First the slice, which may have to wait, then CPUs, which others can use meanwhile.
+  const std::unique_ptr<SliceFile> file =
+      make_slice(name, spec, &inventory, chosen, driver, options.wait, note);
   const bool near_gpu = !spec.gpus.empty() && !inventory.software;
   const std::unique_ptr<StartHook> cpus = options.cpus.place(
       name, near_gpu ? static_cast<int>(chosen.front().gpu->index) : -1, inventory.gpus.size());
-  const SliceFile file(name, spec, chosen, inventory.software);
-  slice.tenant_path = file.path();
+  slice.tenant_path = file->path();
   program.env = slice_environment(slice, environ);
-  return start(options, program, signals, cpus.get());
+  return start_watched(options, program, signals, cpus.get(), name);
 }
 
 }  // namespace
@@ -218,9 +233,22 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
       ->type_name("LEVEL");
   sub->add_flag("--overcommit", options->overcommit,
                 "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
+  sub->add_flag("--wait", options->wait.wait,
+                "wait until the memory is free on the GPU and the share is left, then start");
+  sub->add_option("--wait-timeout", options->wait.timeout_seconds,
+                  "give up waiting after so long, with status 124 (default: never)")
+      ->check(CLI::Range(0.0, 1e9))
+      ->type_name("SECONDS");
+  sub->add_option(
+         "--evict-idle", options->wait.evict_idle_seconds,
+         "make room by evicting your slices of low priority that were idle for so long; they come "
+         "back when they have work")
+      ->check(CLI::Range(0.0, 1e9))
+      ->type_name("SECONDS");
   sub->footer(
       "Examples:\n"
       "  allot run --gpu-mem 8G -- python train.py\n"
+      "  allot run --gpu-mem 40G --wait --evict-idle 300 -- python train.py\n"
       "  allot run --gpu-mem 8G --gpu-share 30% -- python train.py\n"
       "  allot run --gpu-share 20 --gpu-max 50 --priority high -- ./serve\n"
       "  allot run --gpu 0,1 --gpu-mem 8G --gpu-mem 1:16G --name alice -- ./serve\n"

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstring>
 #include <fstream>
-#include <sstream>
 
 #include "cli/failure.h"
 #include "cli/gpu_inventory.h"
@@ -35,9 +35,9 @@ class HoldSignals {
   HoldSignals() {
     sigemptyset(&set_);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&set_, number);
-    sigprocmask(SIG_BLOCK, &set_, &before_);
+    pthread_sigmask(SIG_BLOCK, &set_, &before_);
   }
-  ~HoldSignals() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  ~HoldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
   HoldSignals(const HoldSignals&) = delete;
   HoldSignals& operator=(const HoldSignals&) = delete;
   void check() const {
@@ -254,6 +254,7 @@ void Move::refuse_without_room() const {
     if (target.phase != Phase::kMoved) continue;
     for (uint32_t g = 0; g < ALLOT_MAX_GPUS; ++g) need[g] += target.on_gpu[g];
   }
+  if (std::all_of(need.begin(), need.end(), [](uint64_t bytes) { return bytes == 0; })) return;
   const Inventory inventory = ask_driver(software() ? need_sim() : find_driver());
   for (const Gpu& gpu : inventory.gpus) {
     for (uint32_t g = 0; g < ALLOT_MAX_GPUS; ++g) {
@@ -271,7 +272,7 @@ void Move::flag(bool on) {
   uint32_t& flags = file_.header.flags;
   if (on) {
     const uint32_t bits = ALLOT_TENANT_EVICTED | (options_.returns ? ALLOT_TENANT_RETURNS : 0u);
-    for (AllotSlot& slot : file_.slots) core::store(slot.wants, 0u);
+    for (const Target& target : targets_) core::store(file_.slots[target.slot].wants, 0u);
     __atomic_fetch_or(&flags, bits, __ATOMIC_SEQ_CST);
   } else {
     __atomic_fetch_and(&flags, ~(ALLOT_TENANT_EVICTED | ALLOT_TENANT_RETURNS), __ATOMIC_SEQ_CST);

@@ -36,6 +36,12 @@ class Failure : public std::exception {
   std::string line_;
 };
 
+// A Failure that time may mend: what is asked for is there, but somebody else has it (`run --wait`).
+class NotNow : public Failure {
+ public:
+  explicit NotNow(std::string line) : Failure(kExitRefused, std::move(line)) {}
+};
+
 // Throws a Failure that the user can mend by typing something else (exit 2).
 template <class... Args>
 [[noreturn]] void wrong_usage(fmt::format_string<Args...> text, Args&&... args) {

@@ -57,6 +57,9 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
       admission.check(entry.gpu->uuid, std::to_string(entry.gpu->index), spec.share_permille);
     }
   }
+  if (spec.free_memory) {
+    for (const ChosenGpu& entry : gpus) admission.check_memory(*entry.gpu, entry.limit_bytes);
+  }
   const uint32_t flags =
       (spec.fail_closed ? ALLOT_TENANT_FAIL_CLOSED : 0u) | (software ? ALLOT_TENANT_SOFTWARE : 0u);
   const shm::NewTenant wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};

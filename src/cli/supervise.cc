@@ -106,13 +106,13 @@ bool reap(pid_t child, int* status) {
   }
 }
 
-int wait_for(pid_t child) {
+int wait_for(pid_t child, const SignalTaker& taker) {
   const sigset_t set = waited_for();
   int status = 0;
   while (!reap(child, &status)) {
     siginfo_t info = {};
     const int number = sigwaitinfo(&set, &info);
-    if (number < 0 || number == SIGCHLD) continue;
+    if (number < 0 || number == SIGCHLD || (taker && taker(number))) continue;
     // SIGCONT has already continued us, and may be all the child is waiting for.
     if (number == SIGCONT || !from_kernel(info)) kill(child, number);
   }
@@ -147,7 +147,8 @@ void SignalGuard::restore() const {
   sigprocmask(SIG_SETMASK, &old_mask_, nullptr);
 }
 
-int supervise(const Program& program, const SignalGuard& guard, StartHook* hook) {
+int supervise(const Program& program, const SignalGuard& guard, StartHook* hook,
+              const SignalTaker& taker) {
   const ExecPlan plan(program);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) refuse("pipe: {}", describe_errno(errno));
@@ -179,7 +180,7 @@ int supervise(const Program& program, const SignalGuard& guard, StartHook* hook)
     not_started(program, why);
   }
   if (hook != nullptr) hook->say();
-  return wait_for(child);
+  return wait_for(child, taker);
 }
 
 void become(const Program& program, const SignalGuard& guard, StartHook* hook) {

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include <csignal>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -49,10 +50,14 @@ class StartHook {
   virtual void say() const = 0;             // tells the user what enter() came to
 };
 
+// Looks at a signal before it is passed on; true: it was not for the program.
+using SignalTaker = std::function<bool(int)>;
+
 // Starts `program`, waits for its end, returns its exit status, or 128 + the signal that killed it.
 // Throws a Failure when it could not be started: 127 not found, 126 not executable, 125 else. Needs the
 // guard held. Blocks as long as the program runs. `hook` may be null.
-int supervise(const Program& program, const SignalGuard& guard, StartHook* hook = nullptr);
+int supervise(const Program& program, const SignalGuard& guard, StartHook* hook = nullptr,
+              const SignalTaker& taker = nullptr);
 
 // Becomes `program` (same process). Returns only by throwing, as supervise() does.
 [[noreturn]] void become(const Program& program, const SignalGuard& guard,

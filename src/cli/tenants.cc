@@ -15,6 +15,7 @@
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "shm/region.h"
+#include "sys/clock.h"
 
 namespace allot::cli {
 namespace {
@@ -69,6 +70,16 @@ void copy_gpus(const AllotTenantFile& file, TenantView* view) {
   }
 }
 
+uint64_t idle_since(const AllotSlot& slot, const std::vector<SeatView>& seats) {
+  for (const SeatView& seat : seats) {
+    if (seat.active() || !seat.answers) return 0;
+  }
+  const uint64_t last = load(slot.last_work_ns);
+  const uint64_t begin = last != 0 ? last : load(slot.joined_unix_ns);
+  const uint64_t now = last != 0 ? sys::monotonic_ns() : sys::realtime_ns();
+  return now > begin ? now - begin : 0;
+}
+
 // The live slots, and by their sum what each GPU holds: for a read-only file the account word cannot
 // be mended, and its dead processes must not count.
 void copy_processes(const AllotTenantFile& file, TenantView* view) {
@@ -89,12 +100,15 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
       process.reason = seat.reason;
     }
     process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
+    process.evicted = load(slot.evicted) != 0;
+    process.idle_ns = idle_since(slot, process.seats);
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};
       for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
         charges[kind] = load(slot.charges[gpu][kind]);
         view->gpus[gpu].by_kind[kind] += charges[kind];
         view->gpus[gpu].used_bytes += charges[kind];
+        if (process.evicted) view->gpus[gpu].host_bytes += charges[kind];
       }
       process.charges.push_back(charges);
     }
@@ -204,6 +218,14 @@ std::vector<std::string> clear_stale(const std::string& folder) {
     if (tidy_up(path)) cleared.push_back(name_of(path));
   }
   return cleared;
+}
+
+const char* TenantView::eviction_text() const {
+  if (!evicted()) return "";
+  for (const TenantGpuView& gpu : gpus) {
+    if (gpu.used_bytes > gpu.host_bytes) return "evicting";
+  }
+  return "evicted";
 }
 
 const char* kind_text(unsigned kind) {

@@ -25,13 +25,16 @@ struct ProcessView {
   std::vector<SeatView> seats;  // one per GPU it works on
   std::string command;          // "python train.py", or the short name where that cannot be read
   std::vector<ByKind> charges;  // one per entry of TenantView::gpus
+  bool evicted = false;         // what it holds is on the host
+  uint64_t idle_ns = 0;         // since it last had work for a GPU, or joined
 };
 
 struct TenantGpuView {
   Uuid uuid{};
   int index = -1;            // as `allot gpus` counts; -1 = not known (environment-only way)
   uint64_t limit_bytes = 0;  // ALLOT_UNLIMITED = none
-  uint64_t used_bytes = 0;
+  uint64_t used_bytes = 0;   // charged; host_bytes of it are not on the card
+  uint64_t host_bytes = 0;
   uint64_t peak_bytes = 0;
   uint64_t physical_bytes = 0;
   uint64_t refused = 0;
@@ -58,6 +61,9 @@ struct TenantView {
   std::vector<SeatView> seats;  // of all of them
 
   bool frozen() const { return (flags & ALLOT_TENANT_FROZEN) != 0; }
+  bool evicted() const { return (flags & ALLOT_TENANT_EVICTED) != 0; }
+  // "evicted", "evicting" while some of it is on the card still; empty where neither.
+  const char* eviction_text() const;
   bool software() const { return (flags & ALLOT_TENANT_SOFTWARE) != 0; }
   bool fail_closed() const { return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0; }
 };

@@ -128,11 +128,15 @@ void Worker::let_go() {
 
 void Worker::show_loose(uint64_t now_ns) {
   if (!sit_down()) return;
+  AllotSlot& slot = process.tenant.file->slots[process.slot.index];
   const bool active = activity_of(ordinal_).active.load(std::memory_order_acquire);
-  const uint32_t flags = ALLOT_SEAT_OPEN | ALLOT_SEAT_LOOSE | (active ? ALLOT_SEAT_ACTIVE : 0u);
+  const uint32_t tenant = load(process.tenant.file->header.flags);
+  uint32_t flags = ALLOT_SEAT_OPEN | ALLOT_SEAT_LOOSE | (active ? ALLOT_SEAT_ACTIVE : 0u);
+  // What is not on the card stands still; frozen again when it comes back.
+  if ((tenant & ALLOT_TENANT_FROZEN) != 0 && load(slot.evicted) != 0) flags |= ALLOT_SEAT_FROZEN;
   store(seat_->heartbeat_ns, now_ns);
   store(seat_->flags, flags);
-  if (active) store(process.tenant.file->slots[process.slot.index].wants, 1u);
+  if (active) store(slot.wants, 1u);
 }
 
 // Its channels may be others now, and may be held in another way.

@@ -1,6 +1,9 @@
 // A program that uses a GPU as it is told on standard input, one command a line, one answer a line:
 //
 //   alloc BYTES   "ok", or the driver's error number
+//   managed BYTES the same for managed memory
+//   fill VALUE    writes VALUE into the first block, VALUE + 1 into the second and so on: "ok"
+//   check VALUE   "ok", or "wrong" when a word is another
 //   free          frees the last block: "ok"
 //   info          "FREE TOTAL", as cuMemGetInfo says
 //   devices       "COUNT UUID ..." (hexadecimal)
@@ -49,6 +52,32 @@ std::string devices(const Driver& driver) {
   return text;
 }
 
+struct Block {
+  unsigned long long at;
+  size_t bytes;
+};
+
+int fill(const Driver& driver, const std::vector<Block>& blocks, unsigned value) {
+  for (const Block& block : blocks) {
+    const int result = driver.call("cuMemsetD32_v2", block.at, value++, block.bytes / 4);
+    if (result != 0) return result;
+  }
+  return driver.call("cuCtxSynchronize");
+}
+
+bool holds(const Driver& driver, const std::vector<Block>& blocks, unsigned value) {
+  for (const Block& block : blocks) {
+    std::vector<unsigned> words(block.bytes / 4);
+    void* to = words.data();
+    if (driver.call("cuMemcpyDtoH_v2", to, block.at, block.bytes) != 0) return false;
+    for (const unsigned word : words) {
+      if (word != value) return false;
+    }
+    ++value;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -63,7 +92,7 @@ int main() {
   if (started == 0) started = driver.call("cuCtxSetCurrent", context);
   std::cout << (started == 0 ? "ready" : "error " + std::to_string(started)) << std::endl;
 
-  std::vector<unsigned long long> blocks;
+  std::vector<Block> blocks;
   std::string line;
   while (std::getline(std::cin, line)) {
     std::istringstream words(line);
@@ -73,10 +102,20 @@ int main() {
     if (command == "alloc") {
       unsigned long long block = 0;
       const int result = driver.call("cuMemAlloc_v2", &block, static_cast<size_t>(number));
-      if (result == 0) blocks.push_back(block);
+      if (result == 0) blocks.push_back({block, static_cast<size_t>(number)});
       std::cout << (result == 0 ? "ok" : std::to_string(result)) << std::endl;
+    } else if (command == "managed") {
+      unsigned long long block = 0;
+      const int result = driver.call("cuMemAllocManaged", &block, static_cast<size_t>(number), 1u);
+      std::cout << (result == 0 ? "ok" : std::to_string(result)) << std::endl;
+    } else if (command == "fill") {
+      const int result = fill(driver, blocks, static_cast<unsigned>(number));
+      std::cout << (result == 0 ? "ok" : std::to_string(result)) << std::endl;
+    } else if (command == "check") {
+      std::cout << (holds(driver, blocks, static_cast<unsigned>(number)) ? "ok" : "wrong")
+                << std::endl;
     } else if (command == "free" && !blocks.empty()) {
-      const int result = driver.call("cuMemFree_v2", blocks.back());
+      const int result = driver.call("cuMemFree_v2", blocks.back().at);
       blocks.pop_back();
       std::cout << (result == 0 ? "ok" : std::to_string(result)) << std::endl;
     } else if (command == "info") {

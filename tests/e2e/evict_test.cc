@@ -1,0 +1,266 @@
+// Evict and restore as users type them, on the software GPU: contents, several processes, every way to fail.
+#include <signal.h>
+
+#include <fstream>
+
+#include "tests/e2e/machine.h"
+
+namespace allot::e2e {
+namespace {
+
+using nlohmann::json;
+using Words = std::vector<std::string>;
+
+constexpr int kRefused = 125;
+
+class Evict : public Machine {
+ protected:
+  json tenant(const std::string& name) {
+    const json all = json_of({"ps", "--json"});
+    for (const json& one : all["tenants"]) {
+      if (one["name"] == name) return one;
+    }
+    return json::object();
+  }
+
+  bool evicted(const std::string& name) { return tenant(name).value("evicted", false); }
+
+  uint64_t host_bytes(const std::string& name) {
+    uint64_t sum = 0;
+    const json one = tenant(name);
+    if (!one.contains("gpus")) return 0;
+    for (const json& gpu : one["gpus"]) sum += gpu["host_bytes"].get<uint64_t>();
+    return sum;
+  }
+
+  // A program with 100 MiB in three blocks that hold `value`, `value` + 1, `value` + 2.
+  std::unique_ptr<Command> holder(const std::string& name, int value, Words more = {}) {
+    Words flags = {"--name", name};
+    flags.insert(flags.end(), more.begin(), more.end());
+    auto program = start_gpu_program(flags);
+    for (const uint64_t bytes : {64 * kMiB, uint64_t{4096}, 36 * kMiB}) {
+      EXPECT_EQ(ask(*program, "alloc " + std::to_string(bytes)), "ok");
+    }
+    EXPECT_EQ(ask(*program, "fill " + std::to_string(value)), "ok");
+    return program;
+  }
+
+  std::string second_output() const {
+    std::ifstream file(folder() + "/second.out");
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+
+  // A slice of two processes: the first talks to the test, the second holds 32 MiB of 9 and checks them when
+  // the test opens its pipe. `faults` are the second's.
+  std::unique_ptr<Command> pair(const std::string& name, const std::string& faults) {
+    const std::string second = folder() + "/second";
+    EXPECT_EQ(system(("mkfifo " + second + ".in").c_str()), 0);
+    const std::string script = "(echo alloc 33554432; echo fill 9; cat " + second +
+                               ".in) | ALLOT_SIM_FAULTS='" + faults + "' " GPU_PROGRAM " >" +
+                               second + ".out & exec " GPU_PROGRAM;
+    auto program = start({"run", "--sim", "--name", name, "--", "sh", "-c", script});
+    EXPECT_EQ(program->line(), "ready");
+    EXPECT_EQ(ask(*program, "alloc 67108864"), "ok");
+    EXPECT_EQ(ask(*program, "fill 5"), "ok");
+    EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\n"; }))
+        << second_output();
+    return program;
+  }
+
+  void expect_both_kept(Command& first) {
+    EXPECT_EQ(first.line(), "ok");
+    std::ofstream(folder() + "/second.in") << "check 9\n";
+    EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\nok\n"; }))
+        << second_output();
+  }
+};
+
+TEST_F(Evict, FreesTheCardAndBringsEveryByteBack) {
+  environment["ALLOT_SIM_GPUS"] = "1x4G";
+  auto program = holder("a", 7);
+  auto other = start_gpu_program({"--name", "b"});
+  const std::string before = ask(*other, "info");
+  const Outcome out = allot({"evict", "a"});
+  ASSERT_EQ(out.status, 0) << out.err;
+  EXPECT_NE(out.out.find("to the host"), std::string::npos) << out.out;
+  EXPECT_NE(out.out.find("a: evicted"), std::string::npos) << out.out;
+  EXPECT_TRUE(evicted("a"));
+  EXPECT_GE(host_bytes("a"), 612 * kMiB);
+  EXPECT_NE(allot({"ps"}).out.find("evicted"), std::string::npos);
+  EXPECT_GE(std::stoull(ask(*other, "info")), std::stoull(before) + 612 * kMiB);
+  // It may stay so; asked twice it says so.
+  EXPECT_NE(allot({"evict", "a"}).out.find("already"), std::string::npos);
+  program->write("check 7\n");
+  const Outcome back = allot({"restore", "a"});
+  ASSERT_EQ(back.status, 0) << back.err;
+  EXPECT_EQ(program->line(), "ok");
+  EXPECT_FALSE(evicted("a"));
+  EXPECT_EQ(host_bytes("a"), 0u);
+  EXPECT_EQ(ask(*other, "info"), before);
+  EXPECT_EQ(ask(*program, "alloc 1048576"), "ok");
+}
+
+TEST_F(Evict, MovesAllProcessesOfASlice) {
+  auto program = pair("a", "");
+  const Outcome out = allot({"evict", "a", "--json"});
+  ASSERT_EQ(out.status, 0) << out.err;
+  EXPECT_EQ(json::parse(out.out)["processes"].size(), 2u);
+  program->write("check 5\n");
+  ASSERT_EQ(allot({"restore", "a"}).status, 0);
+  expect_both_kept(*program);
+}
+
+TEST_F(Evict, GoesBackWhenOneProcessFailsHalfWay) {
+  // Whichever is moved first, one of the two has been moved, or nothing has.
+  auto program = pair("a", "checkpoint:checkpoint:nth=1:result=999");
+  const Outcome out = allot({"evict", "a"});
+  EXPECT_EQ(out.status, kRefused);
+  EXPECT_NE(out.err.find("'a' runs on"), std::string::npos) << out.err;
+  EXPECT_FALSE(evicted("a"));
+  EXPECT_EQ(host_bytes("a"), 0u);
+  program->write("check 5\n");
+  expect_both_kept(*program);
+  // The next time it works.
+  ASSERT_EQ(allot({"evict", "a"}).status, 0);
+  program->write("check 5\n");
+  ASSERT_EQ(allot({"restore", "a"}).status, 0);
+  EXPECT_EQ(program->line(), "ok");
+}
+
+TEST_F(Evict, StaysEvictedWhenOneProcessCannotComeBack) {
+  auto program = pair("a", "checkpoint:restore:nth=1:result=999");
+  ASSERT_EQ(allot({"evict", "a"}).status, 0);
+  const Outcome back = allot({"restore", "a"});
+  EXPECT_EQ(back.status, kRefused);
+  EXPECT_NE(back.err.find("stays evicted"), std::string::npos) << back.err;
+  EXPECT_TRUE(evicted("a"));
+  EXPECT_EQ(tenant("a")["gpus"][0]["host_bytes"], tenant("a")["gpus"][0]["used_bytes"]);
+  program->write("check 5\n");
+  ASSERT_EQ(allot({"restore", "a"}).status, 0);
+  expect_both_kept(*program);
+}
+
+TEST_F(Evict, GivesUpOnWorkThatDoesNotEnd) {
+  environment["ALLOT_SIM_FAULTS"] = "checkpoint:lock:nth=1:result=600";
+  auto program = holder("a", 3);
+  environment["ALLOT_SIM_FAULTS"] = "";
+  const Outcome out = allot({"evict", "a", "--timeout", "1"});
+  EXPECT_EQ(out.status, kRefused);
+  EXPECT_NE(out.err.find("did not stop within 1 s"), std::string::npos) << out.err;
+  EXPECT_FALSE(evicted("a"));
+  EXPECT_EQ(ask(*program, "check 3"), "ok");
+}
+
+TEST_F(Evict, SaysWhatIsMissingOnTheCard) {
+  environment["ALLOT_SIM_GPUS"] = "1x2G";
+  auto program = holder("a", 3);
+  ASSERT_EQ(allot({"evict", "a"}).status, 0);
+  auto other = start_gpu_program({"--name", "b"});
+  ASSERT_EQ(ask(*other, "alloc 1400000000"), "ok");
+  const Outcome back = allot({"restore", "a"});
+  EXPECT_EQ(back.status, kRefused);
+  EXPECT_NE(back.err.find("are free; it stays evicted"), std::string::npos) << back.err;
+  EXPECT_TRUE(evicted("a"));
+  ASSERT_EQ(ask(*other, "free"), "ok");
+  program->write("check 3\n");
+  EXPECT_EQ(allot({"restore", "a"}).status, 0);
+  EXPECT_EQ(program->line(), "ok");
+}
+
+TEST_F(Evict, RefusesManagedMemoryBeforeItTouchesAnything) {
+  auto program = holder("a", 3);
+  ASSERT_EQ(ask(*program, "managed 2097152"), "ok");
+  const Outcome out = allot({"evict", "a"});
+  EXPECT_EQ(out.status, kRefused);
+  EXPECT_NE(out.err.find("managed memory"), std::string::npos) << out.err;
+  EXPECT_NE(out.err.find("nothing was changed"), std::string::npos) << out.err;
+  EXPECT_FALSE(evicted("a"));
+  EXPECT_EQ(ask(*program, "check 3"), "ok");
+}
+
+TEST_F(Evict, AKilledProgramLeavesNothing) {
+  auto program = holder("a", 3);
+  const int pid = std::stoi(ask(*program, "pid"));
+  ASSERT_EQ(allot({"evict", "a"}).status, 0);
+  ASSERT_EQ(kill(pid, SIGKILL), 0);
+  EXPECT_EQ(program->wait(), 128 + SIGKILL);
+  EXPECT_TRUE(region_files().empty());
+  auto other = start_gpu_program({"--name", "a"});
+  EXPECT_EQ(ask(*other, "alloc 1048576"), "ok");
+}
+
+TEST_F(Evict, WhoStartsMeanwhileWaits) {
+  auto program =
+      start({"run", "--sim", "--name", "a", "--", "sh", "-c", "read go; exec " GPU_PROGRAM});
+  ASSERT_TRUE(wait_until([&] { return !tenant("a").empty(); }));
+  ASSERT_EQ(allot({"evict", "a"}).status, 0);
+  program->write("go\n");
+  ASSERT_TRUE(wait_until([&] { return tenant("a")["processes"].size() == 1; }));
+  EXPECT_EQ(tenant("a")["gpus"][0]["used_bytes"], 0);
+  ASSERT_EQ(allot({"restore", "a"}).status, 0);
+  EXPECT_EQ(program->line(), "ready");
+}
+
+TEST_F(Evict, RestoreMendsWhatAKilledCommandLeft) {
+  auto program = holder("a", 3, {"--gpu-mem", "1G"});
+  environment["ALLOT_SIM_FAULTS"] = "cuCheckpointProcessCheckpoint:nth=1:delay_us=5000000";
+  {
+    auto command = start({"evict", "a"});
+    ASSERT_TRUE(wait_until([&] { return evicted("a"); }));
+    command->signal(SIGKILL);
+    EXPECT_EQ(command->wait(), 128 + SIGKILL);
+  }
+  environment["ALLOT_SIM_FAULTS"] = "";
+  program->write("check 3\n");
+  EXPECT_TRUE(wait_until([&] { return allot({"restore", "a"}).status == 0; }));
+  EXPECT_EQ(program->line(), "ok");
+  EXPECT_FALSE(evicted("a"));
+}
+
+TEST_F(Evict, SignalsDoItOnlyWhereAskedFor) {
+  environment["ALLOT_SIGNALS"] = "1";
+  auto program = holder("a", 3);
+  program->signal(SIGUSR2);
+  ASSERT_TRUE(wait_until([&] { return host_bytes("a") > 0; }));
+  program->write("check 3\n");
+  program->signal(SIGUSR1);
+  EXPECT_EQ(program->line(), "ok");
+  environment["ALLOT_SIGNALS"] = "";
+  auto plain = start_gpu_program({"--name", "b"});
+  plain->signal(SIGUSR2);  // is the program's, which ends by it
+  EXPECT_EQ(plain->wait(), 128 + SIGUSR2);
+}
+
+TEST_F(Evict, ARunWaitsForMemory) {
+  environment["ALLOT_SIM_GPUS"] = "1x4G";
+  auto first = start_gpu_program({"--name", "a", "--gpu-mem", "3G"});
+  const Outcome out =
+      allot({"run", "--sim", "--gpu-mem", "3G", "--wait", "--wait-timeout", "0.2", "--", "true"});
+  EXPECT_EQ(out.status, 124);
+  EXPECT_NE(out.err.find("are not free"), std::string::npos) << out.err;
+  auto second =
+      start({"run", "--sim", "--name", "b", "--gpu-mem", "3G", "--wait", "--", GPU_PROGRAM});
+  ASSERT_EQ(ask(*first, "alloc 1048576"), "ok");
+  EXPECT_TRUE(tenant("b").empty());
+  first->write("exit 0\n");
+  EXPECT_EQ(second->line(), "ready");
+}
+
+TEST_F(Evict, MakesRoomByAnIdleOneThatComesBackWhenItWorks) {
+  environment["ALLOT_SIM_GPUS"] = "1x4G";
+  auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});
+  // Not idle for long enough, and without --wait: refused.
+  EXPECT_EQ(allot({"run", "--sim", "--gpu-mem", "3G", "--evict-idle", "1000", "--", "true"}).status,
+            kRefused);
+  auto second = start({"run", "--sim", "--name", "b", "--gpu-mem", "3G", "--wait", "--evict-idle",
+                       "0.1", "--", GPU_PROGRAM});
+  ASSERT_EQ(second->line(), "ready");
+  EXPECT_TRUE(evicted("a"));
+  ASSERT_EQ(ask(*second, "alloc 1048576"), "ok");
+  // Its next call waits while there is room for both (1 GiB is left), then it is there.
+  EXPECT_EQ(ask(*idle, "check 3"), "ok");
+  EXPECT_FALSE(evicted("a"));
+}
+
+}  // namespace
+}  // namespace allot::e2e
