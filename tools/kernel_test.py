@@ -106,7 +106,7 @@ class Guest:
                    "-object", "memory-backend-ram,id=m0,size=384M", "-object", "memory-backend-ram,id=m1,size=384M",
                    "-numa", "node,nodeid=0,cpus=0-3,memdev=m0", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1",
                    "-kernel", str(kernel), "-initrd", str(initrd), "-append",
-                   "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off nokaslr random.trust_cpu=on " + arguments]
+                   "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off nokaslr no_timer_check random.trust_cpu=on " + arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT)
         self.deadline = time.monotonic() + limit

@@ -63,6 +63,9 @@ bool move_with(Method* m, int method, pid_t pid, const CpuSet& cpus, const std::
   }
   Expected<AttachReport> report = attach(request);
   if (!report) std::fprintf(stderr, "%s\n", report.error().text.c_str());
+  if (report && report->level != Level::kEnforced)
+    std::fprintf(stderr, "only %s: %s\n", std::string(level_name(report->level)).c_str(),
+                 report->reason.c_str());
   return report && report->level == Level::kEnforced;
 }
 
@@ -103,14 +106,21 @@ int main(int argc, char** argv) {
       Method& m = methods[method];
       if (method == 0 && h.base.empty()) continue;
       Storm storm = Storm::start(idle, chains, 500);
-      if (storm.pid == 0) return 1;
+      if (storm.pid == 0) {
+        std::fprintf(stderr, "the storm did not start\n");
+        return 1;
+      }
       auto from = std::chrono::steady_clock::now();
       CpuSet target{run % 2 == 0 ? allowed.last() : allowed.first()};
       bool moved = move_with(&m, method, storm.pid, target, folder);
       m.ms.push_back(
           std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from)
               .count());
-      if (!storm.freeze()) return 1;
+      if (!storm.freeze()) {
+        std::fprintf(stderr, "the storm could not be stopped to count\n");
+        storm.end();
+        return 1;
+      }
       int outside = threads_outside(storm.pid, target);
       m.threads += static_cast<long>(threads_of(FsRoot{}, storm.pid).size());
       storm.end();

@@ -84,7 +84,7 @@ memory_is_local() {
   done
 }
 exclusive_is_kept_from_others() {
-  allot run --cpus 4-5 --exclusive --name first -- sleep 100 2>/tmp/first &
+  allot run --cpus 4-5 --exclusive --name first -- sleep 10000 2>/tmp/first &
   until_is placed "grep -c enforced /tmp/first" 1
   allot run --cpus 5, -- true 2>/tmp/err; is status $? 125
   has line "$(cat /tmp/err)" "CPU 5 is leased to first"
@@ -98,7 +98,7 @@ attach_moves_every_thread() {
   sed 's/^/  /' /tmp/storm
 }
 attach_enforced() {
-  sleep 100 & pid=$!
+  sleep 10000 & pid=$!
   allot cpus attach $pid --cpus 6-7 >/tmp/out 2>/tmp/err; is status $? 0
   has line "$(cat /tmp/out)" "CPUs 6-7: enforced"
   is mask "$(mask $pid)" 6-7
@@ -146,7 +146,7 @@ no_permission() {
   as_nobody allot run --cpus 2-3 -- sh -c "$inside" >/tmp/out 2>/tmp/err; is status $? 0
   is mask "$(cat /tmp/out)" 2-3
   has level "$(cat /tmp/err)" "advised: no permission to make groups"
-  sleep 100 & pid=$!
+  sleep 10000 & pid=$!
   before=$(mask $pid)
   as_nobody allot cpus attach $pid --cpus 2-3 >/tmp/out 2>/tmp/err; is status $? 125
   has line "$(cat /tmp/err)" "belongs to another user"
@@ -163,7 +163,7 @@ group_of_systemd() {
       for f in cpus mems; do cat $CG/cpuset.$f > $CG/$group/cpuset.$f; done
     fi
   done
-  sleep 100 & pid=$!
+  sleep 10000 & pid=$!
   echo $pid > $CG/system.slice/x.service/cgroup.procs
   allot cpus attach $pid --cpus 2-3 >/tmp/out 2>/tmp/err; is status $? 0
   has level "$(cat /tmp/out)" advised
@@ -190,7 +190,7 @@ explain_says_what_the_kernel_does() {
     echo +cpuset > $CG/cgroup.subtree_control; echo +cpuset > $CG/e/cgroup.subtree_control
     echo 0-3 > $CG/e/cpuset.cpus; echo 1-2 > $CG/e/f/cpuset.cpus
   fi
-  sleep 100 & pid=$!
+  sleep 10000 & pid=$!
   echo $pid > $CG/e/f/cgroup.procs
   echo 0 > /sys/devices/system/cpu/cpu7/online
   while read -r file text; do
@@ -239,7 +239,7 @@ partitions_are_unknown() {
   echo member > $CG/p/cpuset.cpus.partition; rmdir $CG/p
 }
 killed_launcher_is_cleaned_up() {
-  allot run --cpus 2-3 --name orphan -- sleep 100 2>/tmp/orphan & pid=$!
+  allot run --cpus 2-3 --name orphan -- sleep 10000 2>/tmp/orphan & pid=$!
   until_is placed "grep -c enforced /tmp/orphan" 1
   program=$(cat $CG/allot-orphan.*/cgroup.procs)
   kill -9 $pid; wait $pid  # not for its orphan, which is ours now
@@ -254,7 +254,7 @@ killed_launcher_is_cleaned_up() {
 # Milliseconds of uptime.
 now_ms() { sed 's/^\([0-9]*\)\.\([0-9]*\) .*/\1\20/' /proc/uptime; }
 watch_puts_back() {
-  allot run --cpus 2-3 --name kept -- sleep 100 2>/tmp/kept &
+  allot run --cpus 2-3 --name kept -- sleep 10000 2>/tmp/kept &
   until_is placed "grep -c enforced /tmp/kept" 1
   group=$(echo $CG/allot-kept.*)
   allot cpus watch --for 60 >/tmp/watch 2>&1 & watcher=$!
