@@ -27,7 +27,8 @@ struct SliceSpec {
   AllotPriority priority = ALLOT_PRIORITY_NORMAL;
   AllotLevel level = ALLOT_LEVEL_AUTO;
   bool fail_closed = true;
-  bool free_memory = false;  // --wait, --evict-idle: the memory must be free, not only below the limit
+  bool free_memory =
+      false;  // --wait, --evict-idle: the memory must be free, not only below the limit
   bool overcommit = false;  // shares may sum to more than the whole
 
   // True when a limit was asked for that level observe does not hold.
