@@ -3,12 +3,12 @@
 #include "shim/rm_watch.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 
 #include "shim/spin.h"
+#include "sys/file.h"
 
 namespace allot::shim {
 namespace {
@@ -135,9 +135,9 @@ int copy_of(int fd) {
 }
 
 FileIdentity identity_of(int fd) {
-  struct stat info = {};
-  if (fstat(fd, &info) != 0) return {};
-  return {info.st_dev, info.st_ino};
+  const auto info = sys::info_of(fd);
+  if (!info) return {};
+  return {info->device, info->inode};
 }
 
 // libcuda sets the timeslice of the group that runs kernels.
