@@ -19,9 +19,9 @@ constexpr uint64_t kForever = UINT64_MAX;
 constexpr uint64_t kUsefulNs = 5'000'000;  // a shorter run is not worth its start and stop
 
 // What may be used of a span; the whole span = no ceiling.
-uint64_t budget_ns(uint32_t max_permille) {
+uint64_t budget_ns(uint32_t max_permille, uint64_t span_ns) {
   const uint32_t permille = max_permille == 0 ? kWhole : std::min(max_permille, kWhole);
-  return kCeilingSpanNs / kWhole * permille;
+  return permille == kWhole ? span_ns : span_ns / kWhole * permille;
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ void Ceiling::stop(uint64_t now_ns) {
   running_ = false;
   const Run ended = {running_since_ns_, std::max(now_ns, running_since_ns_)};
   if (ended.end_ns == ended.begin_ns) return;
-  while (count_ > 0 && ended.end_ns - std::min(ended.end_ns, run(0, 0).end_ns) >= kCeilingSpanNs) {
+  while (count_ > 0 && ended.end_ns - std::min(ended.end_ns, run(0, 0).end_ns) >= span_ns_) {
     first_ = (first_ + 1) % kRuns;
     --count_;
   }
@@ -72,7 +72,7 @@ void Ceiling::join_nearest() {
 }
 
 uint64_t Ceiling::used_ns(uint64_t now_ns) const {
-  const uint64_t left = now_ns - std::min(now_ns, kCeilingSpanNs);
+  const uint64_t left = now_ns - std::min(now_ns, span_ns_);
   uint64_t used = 0;
   for (uint32_t i = 0; i < runs(); ++i) {
     const Run r = run(i, now_ns);
@@ -84,18 +84,18 @@ uint64_t Ceiling::used_ns(uint64_t now_ns) const {
 }
 
 uint64_t Ceiling::may_run_until(uint64_t now_ns) const {
-  const uint64_t budget = budget_ns(max_permille_);
-  if (budget == kCeilingSpanNs) return kForever;
+  const uint64_t budget = budget_ns(max_permille_, span_ns_);
+  if (budget == span_ns_) return kForever;
   const uint64_t used = used_ns(now_ns);
   if (used > budget) return now_ns;
   uint64_t left = budget - used;  // of pauses that the span's left edge may still cross
   // The span may reach back before time 0: then it begins with a pause, counted here from span's start.
   uint64_t ran = 0;  // how far the left edge has come
-  const auto edge_to = [&](uint64_t to) { return to + kCeilingSpanNs - now_ns; };
+  const auto edge_to = [&](uint64_t to) { return to + span_ns_ - now_ns; };
   for (uint32_t i = 0; i < runs(); ++i) {
     const Run r = run(i, now_ns);
-    if (r.end_ns + kCeilingSpanNs <= now_ns) continue;
-    const uint64_t begin = r.begin_ns + kCeilingSpanNs < now_ns ? 0 : edge_to(r.begin_ns);
+    if (r.end_ns + span_ns_ <= now_ns) continue;
+    const uint64_t begin = r.begin_ns + span_ns_ < now_ns ? 0 : edge_to(r.begin_ns);
     if (begin > ran) {
       if (begin - ran > left) return now_ns + ran + left;
       left -= begin - ran;
@@ -106,15 +106,15 @@ uint64_t Ceiling::may_run_until(uint64_t now_ns) const {
 }
 
 uint64_t Ceiling::next_start(uint64_t now_ns) const {
-  const uint64_t budget = budget_ns(max_permille_);
-  if (budget == kCeilingSpanNs) return now_ns;
+  const uint64_t budget = budget_ns(max_permille_, span_ns_);
+  if (budget == span_ns_) return now_ns;
   const uint64_t useful = std::min(budget, kUsefulNs);
   // After a useful run its span may see this much of the runs before: the newest of them.
   uint64_t seen = budget - useful;
   for (uint32_t i = runs(); i-- > 0;) {
     const Run r = run(i, now_ns);
     const uint64_t length = r.end_ns - r.begin_ns;
-    if (length > seen) return std::max(now_ns, r.end_ns - seen + kCeilingSpanNs - useful);
+    if (length > seen) return std::max(now_ns, r.end_ns - seen + span_ns_ - useful);
     seen -= length;
   }
   return now_ns;

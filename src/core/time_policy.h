@@ -85,6 +85,8 @@ inline constexpr uint64_t kCeilingSpanNs = 100'000'000;
 
 class Ceiling {
  public:
+  // Another span than kCeilingSpanNs: a multiple of 1000 ns.
+  constexpr explicit Ceiling(uint64_t span_ns = kCeilingSpanNs) : span_ns_(span_ns) {}
   // 0 or kWhole = no ceiling. A change counts from the next question on.
   void set_max(uint32_t permille) { max_permille_ = permille; }
   // The tenant's work runs from now on / has stopped. Times never go back; a start while running and a
@@ -114,6 +116,7 @@ class Ceiling {
   uint64_t running_since_ns_ = 0;
   bool running_ = false;
   uint32_t max_permille_ = 0;
+  uint64_t span_ns_;
 };
 
 // Learns from samples of "had work unfinished" what a tenant is: idle, leaving gaps, or filling. Below

@@ -35,6 +35,7 @@ class Worker {
   AllotLevelReason fall_back(AllotLevelReason reason);
   static void look_beside(uint32_t count, Situation* situation);
   core::TimeGrant plan(uint64_t at_ns, Situation* situation);
+  void set_ceilings(uint32_t max_permille);
   uint64_t hold_ceiling(uint64_t at_ns, core::TimeGrant* grant);
   void set_open(bool open);
   void set_slice(const core::TimeGrant& grant, const Situation& situation);
@@ -47,6 +48,7 @@ class Worker {
   AllotTimeSeat* seat_ = nullptr;
   Channels channels_;
   core::Ceiling ceiling_;
+  core::Ceiling second_{1'000'000'000};  // a net under windows that are cut from the cycle
   AllotLevel asked_ = ALLOT_LEVEL_AUTO;
   AllotLevel level_ = ALLOT_LEVEL_AUTO;
   AllotLevelReason reason_ = ALLOT_REASON_NONE;
