@@ -89,6 +89,7 @@ AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
   channels_.set_open(true);
   channels_.set_slice(0);
   open_ = true;
+  note_open(activity_of(ordinal_), true, sys::monotonic_ns());
   level_ = ALLOT_LEVEL_LAUNCH;
   return reason;
 }
@@ -251,7 +252,8 @@ void Worker::set_open(bool open) {
   // Seen on an H100: work runs from the end of the call that enables its channels, and up to the middle of
   // the one that disables them (10 % and 25 % ceilings agree with throughput within 0.2 ms a window).
   const uint64_t at = open ? end : begin + (end - begin) / 2;
-  note_open(activity_of(ordinal_), open, at);
+  // Behind a closed gate work goes on until it has drained.
+  if (open || level_ != ALLOT_LEVEL_LAUNCH) note_open(activity_of(ordinal_), open, at);
   drained_ = open || level_ != ALLOT_LEVEL_LAUNCH;
   if (open) {
     run_meter(at, busy);
@@ -339,7 +341,11 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
   }
   if (!open_ && !drained_) {
     drained_ = gate_drained() && !activity.unfinished.load(std::memory_order_acquire);
-    if (drained_) run_meter(sys::monotonic_ns(), false);
+    if (drained_) {
+      const uint64_t drained_ns = sys::monotonic_ns();
+      note_open(activity, false, drained_ns);
+      run_meter(drained_ns, false);
+    }
   }
   const bool news = publish(sys::monotonic_ns(), grant, situation);
   const bool windows = situation.limited || grant.window_permille < core::kWhole;
