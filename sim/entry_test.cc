@@ -67,9 +67,7 @@ TEST_F(SimEntries, UnsupportedIsNeverSuccess) {
     start();
     EXPECT_EQ(CU(cuTexObjectCreate)(nullptr, nullptr, nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
     EXPECT_EQ(CU(cuMulticastCreate)(nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
-    EXPECT_EQ(CU(cuCheckpointProcessLock)(1, nullptr), CUDA_ERROR_NOT_SUPPORTED);
-    EXPECT_EQ(CU(cuMemAlloc)(nullptr, 4u),
-              CUDA_ERROR_NOT_SUPPORTED);  // the entry from before CUDA 3.2
+    EXPECT_EQ(CU(cuSurfObjectCreate)(nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
     const void* table = nullptr;
     CUuuid id{};
     EXPECT_EQ(CU(cuGetExportTable)(&table, &id), CUDA_ERROR_NOT_FOUND);
