@@ -145,7 +145,6 @@ bool look(uint32_t ordinal, bool rung) {
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
   activity.unfinished.store(unfinished, std::memory_order_release);
   own.work = work;
-  activity.looked_ns.store(now, std::memory_order_release);
   activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
   const bool fills = own.meter.fills() || own.trial_meter_ns != 0;
   activity.fills.store(fills, std::memory_order_relaxed);

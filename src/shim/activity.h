@@ -32,7 +32,6 @@ struct Activity {
   std::atomic<bool> unfinished{false};  // had work at the last look
   std::atomic<bool> fills{true};
   std::atomic<uint32_t> busy_permille{0};
-  std::atomic<uint64_t> looked_ns{0};
   // Written by the agent.
   std::atomic<bool> watched{false};           // the process has channels there
   std::atomic<bool> open{true};               // its work may run

@@ -50,8 +50,7 @@ uint64_t smooth(uint64_t before, uint64_t now) {
 }  // namespace
 
 struct Worker::Situation {
-  uint32_t count = 0;            // tenants on the GPU
-  uint32_t active = 0;           // of them, with work
+  uint32_t active = 0;           // tenants on the GPU with work
   uint32_t processes = 1;        // of ours, with work
   uint32_t part = core::kWhole;  // of the GPU while ours runs, beside the others
   bool undisturbed = true;       // no other tenant runs beside ours
@@ -69,7 +68,6 @@ bool Worker::sit_down() {
   const uint32_t gpu = static_cast<uint32_t>(process.devices[ordinal_].gpu);
   const Result<uint32_t> index = shm::take_seat(process.tenant, process.slot, gpu);
   if (!index) return false;
-  seat_index_ = *index;
   seat_ = &process.tenant.file->seats[*index];
   activity_of(ordinal_).seat.store(seat_, std::memory_order_release);
   activity_of(ordinal_).watched.store(true, std::memory_order_release);
@@ -176,7 +174,6 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
   const uint32_t count = look_at_neighbours(file, process.devices[ordinal_].uuid, at_ns,
                                             std::span<Neighbour>(neighbours));
   *situation = {};
-  situation->count = count;
   situation->processes = neighbours[0].processes > 0 ? neighbours[0].processes : 1;
   for (uint32_t i = 0; i < count; ++i) {
     tenants[i] = neighbours[i].tenant;
@@ -313,6 +310,12 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   return changed || ((flags ^ before) & kSeen) != 0;
 }
 
+// How long before an edge its call has to be made (see the top).
+uint64_t Worker::lead_ns() const {
+  if (level_ != ALLOT_LEVEL_CHANNEL) return 0;
+  return open_ ? close_cost_ns_ / 2 : open_cost_ns_;
+}
+
 Worker::Outcome Worker::step(uint64_t now_ns) {
   if (!sit_down()) return {UINT64_MAX, Pace::kAlone, false};
   const bool have_channels = channels_.refresh(static_cast<int>(ordinal_));
@@ -323,11 +326,8 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
     open_ = channels_.open();
     set_open(open);
   }
-  const uint64_t lead = level_ != ALLOT_LEVEL_CHANNEL ? 0
-                        : open_                       ? close_cost_ns_ / 2
-                                                      : open_cost_ns_;
   Situation situation;
-  const uint64_t at = now_ns + lead;
+  const uint64_t at = now_ns + lead_ns();
   core::TimeGrant grant = plan(at, &situation);
   Activity& activity = activity_of(ordinal_);
   if (open_) run_meter(now_ns, activity.active.load(std::memory_order_acquire));
@@ -354,10 +354,8 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
                     : windows ? Pace::kWindows
                               : Pace::kBeside;
   if (until != UINT64_MAX) {
-    const uint64_t next_lead = level_ != ALLOT_LEVEL_CHANNEL ? 0
-                               : open_                       ? close_cost_ns_ / 2
-                                                             : open_cost_ns_;
-    until = until > next_lead ? until - next_lead : 0;
+    const uint64_t lead = lead_ns();
+    until = until > lead ? until - lead : 0;
   }
   if (!drained_) {
     const uint64_t look = sys::monotonic_ns() + kDrainLookNs;

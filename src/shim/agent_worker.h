@@ -35,6 +35,7 @@ class Worker {
   AllotLevelReason fall_back(AllotLevelReason reason);
   static void look_beside(uint32_t count, Situation* situation);
   core::TimeGrant plan(uint64_t at_ns, Situation* situation);
+  uint64_t lead_ns() const;
   void set_ceilings(uint32_t max_permille);
   uint64_t hold_ceiling(uint64_t at_ns, core::TimeGrant* grant);
   void set_open(bool open);
@@ -44,7 +45,6 @@ class Worker {
   bool publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation);
 
   uint32_t ordinal_ = 0;
-  uint32_t seat_index_ = 0;
   AllotTimeSeat* seat_ = nullptr;
   Channels channels_;
   core::Ceiling ceiling_;
