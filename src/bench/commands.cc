@@ -48,18 +48,6 @@ void print(const nlohmann::ordered_json& result, bool json) {
   std::fflush(stdout);
 }
 
-void guarded(int* exit_status, const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Failure& failure) {
-    fmt::print(stderr, "allot bench: {}\n", failure.what());
-    *exit_status = failure.exit_status();
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "allot bench: {}\n", error.what());
-    *exit_status = 1;
-  }
-}
-
 uint64_t size_of(const std::string& text, const char* option) {
   const Result<uint64_t> bytes = parse_size(text);
   if (!bytes || *bytes == 0) {
@@ -180,6 +168,18 @@ void add_hooks(CLI::App& app, int* exit_status) {
 }
 
 }  // namespace
+
+void guarded(int* exit_status, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Failure& failure) {
+    fmt::print(stderr, "allot bench: {}\n", failure.what());
+    *exit_status = failure.exit_status();
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "allot bench: {}\n", error.what());
+    *exit_status = 1;
+  }
+}
 
 void add_commands(CLI::App& bench_app, int* exit_status) {
   add_load(bench_app, exit_status);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 
 namespace allot::bench {
 
@@ -10,5 +11,8 @@ namespace allot::bench {
 // *exit_status: 0; 125 when there is no driver or GPU; 1 when the driver refused on the way; 2 for
 // a value that makes no sense. One line on stderr says why. Both pointers must outlive the parse.
 void add_commands(CLI::App& bench_app, int* exit_status);
+
+// Runs a subcommand's work; what it throws becomes one line on stderr and the exit status above.
+void guarded(int* exit_status, const std::function<void()>& work);
 
 }  // namespace allot::bench

@@ -9,24 +9,13 @@
 #include <memory>
 #include <string>
 
+#include "bench/commands.h"
 #include "bench/driver_api.h"
 #include "bench/share.h"
 #include "bench/share_worker.h"
 
 namespace allot::bench {
 namespace {
-
-void guarded(int* exit_status, const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Failure& failure) {
-    fmt::print(stderr, "allot bench: {}\n", failure.what());
-    *exit_status = failure.exit_status();
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "allot bench: {}\n", error.what());
-    *exit_status = 1;
-  }
-}
 
 void add_worker(CLI::App& app, int* exit_status) {
   const auto options = std::make_shared<WorkerOptions>();
