@@ -137,24 +137,36 @@ TEST_F(SimCheckpoint, CallsWaitUntilTheUnlock) {
   EXPECT_TRUE(target.finish());
 }
 
-TEST_F(SimCheckpoint, ALockWaitsForRunningWorkAndGivesUpInTime) {
-  Child target([] {
-    start();
-    EXPECT_CU(spin(nullptr, 600'000'000));
-    tell("ready");
-    EXPECT_CU(CU(cuCtxSynchronize)());
-    listen();
-  });
+// A process whose card is busy for so long when it says "ready".
+void busy_for(uint64_t ns) {
+  start();
+  EXPECT_CU(spin(nullptr, ns));
+  tell("ready");
+  EXPECT_CU(CU(cuCtxSynchronize)());
+  listen();
+}
+
+TEST_F(SimCheckpoint, ALockWaitsForRunningWork) {
+  Child target([] { busy_for(600'000'000); });
   ASSERT_EQ(target.read(), "ready");
   in_child([pid = target.pid()] {
     start();
-    EXPECT_EQ(lock(pid, 20), CUDA_ERROR_NOT_READY);
-    EXPECT_EQ(state_of(pid), CU_PROCESS_STATE_RUNNING);
     EXPECT_CU(lock(pid, 30'000));
     EXPECT_CU(unlock(pid));
   });
   target.write("end");
   EXPECT_TRUE(target.finish());
+}
+
+TEST_F(SimCheckpoint, ALockGivesUpInTime) {
+  // Longer than any machine takes from here to the lock; the process is killed at the end.
+  Child target([] { busy_for(600'000'000'000); });
+  ASSERT_EQ(target.read(), "ready");
+  in_child([pid = target.pid()] {
+    start();
+    EXPECT_EQ(lock(pid, 20), CUDA_ERROR_NOT_READY);
+    EXPECT_EQ(state_of(pid), CU_PROCESS_STATE_RUNNING);
+  });
 }
 
 TEST_F(SimCheckpoint, StatesAreKeptInOrder) {

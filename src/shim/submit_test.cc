@@ -111,7 +111,7 @@ uint64_t cut(uint64_t value, char letter) {
 // Arguments that may be read as structures: addresses in a block of zeroes, each another one.
 alignas(64) char block[4096];
 uint64_t argument(unsigned index) {
-  return reinterpret_cast<uint64_t>(block) + 64 * index + 0x0101;
+  return reinterpret_cast<uint64_t>(block) + 64 * index + 0x0108;
 }
 
 CUresult call(Fake hook) {
