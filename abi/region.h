@@ -5,13 +5,13 @@
  * That is why a tenant that writes garbage harms at most itself, why file permissions decide who may
  * change whose slice, and why a name is in use exactly while its file exists (docs/adr/0001).
  *
- *   byte 0        4096        8192         24576            57344           4775936
- *   +-------------+-----------+------------+----------------+---------------+----------+
- *   | header      | gpus[16]  | seats[256] | slot_words     | slots[4096]   | exports  |
- *   | 4 KiB       | 256 B each| 64 B each  | 4096 x 8 B     | 1152 B each   | 1024x16B |
- *   +-------------+-----------+------------+----------------+---------------+----------+
- *        written by: creator,   the seat's    all processes     the slot's      exporting
- *        `allot set`            own agent     of the tenant     own process     process
+ *   byte 0        4096        8192         24576        57344         4775936    4792320
+ *   +-------------+-----------+------------+------------+-------------+----------+-------------+
+ *   | header      | gpus[16]  | seats[256] | slot_words | slots[4096] | exports  | swaps[4096] |
+ *   | 4 KiB       | 256 B each| 64 B each  | 4096 x 8 B | 1152 B each | 1024x16B | 256 B each  |
+ *   +-------------+-----------+------------+------------+-------------+----------+-------------+
+ *        written by: creator,   the seat's   all processes the slot's   exporting  the slot's own
+ *        `allot set`            own agent    of the tenant own process  process    process; orders
  *
  * Every byte is hostile: whoever reads checks magic, version and sizes once, then copies an index to
  * a local before it checks and uses it. Fields are only ever appended in the reserved space; a change
@@ -38,7 +38,7 @@
 
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
-#define ALLOT_REGION_MINOR 0u
+#define ALLOT_REGION_MINOR 1u
 #define ALLOT_REGION_SUFFIX ".tenant"
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
@@ -94,6 +94,8 @@ enum AllotLevelReason {
 #define ALLOT_TENANT_EVICTED \
   32u /* its GPU memory goes to the host, is there, or comes back: agents hold nothing, calls wait */
 #define ALLOT_TENANT_RETURNS 64u /* evicted while idle: its launcher restores it when it has work */
+#define ALLOT_TENANT_SWAP_FAST \
+  128u /* its memory is made so that an eviction can swap what stands behind the addresses */
 
 /* Flags of a seat. */
 #define ALLOT_SEAT_ACTIVE 1u /* has work for the GPU */
@@ -120,6 +122,13 @@ enum AllotSlotState {
   ALLOT_SLOT_TAKING = 1,
   ALLOT_SLOT_LIVE = 2,
   ALLOT_SLOT_ENDING = 3
+};
+
+/* Whether memory of a process is on the host, and how it went there. */
+enum AllotEvicted {
+  ALLOT_EVICTED_NOT = 0,
+  ALLOT_EVICTED_DRIVER = 1, /* all of it, by the driver's checkpoint calls */
+  ALLOT_EVICTED_FAST = 2    /* AllotSwap.movable, by the process itself */
 };
 
 /* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends a slot. */
@@ -206,7 +215,8 @@ typedef struct AllotSlot {
   uint32_t execing; /* atomic; inside an exec call: the next image may not be ours */
   uint32_t level;   /* atomic; AllotLevel in force */
   char command[32]; /* of /proc/PID/comm, for listings */
-  uint32_t evicted; /* atomic; its GPU memory is on the host: charged, but not on the card */
+  uint32_t evicted; /* atomic; AllotEvicted: what of it is on the host is charged, but not on the
+                       card */
   uint32_t wants;   /* atomic; of an evicted tenant: it waits to use the GPU */
   uint64_t
       last_work_ns; /* atomic; CLOCK_MONOTONIC, when its agent last saw it with work; 0 = never */
@@ -222,6 +232,47 @@ typedef struct AllotExport {
   uint32_t slot_generation;
 } AllotExport;
 
+/* The fast way of evict and restore (ALLOT_TENANT_SWAP_FAST): what a command orders a process to become,
+ * and what it has become. States in both words; docs/adr/0008.
+ *
+ *          --- work drained, submissions wait --->        --- copied, card memory given back --->
+ *    RUNS                                            HELD                                       OUT
+ *          <------------------------------- opened        <--- the same addresses, copied back ---
+ */
+enum AllotSwapState { ALLOT_SWAP_RUNS = 0, ALLOT_SWAP_HELD = 1, ALLOT_SWAP_OUT = 2 };
+enum AllotSwapResult {
+  ALLOT_SWAP_OK = 0,
+  ALLOT_SWAP_BUSY = 1,    /* its work did not end in time; it runs on */
+  ALLOT_SWAP_CAPTURE = 2, /* it kept capturing graphs; it runs on */
+  ALLOT_SWAP_PINNED = 3,  /* another device reaches into the memory: AllotSwap.pins */
+  ALLOT_SWAP_NO_HOST = 4, /* the host gave no memory; nothing has moved */
+  ALLOT_SWAP_NO_CARD = 5, /* the card is full: it stays on the host */
+  ALLOT_SWAP_DRIVER = 6   /* the driver refused a call, AllotSwap.cuda_result */
+};
+#define ALLOT_SWAP_PIN_SYNC 1u   /* SYNC_MEMOPS was set on it: what users of RDMA do */
+#define ALLOT_SWAP_PIN_HANDLE 2u /* a handle for a range of it was given out (dma-buf) */
+
+/* An order or answer: its serial (24 bits) and AllotSwapState. */
+#define ALLOT_SWAP_WORD(serial, state) \
+  (((uint32_t)(serial)&0xffffffu) << 8 | (uint32_t)(uint8_t)(state))
+#define ALLOT_SWAP_SERIAL(word) ((uint32_t)(word) >> 8)
+#define ALLOT_SWAP_STATE(word) ((uint32_t)(word)&0xffu)
+
+typedef struct AllotSwap {
+  uint64_t owner;       /* atomic; the slot word of the process that obeys; 0 = none */
+  uint32_t order;       /* atomic; futex; of the command. The process obeys the latest one */
+  uint32_t answer;      /* atomic; futex; the order's serial, and the state reached */
+  uint32_t result;      /* atomic; AllotSwapResult of that order */
+  uint32_t cuda_result; /* atomic; of ALLOT_SWAP_DRIVER */
+  uint32_t patience_ms; /* atomic; of the command: how long to wait for work that runs */
+  uint32_t pins;        /* atomic; ALLOT_SWAP_PIN_* */
+  uint64_t moved_bytes; /* atomic; of the move under way, or the last one */
+  uint64_t drain_ns;    /* atomic; how long the last drain took */
+  uint64_t move_ns;     /* atomic; the last move */
+  uint8_t reserved[72];
+  uint64_t movable[ALLOT_MAX_GPUS]; /* atomic; bytes whose backing can be swapped */
+} AllotSwap;
+
 typedef struct AllotTenantFile {
   AllotHeader header;
   AllotGpu gpus[ALLOT_MAX_GPUS];
@@ -229,6 +280,7 @@ typedef struct AllotTenantFile {
   uint64_t slot_words[ALLOT_MAX_SLOTS]; /* atomic */
   AllotSlot slots[ALLOT_MAX_SLOTS];
   AllotExport exports[ALLOT_MAX_EXPORTS];
+  AllotSwap swaps[ALLOT_MAX_SLOTS]; /* by slot */
 } AllotTenantFile;
 
 #endif

@@ -19,7 +19,8 @@ static_assert(sizeof(AllotGpu) == 256);
 static_assert(sizeof(AllotSlot) == 1152);
 static_assert(sizeof(AllotExport) == 16);
 static_assert(sizeof(AllotTimeSeat) == 64);
-static_assert(sizeof(AllotTenantFile) == 4792320);
+static_assert(sizeof(AllotSwap) == 256);
+static_assert(sizeof(AllotTenantFile) == 5840896);
 static_assert(std::is_standard_layout_v<AllotTenantFile> &&
               std::is_trivially_destructible_v<AllotTenantFile>);
 static_assert(__atomic_always_lock_free(8, nullptr) && __atomic_always_lock_free(4, nullptr));
@@ -99,12 +100,26 @@ AT(AllotExport, handle_hash, 0);
 AT(AllotExport, slot, 8);
 AT(AllotExport, slot_generation, 12);
 
+AT(AllotSwap, owner, 0);
+AT(AllotSwap, order, 8);
+AT(AllotSwap, answer, 12);
+AT(AllotSwap, result, 16);
+AT(AllotSwap, cuda_result, 20);
+AT(AllotSwap, patience_ms, 24);
+AT(AllotSwap, pins, 28);
+AT(AllotSwap, moved_bytes, 32);
+AT(AllotSwap, drain_ns, 40);
+AT(AllotSwap, move_ns, 48);
+AT(AllotSwap, reserved, 56);
+AT(AllotSwap, movable, 128);
+
 AT(AllotTenantFile, header, 0);
 AT(AllotTenantFile, gpus, 4096);
 AT(AllotTenantFile, seats, 8192);
 AT(AllotTenantFile, slot_words, 24576);
 AT(AllotTenantFile, slots, 57344);
 AT(AllotTenantFile, exports, 4775936);
+AT(AllotTenantFile, swaps, 4792320);
 #undef AT
 
 TEST(RegionAbi, NumbersThatStandInFiles) {
@@ -132,6 +147,10 @@ TEST(RegionAbi, NumbersThatStandInFiles) {
   EXPECT_EQ(ALLOT_TENANT_FROZEN, 16u);
   EXPECT_EQ(ALLOT_TENANT_EVICTED, 32u);
   EXPECT_EQ(ALLOT_TENANT_RETURNS, 64u);
+  EXPECT_EQ(ALLOT_TENANT_SWAP_FAST, 128u);
+  EXPECT_EQ(ALLOT_EVICTED_FAST, 2);
+  EXPECT_EQ(ALLOT_SWAP_OUT, 2);
+  EXPECT_EQ(ALLOT_SWAP_DRIVER, 6);
   EXPECT_EQ(ALLOT_SEAT_ACTIVE, 1u);
   EXPECT_EQ(ALLOT_SEAT_FILLS, 2u);
   EXPECT_EQ(ALLOT_SEAT_OPEN, 4u);
@@ -152,6 +171,12 @@ TEST(RegionAbi, SlotWordsComeApartAsTheyWerePut) {
   EXPECT_EQ(ALLOT_SLOT_PID(word), 4194303u);
   EXPECT_EQ(ALLOT_SLOT_GENERATION(ALLOT_SLOT_WORD(0, 0x1000000u, 0)), 0u);
   EXPECT_EQ(ALLOT_SLOT_PID(ALLOT_SLOT_WORD(0xff, 0xffffff, 0)), 0u);
+}
+
+TEST(RegionAbi, SwapWordsComeApartAsTheyWerePut) {
+  const uint32_t word = ALLOT_SWAP_WORD(0x1abcdefu, ALLOT_SWAP_OUT);
+  EXPECT_EQ(ALLOT_SWAP_SERIAL(word), 0xabcdefu);
+  EXPECT_EQ(ALLOT_SWAP_STATE(word), static_cast<uint32_t>(ALLOT_SWAP_OUT));
 }
 
 TEST(EnvAbi, NamesStandInScripts) {

@@ -24,6 +24,7 @@ constexpr uint32_t kNameTries = 200;
 constexpr uint64_t kFileBytes = sizeof(AllotTenantFile);
 constexpr uint64_t kSlotsAt = offsetof(AllotTenantFile, slots);
 constexpr uint64_t kExportsAt = offsetof(AllotTenantFile, exports);
+constexpr uint64_t kSwapsAt = offsetof(AllotTenantFile, swaps);
 
 // Makes sure that a range which is ours alone can be touched without SIGBUS. File systems that cannot
 // allocate (ramfs, some network ones) have zeros written there instead.
@@ -47,6 +48,7 @@ struct SlotSpace {
 int prepare_slot(void* context, uint32_t index) {
   const int fd = static_cast<SlotSpace*>(context)->fd;
   auto made = make_safe(fd, kSlotsAt + uint64_t{index} * sizeof(AllotSlot), sizeof(AllotSlot));
+  if (made) made = make_safe(fd, kSwapsAt + uint64_t{index} * sizeof(AllotSwap), sizeof(AllotSwap));
   if (made) return 0;
   return made.error().os_errno != 0 ? made.error().os_errno : ENOSPC;
 }
@@ -100,7 +102,7 @@ Result<Tenant> build(const Folder& folder, const NewTenant& tenant, sys::NewFile
   }
   if (auto safe = make_safe(file.fd(), 0, kSlotsAt); !safe)
     return tl::unexpected<Error>(safe.error());
-  if (auto safe = make_safe(file.fd(), kExportsAt, kFileBytes - kExportsAt); !safe) {
+  if (auto safe = make_safe(file.fd(), kExportsAt, kSwapsAt - kExportsAt); !safe) {
     return tl::unexpected<Error>(safe.error());
   }
   auto map = sys::map_file(file.fd(), kFileBytes, true);
@@ -186,7 +188,7 @@ Result<void> check_open(const OpenFile& open, const char* file_name) {
   return check_boot(header);
 }
 
-// A private copy: the parts in front, the slots that may be in use, the exports.
+// A private copy: the parts in front, the slots that may be in use, the exports, the swaps of these slots.
 Result<AllotTenantFile*> copy_file(int fd) {
   auto memory = sys::map_memory(kFileBytes);
   if (!memory) return tl::unexpected<Error>(memory.error());
@@ -194,15 +196,15 @@ Result<AllotTenantFile*> copy_file(int fd) {
   AllotTenantFile* file = static_cast<AllotTenantFile*>(*memory);
   auto have = sys::read_at(fd, at, kSlotsAt, 0);
   bool whole = have && *have == kSlotsAt;
-  if (whole) {
-    const uint32_t high = core::slots_of(*file);
-    have = sys::read_at(fd, at + kSlotsAt, uint64_t{high} * sizeof(AllotSlot), kSlotsAt);
-    whole = have && *have == uint64_t{high} * sizeof(AllotSlot);
-  }
-  if (whole) {
-    have = sys::read_at(fd, at + kExportsAt, kFileBytes - kExportsAt, kExportsAt);
-    whole = have && *have == kFileBytes - kExportsAt;
-  }
+  const auto copy = [&](uint64_t bytes, uint64_t from) {
+    if (!whole) return;
+    have = sys::read_at(fd, at + from, bytes, from);
+    whole = have && *have == bytes;
+  };
+  const uint64_t high = whole ? core::slots_of(*file) : 0;
+  copy(high * sizeof(AllotSlot), kSlotsAt);
+  copy(kSwapsAt - kExportsAt, kExportsAt);
+  copy(high * sizeof(AllotSwap), kSwapsAt);
   // The owner may have changed the header since it was checked.
   Result<void> checked = whole ? check_header(file->header) : fail(Errc::kDamaged);
   if (!checked) {
