@@ -104,6 +104,8 @@ enum AllotLevelReason {
 #define ALLOT_SEAT_FROZEN 8u /* stopped by a freeze: nothing of it runs */
 #define ALLOT_SEAT_LOOSE \
   16u /* of an evicted tenant: its work runs, and the agent holds neither channels nor descriptors */
+#define ALLOT_SEAT_PAYS 32u   /* held back for time that it overran: takes no window meanwhile */
+#define ALLOT_SEAT_DRAINS 64u /* behind a closed gate its work goes on, for a while now */
 
 /* State of a slot, the low 8 bits of its word.
  *

@@ -113,7 +113,7 @@ void collect(std::span<const TimeTenant> tenants, Table& table) {
     player.max = max_of(tenant);
     player.low = tenant.priority == ALLOT_PRIORITY_LOW;
     player.fills = tenant.fills;
-    player.active = tenant.active;
+    player.active = tenant.active && !tenant.pays;
     insert(table, player);
   }
 }

@@ -34,6 +34,9 @@
 // normal ones: its share (1 % without one) and none of the time that is lent, unless the normal ones are
 // all at their max. Without normal ones beside it, low is normal.
 //
+// Debts. Where a kernel cannot be stopped (level launch) work runs over its window's end. Who has done so for
+// long says that it pays (time_turn.h) and counts as idle until it has given the time back.
+//
 // What must not happen here: state, a clock, a system call.
 #pragma once
 
@@ -56,6 +59,8 @@ struct TimeTenant {
   bool active;              // has work for the GPU
   bool fills;               // see above
   bool frozen;
+  bool pays = false;    // holds itself back for time that it overran (time_turn.h): takes no window
+  bool drains = false;  // its work goes on behind a closed gate
 };
 
 struct TimeGrant {

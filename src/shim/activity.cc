@@ -19,6 +19,7 @@ namespace allot::shim {
 namespace {
 
 constexpr uint32_t kGpus = ALLOT_MAX_GPUS;
+constexpr uint64_t kLookDrainsNs = 500'000;
 constexpr uint64_t kLookWindowsNs = 2'000'000;
 constexpr uint64_t kLookClosedNs = 5'000'000;
 constexpr uint64_t kLookBesideNs = 10'000'000;
@@ -143,6 +144,9 @@ bool look(uint32_t ordinal, bool rung) {
   own.last_ns = now;
   own.open_time_ns = open_time;
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
+  const bool finished = !unfinished && activity.unfinished.load(std::memory_order_relaxed);
+  if (unfinished) activity.unfinished_ns.store(now, std::memory_order_relaxed);
+  if (finished) activity.finished_ns.store(now, std::memory_order_relaxed);
   activity.unfinished.store(unfinished, std::memory_order_release);
   own.work = work;
   activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
@@ -151,13 +155,15 @@ bool look(uint32_t ordinal, bool rung) {
   activity.active.store(active, std::memory_order_release);
   if (!active)
     own.last_ns = 0;  // the next look comes with the next work: what lies between is not used
-  return active != was_active || was_filling != fills;
+  const bool drained = finished && activity.drains.load(std::memory_order_acquire);
+  return active != was_active || was_filling != fills || drained;
 }
 
 struct Sight {
   bool active = false;
   bool work = false;
   bool open = false;
+  bool drains = false;
   bool changed = false;
 };
 
@@ -171,6 +177,7 @@ Sight look_at_all() {
       sight.changed = look(i, rung) || sight.changed;
       sight.active = sight.active || activities[i].active.load(std::memory_order_relaxed);
       sight.work = sight.work || privates[i].work;
+      sight.drains = sight.drains || activities[i].drains.load(std::memory_order_relaxed);
       sight.open = sight.open || activities[i].open.load(std::memory_order_relaxed);
     }
   }
@@ -179,6 +186,7 @@ Sight look_at_all() {
 }
 
 uint64_t pause_after(const Sight& sight) {
+  if (sight.drains) return kLookDrainsNs;
   if (!sight.active) return kForgetNs;
   if (!sight.work) return kSettleNs;
   switch (pace.load(std::memory_order_relaxed)) {
@@ -259,6 +267,7 @@ void forget_activity() {
   for (Activity& activity : activities) {
     activity.active.store(false);
     activity.unfinished.store(false);
+    activity.drains.store(false);
     activity.fills.store(true);
     activity.watched.store(false);
     activity.open.store(true);

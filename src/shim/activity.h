@@ -1,6 +1,7 @@
 // Whether this process has work on its GPUs, and how much GPU time it uses: a thread that asks the driver.
 //
-// The prober looks every 2 ms while windows have to be kept, every 10 ms beside others without windows, some
+// The prober looks every 2 ms while windows have to be kept (every 0.5 ms while work drains behind a closed gate),
+// every 10 ms beside others without windows, some
 // five times a second while the process is alone, and not at all while it is idle: then the next submission
 // rings (submit.h). One look is a
 // cuStreamQuery per stream until one has unfinished work. So an unlimited program pays nothing per launch, and
@@ -28,13 +29,16 @@ namespace allot::shim {
 // One GPU as both threads see it.
 struct Activity {
   // Written by the prober.
-  std::atomic<bool> active{false};      // has work, or had a moment ago
-  std::atomic<bool> unfinished{false};  // had work at the last look
+  std::atomic<bool> active{false};         // has work, or had a moment ago
+  std::atomic<bool> unfinished{false};     // had work at the last look
+  std::atomic<uint64_t> unfinished_ns{0};  // the last look that found any
+  std::atomic<uint64_t> finished_ns{0};    // the first look after that, which found none
   std::atomic<bool> fills{true};
   std::atomic<uint32_t> busy_permille{0};
   // Written by the agent.
   std::atomic<bool> watched{false};           // the process has channels there
   std::atomic<bool> open{true};               // its work may run
+  std::atomic<bool> drains{false};            // behind a closed gate: its end is wanted exactly
   std::atomic<uint64_t> open_sum_ns{0};       // time it was let run, up to the last change
   std::atomic<uint64_t> open_since_ns{0};     // of the last change
   std::atomic<bool> undisturbed{true};        // no other tenant runs beside it

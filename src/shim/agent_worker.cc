@@ -20,27 +20,12 @@ using core::store;
 namespace {
 
 constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority tenant between two requests
-constexpr uint32_t kNetPermille = 30;
-constexpr uint32_t kNetSecondPermille = 3;
-constexpr uint64_t kDrainLookNs = 500'000;
+constexpr uint64_t kDrainLookNs = 2'000'000;  // the prober wakes us when it has ended
 constexpr uint32_t kNeighbours = core::kMaxTimeTenants;
 
 constinit Neighbour neighbours[kNeighbours] = {};
 constinit core::TimeTenant tenants[kNeighbours] = {};
 constinit core::TimeGrant grants[kNeighbours] = {};
-
-// The gate is the process's, a window a GPU's: it is closed while any GPU's window is.
-constinit uint32_t gate_votes = 0;
-
-void vote(uint32_t ordinal, bool open) {
-  const uint32_t mine = 1u << (ordinal % 32);
-  gate_votes = open ? gate_votes & ~mine : gate_votes | mine;
-  if (gate_votes == 0) {
-    gate_open();
-  } else {
-    gate_close();
-  }
-}
 
 uint64_t smooth(uint64_t before, uint64_t now) {
   const uint64_t bounded = now < 3'000'000 ? now : 3'000'000;
@@ -61,6 +46,7 @@ struct Worker::Situation {
 void Worker::assign(uint32_t ordinal) {
   *this = Worker{};
   ordinal_ = ordinal;
+  gate_.assign(ordinal);
 }
 
 bool Worker::sit_down() {
@@ -87,6 +73,7 @@ AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
   channels_.set_open(true);
   channels_.set_slice(0);
   open_ = true;
+  turn_.forget();
   note_open(activity_of(ordinal_), true, sys::monotonic_ns());
   level_ = ALLOT_LEVEL_LAUNCH;
   return reason;
@@ -96,6 +83,8 @@ void Worker::choose_level(bool have_channels) {
   const AllotLevel asked = static_cast<AllotLevel>(load(process.tenant.file->header.level) & 3u);
   if (level_known_ && asked == asked_) return;
   set_open(true);
+  gate_.closes_at(UINT64_MAX);
+  turn_.forget();
   asked_ = asked;
   if (asked == ALLOT_LEVEL_OBSERVE || asked == ALLOT_LEVEL_LAUNCH) {
     level_ = asked;
@@ -120,9 +109,10 @@ void Worker::choose_level(bool have_channels) {
 void Worker::let_go() {
   if (!sit_down()) return;
   set_open(true);
-  if (level_ == ALLOT_LEVEL_LAUNCH) vote(ordinal_, true);
+  if (level_ == ALLOT_LEVEL_LAUNCH) gate_.set_open(true, sys::monotonic_ns());
   submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
-  run_meter(sys::monotonic_ns(), false);
+  ceiling_.run(sys::monotonic_ns(), false);
+  turn_.forget();
   channels_ = Channels{};
 }
 
@@ -158,7 +148,7 @@ void Worker::look_beside(uint32_t count, Situation* situation) {
   const uint64_t ours = slice(grants[0]);
   uint64_t inverse = kOne;
   for (uint32_t i = 1; i < count; ++i) {
-    if (!tenants[i].active) continue;
+    if (!tenants[i].active || tenants[i].pays) continue;
     const uint64_t window = grants[i].window_permille;
     if (windowed && window < core::kWhole) continue;  // one after the other
     situation->undisturbed = false;
@@ -179,51 +169,45 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
     tenants[i] = neighbours[i].tenant;
     if (tenants[i].active) ++situation->active;
   }
-  core::plan_gpu(std::span(tenants, count), at_ns, std::span(grants, count));
+  const bool launch = level_ == ALLOT_LEVEL_LAUNCH;
+  if (launch) {
+    take_turn(at_ns, count);
+  } else {
+    tenants[0].pays = false;
+    core::plan_gpu(std::span(tenants, count), at_ns, std::span(grants, count));
+  }
   look_beside(count, situation);
+  if (launch && turn_.part_permille() < core::kWhole) {
+    situation->part = turn_.part_permille();
+    situation->undisturbed = false;
+  }
   const core::TimeTenant& mine = tenants[0];
   situation->mine_active = mine.active;
   situation->limited = mine.max_permille > 0 && mine.max_permille < core::kWhole;
-  set_ceilings(mine.max_permille);
+  const bool cut = grants[0].window_permille < core::kWhole;
+  using Kind = AgentCeiling::Kind;
+  ceiling_.set(mine.max_permille, !cut ? Kind::kExact : launch ? Kind::kNone : Kind::kNet);
   return grants[0];
 }
 
-// A window that is cut from the cycle holds the ceiling by itself. Then the sliding ones are only a net for
-// windows that move, and a little loose: an exact one never forgives a window that began late once, as each later
-// one must stay as far behind (seen on an H100: PyTorch at 50 % lost 1.4 points in this way).
-void Worker::set_ceilings(uint32_t max_permille) {
-  const bool cut = grants[0].window_permille < core::kWhole;
-  ceiling_.set_max(max_permille == 0 || !cut ? max_permille : max_permille + kNetPermille);
-  second_.set_max(max_permille == 0 || !cut ? 0 : max_permille + kNetSecondPermille);
+// At level launch: what it owes decides, too.
+void Worker::take_turn(uint64_t at_ns, uint32_t count) {
+  turn_.plan(std::span(tenants, count), at_ns, std::span(grants, count));
+  // Work that may wait for a launch which the gate holds: let it come, whatever is owed.
+  if (turn_.pays() && turn_.in_window() && gate_stuck(at_ns)) grants[0].open = true;
 }
 
-// Closes the grant where the ceiling is used up. Returns until when this stays so.
-uint64_t Worker::hold_ceiling(uint64_t at_ns, core::TimeGrant* grant) {
-  if (!grant->open || tenants[0].max_permille == 0) return UINT64_MAX;
-  if (!open_ && at_ns < next_start_ns_) {
-    grant->open = false;
-    return next_start_ns_;
-  }
-  const uint64_t first = ceiling_.may_run_until(at_ns), second = second_.may_run_until(at_ns);
-  const uint64_t until = first < second ? first : second;
-  if (until > at_ns) {
-    next_start_ns_ = 0;
-    return until;
-  }
-  const uint64_t a = ceiling_.next_start(at_ns), b = second_.next_start(at_ns);
-  next_start_ns_ = a > b ? a : b;
-  grant->open = false;
-  return next_start_ns_;
-}
-
-void Worker::run_meter(uint64_t now_ns, bool busy) {
-  for (core::Ceiling* ceiling : {&ceiling_, &second_}) {
-    if (busy) {
-      ceiling->start(now_ns);
-    } else {
-      ceiling->stop(now_ns);
-    }
-  }
+// What ran behind the closed gate counts until it has ended.
+void Worker::look_at_drain(uint64_t now_ns) {
+  uint64_t ended_ns = now_ns;
+  Activity& activity = activity_of(ordinal_);
+  const bool draining = gate_.draining();
+  const bool ended = draining && gate_.drained(now_ns, &ended_ns);
+  turn_.account(now_ns, draining || (open_ && activity.active.load(std::memory_order_acquire)));
+  if (!ended) return;
+  turn_.refund(now_ns - ended_ns);
+  note_open(activity, false, ended_ns);
+  ceiling_.run(ended_ns, false);
 }
 
 void Worker::set_open(bool open) {
@@ -239,7 +223,7 @@ void Worker::set_open(bool open) {
       }
     }
   } else if (level_ == ALLOT_LEVEL_LAUNCH) {
-    vote(ordinal_, open);
+    gate_.set_open(open, begin);
   }
   const uint64_t end = sys::monotonic_ns();
   uint64_t& cost = open ? open_cost_ns_ : close_cost_ns_;
@@ -250,14 +234,10 @@ void Worker::set_open(bool open) {
   // the one that disables them (10 % and 25 % ceilings agree with throughput within 0.2 ms a window).
   const uint64_t at = open ? end : begin + (end - begin) / 2;
   // Behind a closed gate work goes on until it has drained.
-  if (open || level_ != ALLOT_LEVEL_LAUNCH) note_open(activity_of(ordinal_), open, at);
-  drained_ = open || level_ != ALLOT_LEVEL_LAUNCH;
-  if (open) {
-    run_meter(at, busy);
-    wake_prober();
-  } else if (drained_) {
-    run_meter(at, false);
-  }
+  if (gate_.draining()) return;
+  note_open(activity_of(ordinal_), open, at);
+  ceiling_.run(at, open && busy);
+  if (open) wake_prober();
 }
 
 void Worker::set_slice(const core::TimeGrant& grant, const Situation& situation) {
@@ -266,18 +246,6 @@ void Worker::set_slice(const core::TimeGrant& grant, const Situation& situation)
   uint32_t slice = grant.slice_us / situation.processes;
   if (slice == 0) slice = grant.slice_us != 0 ? 1 : 0;
   if (!channels_.set_slice(slice)) reason_ = fall_back(ALLOT_REASON_CONTROL);
-}
-
-// Submissions go through the gate while there is something to hold them to; a closed gate that nobody
-// confirms opens by itself.
-void Worker::guard_gate(const Situation& situation) {
-  const bool needed = situation.limited || situation.active > 1 || tenants[0].frozen;
-  if (needed) {
-    submit_watch.fetch_or(kGate, std::memory_order_acq_rel);
-    if (!open_) vote(ordinal_, false);
-  } else if (open_ && gate_votes == 0) {
-    submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
-  }
 }
 
 bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation) {
@@ -294,7 +262,9 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   uint32_t flags = active ? ALLOT_SEAT_ACTIVE : 0u;
   if (activity.fills.load(std::memory_order_relaxed)) flags |= ALLOT_SEAT_FILLS;
   if (open_) flags |= ALLOT_SEAT_OPEN;
-  if (!open_ && tenants[0].frozen && drained_) flags |= ALLOT_SEAT_FROZEN;
+  if (!open_ && tenants[0].frozen && !gate_.draining()) flags |= ALLOT_SEAT_FROZEN;
+  if (gate_.drains_long(now_ns)) flags |= ALLOT_SEAT_DRAINS;
+  if (turn_.pays()) flags |= ALLOT_SEAT_PAYS;
   const uint32_t before = load(seat_->flags);
   store(seat_->heartbeat_ns, now_ns);
   store(seat_->flags, flags);
@@ -306,7 +276,8 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   const uint64_t config = load(process.tenant.file->header.config_sequence);
   const bool changed = config != config_seen_;
   config_seen_ = config;
-  constexpr uint32_t kSeen = ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS;
+  constexpr uint32_t kSeen =
+      ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS | ALLOT_SEAT_PAYS | ALLOT_SEAT_DRAINS;
   return changed || ((flags ^ before) & kSeen) != 0;
 }
 
@@ -326,26 +297,22 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
     open_ = channels_.open();
     set_open(open);
   }
+  if (level_ == ALLOT_LEVEL_LAUNCH) look_at_drain(now_ns);
   Situation situation;
   const uint64_t at = now_ns + lead_ns();
   core::TimeGrant grant = plan(at, &situation);
   Activity& activity = activity_of(ordinal_);
-  if (open_) run_meter(now_ns, activity.active.load(std::memory_order_acquire));
+  if (open_) ceiling_.run(now_ns, activity.active.load(std::memory_order_acquire));
   uint64_t until = grant.until_ns;
-  const uint64_t ceiling_until = hold_ceiling(at, &grant);
+  const uint64_t ceiling_until = ceiling_.hold(at, open_, &grant);
   if (ceiling_until < until) until = ceiling_until;
-  if (level_ == ALLOT_LEVEL_LAUNCH) guard_gate(situation);
+  if (level_ == ALLOT_LEVEL_LAUNCH) {
+    gate_.guard(situation.limited || situation.active > 1 || tenants[0].frozen);
+    gate_.closes_at(grant.open ? until : UINT64_MAX);
+  }
   if (level_ == ALLOT_LEVEL_CHANNEL || level_ == ALLOT_LEVEL_LAUNCH) {
     set_slice(grant, situation);
     set_open(grant.open);
-  }
-  if (!open_ && !drained_) {
-    drained_ = gate_drained() && !activity.unfinished.load(std::memory_order_acquire);
-    if (drained_) {
-      const uint64_t drained_ns = sys::monotonic_ns();
-      note_open(activity, false, drained_ns);
-      run_meter(drained_ns, false);
-    }
   }
   const bool news = publish(sys::monotonic_ns(), grant, situation);
   const bool windows = situation.limited || grant.window_permille < core::kWhole;
@@ -357,7 +324,7 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
     const uint64_t lead = lead_ns();
     until = until > lead ? until - lead : 0;
   }
-  if (!drained_) {
+  if (gate_.draining()) {
     const uint64_t look = sys::monotonic_ns() + kDrainLookNs;
     if (look < until) until = look;
   }

@@ -4,7 +4,10 @@
 #include <cstdint>
 
 #include "core/time_policy.h"
+#include "core/time_turn.h"
 #include "shim/activity.h"
+#include "shim/agent_ceiling.h"
+#include "shim/agent_gate.h"
 #include "shim/channels.h"
 #include "shim/neighbours.h"
 
@@ -36,26 +39,23 @@ class Worker {
   static void look_beside(uint32_t count, Situation* situation);
   core::TimeGrant plan(uint64_t at_ns, Situation* situation);
   uint64_t lead_ns() const;
-  void set_ceilings(uint32_t max_permille);
-  uint64_t hold_ceiling(uint64_t at_ns, core::TimeGrant* grant);
+  void take_turn(uint64_t at_ns, uint32_t count);
+  void look_at_drain(uint64_t now_ns);
   void set_open(bool open);
   void set_slice(const core::TimeGrant& grant, const Situation& situation);
-  void guard_gate(const Situation& situation);
-  void run_meter(uint64_t now_ns, bool busy);
   bool publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation);
 
   uint32_t ordinal_ = 0;
   AllotTimeSeat* seat_ = nullptr;
   Channels channels_;
-  core::Ceiling ceiling_;
-  core::Ceiling second_{1'000'000'000};  // a net under windows that are cut from the cycle
+  AgentCeiling ceiling_;
+  AgentGate gate_;
+  core::Turn turn_;  // at level launch
   AllotLevel asked_ = ALLOT_LEVEL_AUTO;
   AllotLevel level_ = ALLOT_LEVEL_AUTO;
   AllotLevelReason reason_ = ALLOT_REASON_NONE;
   bool level_known_ = false;
   bool open_ = true;
-  bool drained_ = true;
-  uint64_t next_start_ns_ = 0;
   uint64_t open_cost_ns_ = 500'000;  // of the last calls, smoothed
   uint64_t close_cost_ns_ = 500'000;
   uint64_t config_seen_ = 0;

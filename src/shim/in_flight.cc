@@ -24,6 +24,7 @@ struct Marker {
   CUevent before;
   CUevent behind;
   WorkCost* measured;  // the cost that the two events tell, or null
+  uint32_t lesson;     // of `lessons` when it began
   std::atomic<uint64_t> ns;
   std::atomic<uint32_t> count;
 };
@@ -41,6 +42,7 @@ constinit std::atomic<uint64_t> flying_ns{0};
 constinit std::atomic<uint32_t> flying_count{0};
 constinit std::atomic<uint32_t> out{0};
 constinit std::atomic<uint64_t> passed{0};
+constinit std::atomic<uint32_t> lessons{0};
 
 template <class Number>
 void subtract(std::atomic<Number>& total, Number part) {
@@ -126,12 +128,18 @@ void marker_passed(Marker& marker) {
 
 void learn(const Marker& marker) {
   float ms = 0;
-  if (marker.measured == nullptr) return;
+  if (marker.measured == nullptr || marker.lesson != lessons.load()) return;
   if (real::cuEventElapsedTime(&ms, marker.before, marker.behind) != CUDA_SUCCESS) return;
   if (ms >= 0) learn_cost(*marker.measured, static_cast<uint64_t>(ms * 1e6f));
 }
 
 }  // namespace
+
+uint64_t expected_ns(const Submission& submission, uint64_t unknown_ns) {
+  const WorkCost* cost = submission.work != 0 ? cost_of(submission.work) : nullptr;
+  const uint64_t known = cost != nullptr ? cost->ns.load(std::memory_order_relaxed) : 0;
+  return known != 0 ? known : unknown_ns;
+}
 
 Freight load_freight(const Submission& submission, uint64_t unknown_ns) {
   Freight freight = {false, unknown_ns, 0, -1};
@@ -148,6 +156,7 @@ Freight load_freight(const Submission& submission, uint64_t unknown_ns) {
   if (freight.marker >= 0) {
     Marker& marker = markers[freight.marker];
     marker.measured = cost;
+    marker.lesson = lessons.load();
     if (!record(marker.before, submission)) {
       marker.state.store(kFree);
       freight.marker = -1;
@@ -219,6 +228,10 @@ void ask_markers(uint64_t context) {
     marker_passed(marker);
   }
   restore_capture_mode(mode);
+}
+
+void distrust_measurements() {
+  lessons.fetch_add(1);
 }
 
 void nothing_in_flight(uint64_t context) {

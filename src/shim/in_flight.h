@@ -26,7 +26,9 @@ struct Freight {
 };
 
 // Before and after the driver's call. `unknown_ns`: what to expect of work never measured; `most_ns`: a marker
-// goes behind that much at the latest. The stream is not captured. One driver call or two, not blocking.
+// goes behind that much at the latest. The stream is not captured. One driver call or two, not blocking;
+// expected_ns() makes none.
+uint64_t expected_ns(const Submission& submission, uint64_t unknown_ns);
 Freight load_freight(const Submission& submission, uint64_t unknown_ns);
 void send_freight(const Submission& submission, const Freight& freight, CUresult result,
                   uint64_t most_ns);
@@ -38,6 +40,9 @@ uint64_t markers_passed();   // ever: moves while work ends
 
 // Asks after the markers of a context, which is current on the calling thread. Learns what was measured.
 void ask_markers(uint64_t context);
+
+// Work that is being measured waited for what was held back: nothing is learned from it.
+void distrust_measurements();
 
 // Nothing of the context is in flight any more: everything has ended, or it is gone with its events.
 void nothing_in_flight(uint64_t context);

@@ -77,6 +77,7 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeS
                                                 : ALLOT_PRIORITY_NORMAL;
   t.frozen = (load(header.flags) & ALLOT_TENANT_FROZEN) != 0;
   t.fills = true;
+  t.pays = true;
   const bool same_pids = header.pid_namespace == my_namespace;
   uint32_t gpus_in_use = 0;
   for (uint32_t i = 0; i < ALLOT_MAX_SEATS; ++i) {
@@ -93,7 +94,10 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeS
     const uint32_t busy = load(seat.busy_permille);
     if (busy > out->busy_permille) out->busy_permille = busy < core::kWhole ? busy : core::kWhole;
     if ((flags & ALLOT_SEAT_FILLS) == 0) t.fills = false;
+    if ((flags & ALLOT_SEAT_PAYS) == 0) t.pays = false;
+    if ((flags & ALLOT_SEAT_DRAINS) != 0) t.drains = true;
   }
+  if (!t.active) t.pays = false;
   t.gpus = static_cast<uint32_t>(__builtin_popcount(gpus_in_use));
   if ((load(header.flags) & ALLOT_TENANT_EVICTED) != 0) t.active = false;  // whatever it has waits
   return true;

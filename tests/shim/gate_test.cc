@@ -216,7 +216,7 @@ TEST_F(Gate, WorkThatBecomesLongerIsLearnedAgain) {
   EXPECT_LE(flight.most(), 8u);
 }
 
-TEST_F(Gate, TwoLongKernelsAreAlwaysAllowedAndNotMore) {
+TEST_F(Gate, LongKernelsGoOneByOneOnceTheirLengthIsKnown) {
   const Stream stream;
   EXPECT_CU(spin(stream.handle, 100'000));
   EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
@@ -224,8 +224,50 @@ TEST_F(Gate, TwoLongKernelsAreAlwaysAllowedAndNotMore) {
   const uint64_t before = shim::gate_gave_way();
   Flight flight(stream.handle);
   for (int i = 0; i < 4; ++i) flight.launch(100'000);
-  EXPECT_EQ(flight.most(), 2u);
-  EXPECT_EQ(shim::gate_gave_way(), before);  // twice 100 ms is what they take
+  EXPECT_EQ(flight.most(), 1u);
+  EXPECT_EQ(shim::gate_gave_way(), before);  // twice 100 ms is what they are given
+}
+
+TEST_F(Gate, BeforeItClosesNoMoreGoesThanWillHaveEnded) {
+  const Stream stream;
+  for (int i = 0; i < 8; ++i) EXPECT_CU(spin(stream.handle, 2'000));
+  EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
+  probe();
+  Flight before(stream.handle);
+  for (int i = 0; i < 20; ++i) before.launch(2'000);
+  EXPECT_GE(before.most(), 3u);
+  EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
+  probe();
+  shim::gate_closes_at(now_us() * 1000 + 500'000'000);  // now_us() counts as the gate does
+  Flight far(stream.handle);
+  for (int i = 0; i < 10; ++i) far.launch(2'000);
+  EXPECT_GE(far.most(), 3u);
+  EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
+  probe();
+  shim::gate_closes_at(now_us() * 1000);  // just now: one may always go
+  Flight near(stream.handle);
+  for (int i = 0; i < 10; ++i) near.launch(2'000);
+  EXPECT_EQ(near.most(), 1u);
+  shim::gate_closes_at(UINT64_MAX);
+}
+
+TEST_F(Gate, IsStuckWhenNothingEndsForFarLongerThanItShould) {
+  const Stream stream;
+  for (int i = 0; i < 8; ++i) EXPECT_CU(spin(stream.handle, 1'000));
+  EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
+  probe();
+  EXPECT_FALSE(shim::gate_stuck(now_us() * 1000));
+  Barrier barrier(stream.handle);
+  EXPECT_CU(spin(stream.handle, 1'000));
+  shim::gate_close();
+  const uint64_t begin = now_us() * 1000;
+  EXPECT_FALSE(shim::gate_stuck(begin));
+  EXPECT_FALSE(shim::gate_stuck(begin + 40'000'000));
+  EXPECT_TRUE(shim::gate_stuck(begin + 60'000'000));
+  barrier.open();
+  EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
+  EXPECT_EQ(probe(), shim::Work::kNone);
+  EXPECT_FALSE(shim::gate_stuck(begin + 70'000'000));
 }
 
 TEST_F(Gate, ShortKernelsShareAMarker) {

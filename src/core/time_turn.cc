@@ -1,0 +1,101 @@
+// See time_turn.h.
+#include "core/time_turn.h"
+
+#include <algorithm>
+
+namespace allot::core {
+namespace {
+
+// An agent that did not run for longer does not know what happened.
+constexpr uint64_t kMostSpanNs = 100'000'000;
+
+}  // namespace
+
+void Turn::add(int64_t ns, int64_t most_due_ns) {
+  const int64_t least = std::min(owes_, -most_due_ns);
+  owes_ = std::clamp(owes_ + ns, least, kMostOwedNs);
+}
+
+void Turn::account_span(uint64_t ns, bool window, bool ran) {
+  const auto span = static_cast<int64_t>(ns);
+  const int64_t own = span / (1 + static_cast<int64_t>(beside_));
+  if (all_pay_ && owes_ > 0) owes_ -= std::min(owes_, span);
+  if (ran) {
+    add(window ? own - span : own, capped_ ? kMostSparedNs : kMostDueNs);
+  } else if (window) {
+    // Held back, or waiting for its turn. Without work it pays, but spares nothing.
+    add(-span, wants_ ? kMostSparedNs : 0);
+  }
+}
+
+void Turn::account(uint64_t now_ns, bool ran) {
+  const uint64_t begin = last_ns_;
+  last_ns_ = std::max(now_ns, last_ns_);
+  if (begin == 0 || now_ns <= begin) return;
+  if (!counts_) {  // nobody is there to be paid
+    const uint64_t span = std::min(now_ns - begin, kMostSpanNs);
+    if (owes_ > 0) owes_ -= std::min(owes_, static_cast<int64_t>(span));
+    return;
+  }
+  if (now_ns - begin > kMostSpanNs) return;
+  const uint64_t edge = std::clamp(edge_ns_, begin, now_ns);
+  if (edge > begin) account_span(edge - begin, window_, ran);
+  if (now_ns > edge) account_span(now_ns - edge, !window_, ran);
+}
+
+void Turn::refund(uint64_t ns) {
+  if (!counts_) return;
+  const uint64_t most = std::min(ns, kMostSpanNs);
+  add(-static_cast<int64_t>(most / (1 + beside_)), kMostSparedNs);
+}
+
+void Turn::plan(std::span<TimeTenant> tenants, uint64_t now_ns, std::span<TimeGrant> grants) {
+  TimeTenant& own = tenants[0];
+  bool payers = false;
+  bool takers = false;
+  bool paying[kMaxTimeTenants] = {};
+  const size_t count = std::min<size_t>(tenants.size(), kMaxTimeTenants);
+  for (size_t i = 1; i < count; ++i) {
+    paying[i] = tenants[i].pays;
+    if (!tenants[i].active || tenants[i].frozen) continue;
+    payers |= paying[i];
+    takers |= !paying[i];
+  }
+  for (size_t i = 0; i < count; ++i) tenants[i].pays = false;
+  wants_ = own.active;
+  own.active = true;
+  plan_gpu(tenants, now_ns, grants);
+  own.active = wants_;
+  const TimeGrant base = grants[0];
+  counts_ = base.window_permille < kWhole && !own.frozen && own.priority != ALLOT_PRIORITY_HIGH;
+  window_ = base.open;
+  edge_ns_ = base.until_ns;
+  capped_ = own.max_permille > 0 && own.max_permille < kWhole;
+  if (!counts_ || owes_ <= 0) pays_ = false;
+  if (counts_ && owes_ > kOwesNs) pays_ = true;
+  all_pay_ = pays_ && payers && !takers && !capped_;
+  for (size_t i = 1; i < count; ++i) tenants[i].pays = paying[i];
+  own.pays = pays_;
+  if (payers || pays_ || !wants_) plan_gpu(tenants, now_ns, grants);
+  count_beside(tenants, grants);
+  if (!pays_) return;
+  grants[0] = base;
+  if (all_pay_ || (!takers && !capped_)) return;
+  grants[0].open = false;
+  // Paid in its own windows only; asked again at their edges.
+  if (window_) grants[0].until_ns = std::min(edge_ns_, now_ns + static_cast<uint64_t>(owes_));
+}
+
+// The others that run now: in its own window only what still drains, or what it lets go first.
+void Turn::count_beside(std::span<const TimeTenant> tenants, std::span<const TimeGrant> grants) {
+  beside_ = 0;
+  for (size_t i = 1; i < tenants.size(); ++i) {
+    const TimeTenant& other = tenants[i];
+    if (!other.active) continue;
+    const bool windowed = other.fills || other.max_permille > 0;
+    const bool let_run = windowed && grants[i].open && !other.pays && (!window_ || pays_);
+    if (other.drains || let_run) ++beside_;
+  }
+}
+
+}  // namespace allot::core

@@ -1,0 +1,72 @@
+// A tenant's turn where its work cannot be stopped: what ran over the end of a window is charged and paid back.
+//
+// At level launch a gate decides what may begin; what has begun ends when it ends. A kernel longer than its
+// window, or than the cycle, would get its tenant more than its share however well the windows are kept. So each
+// agent keeps one number, what its tenant owes:
+//
+//     window  |====A====|          B          |====A====|          B          |====A====|
+//     runs    [AAAAAAAAAAAAAAAA]              |.........|                     |  [AAAAAA...
+//     owes     0         ++++++                ---- pays                        --
+//
+//   outside its windows, its work runs          + its part of the card in that time
+//   in its window, others' work still drains    - what they took
+//   in its window, it is held back or drained   -
+//
+// Who owes more than kOwesNs says so and is held back until it owes nothing. The others plan as if it had no work
+// and take its windows meanwhile, which is charged to them in turn: the sum over the tenants stays near zero, so
+// shares come out exactly over time whoever overran whom. What is owed to a tenant lets it overrun later.
+//
+// What must not happen here: a tenant that is held back while nobody is there to gain by it, unless its ceiling
+// asks for it; time that is lost because all pay (then what they owe shrinks together). No clock, no system call.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/time_policy.h"
+
+namespace allot::core {
+
+// Owned by one agent, for its own tenant on one GPU. Neither allocates nor blocks.
+class Turn {
+ public:
+  static constexpr int64_t kOwesNs = 10'000'000;  // less is not worth two more switches
+  // Most that it may owe; a kernel that waits for the host counts as one that runs.
+  static constexpr int64_t kMostOwedNs = 5'000'000'000;
+  // Most that may be owed to it; of its own idle moments, and with a max, which it promises not to pass by much.
+  static constexpr int64_t kMostDueNs = 1'000'000'000;
+  static constexpr int64_t kMostSparedNs = 5'000'000;
+
+  // Since the last call its work ran on the card or did not. Before plan().
+  void account(uint64_t now_ns, bool ran);
+  // The work that ran up to the last account() had ended so long before; while it drained.
+  void refund(uint64_t ns);
+
+  // plan_gpu for all, tenants[0] being the own one, whose grant it may close. `pays` of tenants[0] is not read.
+  void plan(std::span<TimeTenant> tenants, uint64_t now_ns, std::span<TimeGrant> grants);
+
+  bool pays() const { return pays_; }
+  bool in_window() const { return window_; }  // as if nobody paid
+  int64_t owes_ns() const { return owes_; }   // below 0: is owed
+  // How much of the card its work has where others drain in its window, or it in theirs.
+  uint32_t part_permille() const { return counts_ ? kWhole / (1 + beside_) : kWhole; }
+  void forget() { *this = Turn{}; }
+
+ private:
+  void add(int64_t ns, int64_t most_due_ns);
+  void count_beside(std::span<const TimeTenant> tenants, std::span<const TimeGrant> grants);
+  void account_span(uint64_t ns, bool window, bool ran);
+
+  int64_t owes_ = 0;
+  uint64_t last_ns_ = 0;
+  uint64_t edge_ns_ = 0;  // when window_ turns over
+  uint32_t beside_ = 0;   // others whose work runs at the same time
+  bool counts_ = false;   // there are windows to keep
+  bool window_ = false;   // it is its own one, as if nobody paid
+  bool wants_ = false;    // has work
+  bool all_pay_ = false;
+  bool capped_ = false;
+  bool pays_ = false;
+};
+
+}  // namespace allot::core
