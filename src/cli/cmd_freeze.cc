@@ -36,7 +36,7 @@ struct Progress {
 Progress look(const shm::Tenant& tenant) {
   Progress progress;
   for (const SeatView& seat : read_seats(*tenant.file)) {
-    if (seat.untouched()) continue;
+    if (seat.untouched() || has_ended(*tenant.file, seat)) continue;
     if (seat.frozen()) {
       progress.stopped.insert(seat.pid);
     } else {

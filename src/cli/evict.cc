@@ -280,13 +280,14 @@ void Move::flag(bool on) {
   tenant_.tell_agents();
 }
 
-// Until all agents have let go, or hold again. Those of processes that have none are not waited for.
+// Until all agents have let go, or hold again. Processes that have none or that end are not waited for.
 bool Move::wait_for_agents(bool loose) {
   const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(options_.timeout_seconds * 1e9);
   for (;;) {
     bool all = true;
     for (const SeatView& seat : read_seats(file_)) {
-      all = all && ((seat.flags & ALLOT_SEAT_LOOSE) != 0) == loose;
+      const bool answered = ((seat.flags & ALLOT_SEAT_LOOSE) != 0) == loose;
+      all = all && (answered || has_ended(file_, seat));
     }
     if (all || sys::monotonic_ns() >= end) return all;
     poll(nullptr, 0, kLookMs);

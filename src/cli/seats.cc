@@ -2,6 +2,7 @@
 // run is another question, answered by the heartbeat.
 #include "cli/seats.h"
 
+#include "shm/region.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
@@ -40,6 +41,10 @@ std::vector<SeatView> read_seats(const AllotTenantFile& file) {
     seats.push_back(seat);
   }
   return seats;
+}
+
+bool has_ended(const AllotTenantFile& file, const SeatView& seat) {
+  return !shm::process_alive(nullptr, seat.pid, file.slots[seat.slot]);
 }
 
 const char* state_text(const SeatView& seat) {

@@ -37,6 +37,10 @@ struct SeatView {
 // The seats whose process still has its slot. Any thread; allocates.
 std::vector<SeatView> read_seats(const AllotTenantFile& file);
 
+// True where the process of a seat has ended since, also while nobody has reaped it or cleared its slot: what
+// waits for the agents' answers must not wait for this one. Reads /proc; any thread; does not block.
+bool has_ended(const AllotTenantFile& file, const SeatView& seat);
+
 // "active", "idle", "throttled" (has work, may not run now) or "frozen". What most of it is, of several.
 const char* state_text(const SeatView& seat);
 std::string state_text(const std::vector<SeatView>& seats, uint32_t gpu, bool frozen);

@@ -73,6 +73,24 @@ class Evict : public Machine {
     EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\nok\n"; }))
         << second_output();
   }
+
+  // Ends one of a slice's two processes while `command` waits for it. Stopped, it cannot answer; killed, it
+  // stays a zombie, as its parent is a program that knows of no child.
+  void end_one_during(const std::string& command, const std::string& mark) {
+    auto program = pair("a", "");
+    const int first = std::stoi(ask(*program, "pid"));
+    int second = 0;
+    const json slice = tenant("a");
+    for (const json& process : slice["processes"]) {
+      if (process["pid"] != first) second = process["pid"];
+    }
+    ASSERT_GT(second, 0);
+    ASSERT_EQ(kill(second, SIGSTOP), 0);
+    auto waiting = start({command, "a", "--timeout", "3600"});
+    ASSERT_TRUE(wait_until([&] { return tenant("a").value(mark, false); }));
+    kill(second, SIGKILL);
+    EXPECT_EQ(waiting->wait(), 0) << waiting->err();
+  }
 };
 
 TEST_F(Evict, FreesTheCardAndBringsEveryByteBack) {
@@ -125,6 +143,14 @@ TEST_F(Evict, GoesBackWhenOneProcessFailsHalfWay) {
   program->write("check 5\n");
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
   EXPECT_EQ(program->line(), "ok");
+}
+
+TEST_F(Evict, DoesNotWaitForAProcessThatEndsMeanwhile) {
+  end_one_during("evict", "evicted");
+}
+
+TEST_F(Evict, NorDoesAFreeze) {
+  end_one_during("freeze", "frozen");
 }
 
 TEST_F(Evict, StaysEvictedWhenOneProcessCannotComeBack) {

@@ -44,11 +44,12 @@ TEST_F(Run, ArgumentsArriveAsWritten) {
 }
 
 TEST_F(Run, PassesSignalsOn) {
+  // A busy loop: a shell that is just about to wait in read would not see the signal before the read ends.
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH}) {
     const auto command =
         start({"run", "--sim", "--", "sh", "-c",
                "trap 'echo got; exit 7' INT TERM HUP QUIT USR1 USR2 WINCH; echo ready; "
-               "while read x; do :; done; while :; do :; done"});
+               "while :; do :; done"});
     ASSERT_EQ(command->line(), "ready");
     command->signal(number);
     EXPECT_EQ(command->line(), "got") << "signal " << number;
