@@ -1,12 +1,9 @@
-// The compiled half of libfmt 9, once, instead of in every file.
-//
-// Debian ships it only as a shared library, and the command links nothing but libc; header-only use
-// costs 5 s of compile time a file on a slow core. So this is the static library that is not shipped:
-// the library's own implementation header and the instantiations that its other headers declare. For
-// another version of libfmt CMake falls back to header-only use.
+// The compiled half of libfmt 9, once, instead of in every file: the static library that Debian does not
+// ship (AllotFmt.cmake says why it is wanted). It is the library's own implementation header and the
+// instantiations that its other headers declare.
 #include <fmt/format-inl.h>
 
-static_assert(FMT_VERSION / 10000 == 9, "see CMakeLists.txt");
+static_assert(FMT_VERSION / 10000 == 9, "see AllotFmt.cmake");
 
 FMT_BEGIN_NAMESPACE
 namespace detail {
