@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <vector>
 
 #include "test_support.h"
@@ -100,25 +101,34 @@ void shares(std::function<void()> first, std::function<void()> second, double* a
   *both = 100 * (x + y) / (3.0 * kSecond);
 }
 
+// The first one's share in percent is `wanted` within `tolerance`. Returns what both got together. A busy
+// machine may keep a worker from its CPU for some tenths of a second: it is measured again, twice at most,
+// while a schedule that is wrong is wrong each time.
+double expect_share(const std::function<void()>& first, const std::function<void()>& second,
+                    double wanted, double tolerance) {
+  double share = 0, both = 0;
+  for (int i = 0; i < 3; ++i) {
+    shares(first, second, &share, &both);
+    if (std::abs(share - wanted) <= tolerance && both > 80) break;
+  }
+  EXPECT_NEAR(share, wanted, tolerance);
+  return both;
+}
+
 }  // namespace
 
 TEST_F(SimSchedule, TwoBusyProcessesShareEqually) {
-  double first = 0, both = 0;
-  shares([] { worker(1'000'000, 0); }, [] { worker(1'000'000, 0); }, &first, &both);
-  EXPECT_NEAR(first, 50, 10);
+  const double both =
+      expect_share([] { worker(1'000'000, 0); }, [] { worker(1'000'000, 0); }, 50, 10);
   EXPECT_NEAR(both, 91, 7);  // a switch costs: 9 % lost on the card
 }
 
 TEST_F(SimSchedule, SlicesAreWeights) {
-  double first = 0, both = 0;
-  shares([] { worker(1'000'000, 2000); }, [] { worker(1'000'000, 6000); }, &first, &both);
-  EXPECT_NEAR(first, 25, 5);
+  expect_share([] { worker(1'000'000, 2000); }, [] { worker(1'000'000, 6000); }, 25, 5);
 }
 
 TEST_F(SimSchedule, SlicesHoldForLongKernels) {
-  double first = 0, both = 0;
-  shares([] { worker(20'000'000, 7000); }, [] { worker(20'000'000, 3000); }, &first, &both);
-  EXPECT_NEAR(first, 70, 7);
+  expect_share([] { worker(20'000'000, 7000); }, [] { worker(20'000'000, 3000); }, 70, 7);
 }
 
 TEST_F(SimSchedule, AnIdleNeighbourCostsNothing) {

@@ -26,7 +26,7 @@ MAY_INCLUDE = {
     "sim": {"abi", "src/base", "src/driver"},
     "tests": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/shim", "src/cpus",
               "src/model"},
-    "fuzz": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/shim"},
+    "fuzz": {"abi", "src/base", "src/sys", "src/core", "src/driver", "src/shm", "src/shim", "src/cli"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 SUFFIXES = {".h", ".cc", ".c", ".S", ".inc"}
