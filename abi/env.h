@@ -13,6 +13,7 @@
 #define ALLOT_ENV_GPU_MAX "ALLOT_GPU_MAX"     /* ceiling of GPU time, percent */
 #define ALLOT_ENV_PRIORITY "ALLOT_PRIORITY"   /* high, normal or low */
 #define ALLOT_ENV_LEVEL "ALLOT_LEVEL"         /* auto, channel, launch or observe */
+#define ALLOT_ENV_SWAP "ALLOT_SWAP"           /* fast: memory is made so that evictions are fast */
 #define ALLOT_ENV_FAIL "ALLOT_FAIL"           /* open (default without `run`) or closed */
 #define ALLOT_ENV_LIBDIR "ALLOT_LIBDIR"       /* folder of the preloaded libraries */
 #define ALLOT_ENV_REAL_CUDA "ALLOT_REAL_CUDA" /* absolute path of the driver's libcuda.so.1 */

@@ -96,6 +96,7 @@ enum AllotLevelReason {
 #define ALLOT_TENANT_RETURNS 64u /* evicted while idle: its launcher restores it when it has work */
 #define ALLOT_TENANT_SWAP_FAST \
   128u /* its memory is made so that an eviction can swap what stands behind the addresses */
+#define ALLOT_TENANT_EVICTED_FAST 256u /* with EVICTED: by the processes, not by the driver */
 
 /* Flags of a seat. */
 #define ALLOT_SEAT_ACTIVE 1u /* has work for the GPU */

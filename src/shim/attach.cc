@@ -29,6 +29,7 @@
 #include "shim/slice_search.h"
 #include "shim/start_environment.h"
 #include "shim/streams.h"
+#include "shim/swap.h"
 #include "shm/region.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
@@ -71,6 +72,7 @@ void forget_parent() {
   abandon_slabs();
   abandon_streams();
   forget_agent();
+  forget_swap();
   for (Device& device : process.devices) {
     device.driver.abandon();
     device.graph.abandon();
@@ -102,6 +104,7 @@ Outcome join_slice() {
   if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
   uint32_t flags = fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u;
   if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_TENANT_SOFTWARE;
+  if (wants_fast_swap()) flags |= ALLOT_TENANT_SWAP_FAST;
   const shm::NewTenant fresh = {choice.name, flags, 0, wanted_priority(), wanted_level()};
   const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
                                          ? shm::join_tenant(choice.path)
@@ -228,6 +231,7 @@ CUresult start(unsigned flags) {
     raise_fork_guard();
     const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
     __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
+    start_swap();
     process.state.store(State::kOn, std::memory_order_release);
     if (start_agent(tenant_path) || !tenant_fails_closed() || !limits_time()) return result;
     return refuse_joined("its GPU time cannot be held: no thread can be started");

@@ -9,6 +9,7 @@
 #include "shim/graphs.h"
 #include "shim/log.h"
 #include "shim/pools.h"
+#include "shim/swap.h"
 #include "shm/region.h"
 #include "sys/keep_errno.h"
 
@@ -63,6 +64,7 @@ uint64_t room_left(const Device& device) {
 
 bool reserve(const Device& device, AllotKind kind, uint64_t bytes) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
+  if (swap_on()) swap_wait_open();  // an evicted process takes nothing new of the card
   core::Ledger accounts = ledger();
   if (accounts.reserve(process.slot, gpu, kind, bytes)) return true;
   const uint64_t limit = accounts.limit(gpu);

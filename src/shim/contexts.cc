@@ -18,6 +18,7 @@
 #include "shim/rm_watch.h"
 #include "shim/slabs.h"
 #include "shim/streams.h"
+#include "shim/swap.h"
 
 namespace allot::shim {
 namespace {
@@ -25,6 +26,7 @@ namespace {
 void drop_context(CUcontext context) {
   const uint64_t owner = reinterpret_cast<uint64_t>(context);
   if (owner == 0) return;
+  if (swap_on()) swap_context_gone(context);
   process.table.drop(
       [owner](const Entry& e) {
         const bool dies = e.tag == Tag::kPointer || e.tag == Tag::kSlab || e.tag == Tag::kArray ||
@@ -96,6 +98,7 @@ template <auto& Destroy>
 CUresult context_destroy(CUcontext context) {
   const Scope scope;
   if (!scope.tracking()) return Destroy(context);
+  const SwapPass pass;
   context_ends(context);
   const CUresult result = Destroy(context);
   context_gone(context);  // also after an error: it may have been that of earlier work
@@ -143,6 +146,7 @@ template <auto& End>
 CUresult primary_end(CUdevice ordinal, bool always_ends) {
   const Scope scope;
   if (!scope.tracking()) return End(ordinal);
+  const SwapPass pass;
   const CUcontext context = primary_context(ordinal);
   context_ends(context);
   const CUresult result = End(ordinal);
@@ -181,6 +185,7 @@ CUresult green_create(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice ordinal,
 
 CUresult green_destroy(CUgreenCtx context) {
   const Scope scope;
+  const SwapPass pass;
   if (scope.tracking()) green_context_ends(context);
   const CUresult result = real::cuGreenCtxDestroy(context);
   if (scope.tracking()) green_context_gone(context);

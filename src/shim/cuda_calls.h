@@ -136,6 +136,22 @@ ALLOT_CALL(cuMemExportToShareableHandle, void*, CUmemGenericAllocationHandle,
 ALLOT_CALL(cuMemImportFromShareableHandle, CUmemGenericAllocationHandle*, void*,
            CUmemAllocationHandleType)
 
+ALLOT_CALL(cuMemAddressReserve, CUdeviceptr*, size_t, size_t, CUdeviceptr, unsigned long long)
+ALLOT_CALL(cuMemAddressFree, CUdeviceptr, size_t)
+ALLOT_CALL(cuMemSetAccess, CUdeviceptr, size_t, const CUmemAccessDesc*, size_t)
+ALLOT_CALL(cuMemGetAllocationGranularity, size_t*, const CUmemAllocationProp*,
+           CUmemAllocationGranularity_flags)
+ALLOT_CALL(cuMemHostAlloc, void**, size_t, unsigned)
+ALLOT_CALL(cuMemFreeHost, void*)
+ALLOT_CALL(cuMemcpyDtoHAsync_v2, void*, CUdeviceptr, size_t, CUstream)
+ALLOT_CALL(cuMemcpyHtoDAsync_v2, CUdeviceptr, const void*, size_t, CUstream)
+ALLOT_CALL(cuPointerGetAttribute, void*, CUpointer_attribute, CUdeviceptr)
+ALLOT_CALL(cuPointerGetAttributes, unsigned, CUpointer_attribute*, void**, CUdeviceptr)
+ALLOT_CALL(cuPointerSetAttribute, const void*, CUpointer_attribute, CUdeviceptr)
+ALLOT_CALL(cuMemGetHandleForAddressRange, void*, CUdeviceptr, size_t, CUmemRangeHandleType,
+           unsigned long long)
+ALLOT_CALL(cuCtxEnablePeerAccess, CUcontext, unsigned)
+
 ALLOT_CALL(cuIpcGetMemHandle, CUipcMemHandle*, CUdeviceptr)
 ALLOT_CALL(cuIpcOpenMemHandle, CUdeviceptr*, CUipcMemHandle, unsigned)
 ALLOT_CALL(cuIpcOpenMemHandle_v2, CUdeviceptr*, CUipcMemHandle, unsigned)

@@ -18,6 +18,7 @@
 #include "shim/graphs.h"
 #include "shim/nvml_client.h"
 #include "shim/pools.h"
+#include "shim/swap.h"
 #include "sys/clock.h"
 
 namespace allot::shim {
@@ -49,6 +50,7 @@ uint64_t with_headroom(const Device& device, uint64_t measured, uint64_t before)
 // One measurement: what ALLOT_KIND_DRIVER should be, given that it is `before` now.
 bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
+  if (!swap_is_open()) return false;  // charged memory is not on the card now
   const uint32_t finished = process.finished.load(std::memory_order_acquire);
   const bool quiet_before = process.in_flight.load(std::memory_order_acquire) == 0;
   const uint64_t charged_before = tracked_bytes(gpu);

@@ -19,7 +19,7 @@
 namespace allot::shim {
 namespace {
 
-enum class Cause : uint32_t { kRefusal, kMissingLibrary, kNoSlice, kCount };
+enum class Cause : uint32_t { kRefusal, kMissingLibrary, kNoSlice, kNoIpc, kCount };
 
 constexpr uint64_t kQuietMs = 1000;
 constinit std::atomic<uint64_t> last_ms[static_cast<uint32_t>(Cause::kCount)] = {};
@@ -82,6 +82,16 @@ void log_missing_library(const char* soname) {
   char room[256];
   TextBuf line(room, sizeof(room));
   begin(line).text("the driver's ").text(soname).text(" was not found or cannot be opened");
+  write(line);
+}
+
+void log_no_ipc() {
+  if (!wanted(Cause::kNoIpc)) return;
+  char room[256];
+  TextBuf line(room, sizeof(room));
+  begin(line).text(
+      "no IPC handle: with --swap fast, blocks of more than 1 MiB cannot be shared with other "
+      "processes");
   write(line);
 }
 

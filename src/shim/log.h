@@ -16,6 +16,9 @@ void log_refusal(uint32_t gpu, AllotKind kind, uint64_t bytes, uint64_t used, ui
 // The real library cannot be found or opened.
 void log_missing_library(const char* soname);
 
+// The driver gives no IPC handle for memory whose backing can be swapped.
+void log_no_ipc();
+
 // The slice could not be set up; `why` says what failed. Goes on unlimited (open) or refuses (closed).
 void log_no_slice(const char* why, int os_errno, bool closed);
 

@@ -19,5 +19,7 @@ std::span<const Hook> module_hooks();
 std::span<const Hook> query_hooks();
 std::span<const Hook> address_hooks();
 std::span<const Hook> init_hooks();
+std::span<const Hook> swap_hooks();
+std::span<const Hook> swap_held_hooks();
 
 }  // namespace allot::shim

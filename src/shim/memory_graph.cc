@@ -13,6 +13,7 @@
 #include "shim/memory.h"
 #include "shim/process.h"
 #include "shim/submit.h"
+#include "shim/swap.h"
 #include "sys/file.h"
 
 namespace allot::shim {
@@ -127,6 +128,7 @@ template <auto& Submit>
 CUresult submit(CUgraphExec exec, CUstream stream) {
   if (execs_with_memory.load(std::memory_order_acquire) == 0) return Submit(exec, stream);
   const Scope scope;
+  const SwapPass pass;
   Entry known;
   if (!scope.tracking() ||
       !process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), &known)) {
@@ -162,6 +164,7 @@ template <auto& Instantiate, class... A>
 CUresult instantiate(CUgraphExec* out, CUgraph graph, A... rest) {
   const Scope scope;
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+  const SwapPass pass;
   const CUresult result = Instantiate(out, graph, rest...);
   if (result == CUDA_SUCCESS && scope.tracking()) {
     note_exec(*out, graph);

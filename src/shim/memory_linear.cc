@@ -18,6 +18,7 @@
 #include "shim/pools.h"
 #include "shim/process.h"
 #include "shim/slabs.h"
+#include "shim/swap.h"
 
 namespace allot::shim {
 namespace {
@@ -58,6 +59,16 @@ bool commit(const Device& device, CUcontext context, CUdeviceptr address, uint64
   return true;
 }
 
+// cuMemAlloc, in a slice that swaps fast of memory whose backing can go and come.
+CUresult take(CUdeviceptr* out, uint64_t bytes, uint64_t* taken) {
+  const CUresult result = swap_alloc(out, bytes, taken);
+  return result == CUDA_ERROR_NOT_SUPPORTED ? real::cuMemAlloc_v2(out, bytes) : result;
+}
+
+CUresult give_back(CUdeviceptr address) {
+  return swap_owns(address) ? swap_free(address) : real::cuMemFree_v2(address);
+}
+
 // Reserve, call, commit. `call` gives the bytes really taken through its argument.
 template <class Call>
 CUresult allocate(uint64_t estimate, CUdeviceptr* out, Call call) {
@@ -75,7 +86,7 @@ CUresult allocate(uint64_t estimate, CUdeviceptr* out, Call call) {
     return result;
   }
   if (commit(*device, context, *out, bytes, charged)) return CUDA_SUCCESS;
-  real::cuMemFree_v2(*out);  // what cannot be tracked cannot be given
+  give_back(*out);  // what cannot be tracked cannot be given
   *out = 0;
   release(*device, ALLOT_KIND_LINEAR, charged);
   return CUDA_ERROR_OUT_OF_MEMORY;
@@ -85,7 +96,8 @@ CUresult mem_alloc(CUdeviceptr* out, size_t bytes) {
   const Scope scope;
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
   if (!scope.tracking() || out == nullptr || bytes == 0) return real::cuMemAlloc_v2(out, bytes);
-  return allocate(bytes, out, [&](uint64_t*) { return real::cuMemAlloc_v2(out, bytes); });
+  const SwapPass pass;
+  return allocate(bytes, out, [&](uint64_t* taken) { return take(out, bytes, taken); });
 }
 
 // The 32-bit entries of before CUDA 3.2.
@@ -111,7 +123,13 @@ CUresult mem_alloc_pitch(CUdeviceptr* out, size_t* pitch, size_t width, size_t h
       __builtin_mul_overflow(round_up(width, kPitchAlign), uint64_t{height}, &estimate)) {
     return real::cuMemAllocPitch_v2(out, pitch, width, height, element_bytes);
   }
+  const SwapPass pass;
   return allocate(estimate, out, [&](uint64_t* bytes) {
+    const bool known = element_bytes == 4 || element_bytes == 8 || element_bytes == 16;
+    if (known && swap_alloc(out, estimate, bytes) == CUDA_SUCCESS) {
+      *pitch = round_up(width, kPitchAlign);
+      return CUDA_SUCCESS;
+    }
     const CUresult r = real::cuMemAllocPitch_v2(out, pitch, width, height, element_bytes);
     if (r == CUDA_SUCCESS) *bytes = *pitch * height;
     return r;
@@ -186,7 +204,8 @@ CUresult free_block(CUdeviceptr address, Call call) {
 CUresult mem_free(CUdeviceptr address) {
   const Scope scope;
   if (!scope.tracking()) return real::cuMemFree_v2(address);
-  return free_block(address, [address] { return real::cuMemFree_v2(address); });
+  const SwapPass pass;
+  return free_block(address, [address] { return give_back(address); });
 }
 
 CUresult mem_free_v1(CUdeviceptr_v1 address) {

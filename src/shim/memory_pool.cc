@@ -17,6 +17,7 @@
 #include "shim/pools.h"
 #include "shim/process.h"
 #include "shim/spin.h"
+#include "shim/swap.h"
 
 namespace allot::shim {
 namespace {
@@ -205,13 +206,21 @@ CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool 
       [&] { Free(*out, stream); });
 }
 
+// A block of cuMemAlloc: freed when the stream has come so far, and nothing of it goes to a pool.
+CUresult free_swapped(CUdeviceptr address, CUstream stream) {
+  const CUresult result = real::cuStreamSynchronize(stream);
+  return result == CUDA_SUCCESS ? swap_free(address) : result;
+}
+
 template <auto& Free>
 CUresult mem_free_async(CUdeviceptr address, CUstream stream) {
   const Scope scope;
+  const SwapPass pass;
   Entry block;
   if (!scope.tracking() || !take_block(address, &block)) return Free(address, stream);
   const InFlight in_flight;
-  const CUresult result = Free(address, stream);
+  const CUresult result =
+      swap_owns(address) ? free_swapped(address, stream) : Free(address, stream);
   if (result != CUDA_SUCCESS) {
     put_block_back(block);
   } else {

@@ -9,8 +9,10 @@
 #include "shim/charge.h"
 #include "shim/cuda_calls.h"
 #include "shim/driver_memory.h"
+#include "shim/log.h"
 #include "shim/memory.h"
 #include "shim/process.h"
+#include "shim/swap.h"
 #include "shm/region.h"
 
 namespace allot::shim {
@@ -32,6 +34,7 @@ CUresult ipc_get(CUipcMemHandle* out, CUdeviceptr address) {
   const Scope scope;
   const CUresult result = real::cuIpcGetMemHandle(out, address);
   if (result == CUDA_SUCCESS && scope.tracking()) offer(hash_of_handle(out));
+  if (result != CUDA_SUCCESS && scope.tracking() && swap_covers(address)) log_no_ipc();
   return result;
 }
 

@@ -15,6 +15,7 @@
 #include "shim/driver_memory.h"
 #include "shim/memory.h"
 #include "shim/process.h"
+#include "shim/swap.h"
 #include "sys/file.h"
 
 namespace allot::shim {
@@ -176,8 +177,10 @@ class TakenMappings {
   size_t count_ = 0;
 };
 
+// As for memory of cuMemAlloc, which a swapped block is to the program.
 CUresult mem_unmap(CUdeviceptr address, size_t bytes) {
   const Scope scope;
+  if (swap_covers(address)) return CUDA_ERROR_INVALID_VALUE;
   if (!scope.tracking()) return real::cuMemUnmap(address, bytes);
   TakenMappings mappings(address, bytes);
   const InFlight in_flight;
@@ -192,6 +195,7 @@ CUresult mem_unmap(CUdeviceptr address, size_t bytes) {
 
 CUresult mem_retain(CUmemGenericAllocationHandle* out, void* address) {
   const Scope scope;
+  if (swap_covers(reinterpret_cast<CUdeviceptr>(address))) return CUDA_ERROR_INVALID_VALUE;
   const CUresult result = real::cuMemRetainAllocationHandle(out, address);
   uint64_t serial = 0;
   if (result == CUDA_SUCCESS && scope.tracking()) add_reference(*out, false, &serial);

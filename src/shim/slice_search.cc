@@ -139,6 +139,11 @@ AllotLevel wanted_level() {
   return ALLOT_LEVEL_AUTO;
 }
 
+bool wants_fast_swap() {
+  const char* text = start_variable(ALLOT_ENV_SWAP);
+  return text != nullptr && same(text, "fast");
+}
+
 bool fails_closed() {
   const char* text = start_variable(ALLOT_ENV_FAIL);
   return text != nullptr && same(text, "closed");

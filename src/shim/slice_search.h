@@ -44,6 +44,9 @@ AllotPriority wanted_priority();
 // ALLOT_LEVEL; auto without it.
 AllotLevel wanted_level();
 
+// ALLOT_SWAP=fast.
+bool wants_fast_swap();
+
 // Whether the owner chose that GPU work is refused where the limit cannot be enforced.
 bool fails_closed();
 

@@ -9,6 +9,7 @@
 #include "shim/stream_table.h"
 #include "shim/streams.h"
 #include "shim/submit.h"
+#include "shim/swap.h"
 
 namespace allot::shim {
 
@@ -48,6 +49,7 @@ template <auto& Begin, bool per_thread, class... A>
 CUresult begin_capture(CUstream stream, A... rest) {
   const Scope scope;
   if (!scope.tracking()) return Begin(stream, rest...);
+  const SwapPass pass;
   one_capture_more();
   StreamPlace* place = find_stream(number(stream));
   uint32_t nobody = 0;

@@ -13,6 +13,7 @@
 #include "shim/gate.h"
 #include "shim/process.h"
 #include "shim/submit_entries.h"
+#include "shim/swap_gate.h"
 #include "sys/clock.h"
 
 namespace allot::shim {
@@ -37,13 +38,21 @@ void ring() {
 // What a watched call carries from its begin to its end.
 struct Begun {
   bool counted;
+  bool swaps;
   Passage passage;
 };
 
 [[gnu::noinline]] Begun submission_begins(const Submission& submission) {
   Begun begun = {};
-  const uint32_t watch = submit_watch.load(std::memory_order_acquire);
-  if ((watch & (kBell | kGate)) == 0 || forked_child()) return begun;
+  uint32_t watch = submit_watch.load(std::memory_order_acquire);
+  if ((watch & (kBell | kGate | kSwap)) == 0 || forked_child()) return begun;
+  // Inside another hook, that one has passed if it had to.
+  if ((watch & kSwap) != 0 && hook_depth == 0) {
+    swap_enter();
+    begun.swaps = true;
+    watch = submit_watch.load(std::memory_order_acquire);
+  }
+  if ((watch & (kBell | kGate)) == 0) return begun;
   const uint64_t now = sys::monotonic_ns();
   if (uses_own_stream(submission)) last_per_thread_ns.store(now, std::memory_order_relaxed);
   last_begin_ns.store(now, std::memory_order_relaxed);
@@ -129,6 +138,7 @@ struct Entry {
     const Begun begun = submission_begins(submission);
     const CUresult result = call(arguments...);
     if (begun.counted) submission_ends(submission, begun, result);
+    if (begun.swaps) swap_leave();
     return result;
   }
 

@@ -22,6 +22,7 @@ namespace allot::shim {
 inline constexpr uint32_t kBell = 1;     // the agent wants to be woken by the next submission
 inline constexpr uint32_t kGate = 2;     // every submission goes through the gate (gate.h)
 inline constexpr uint32_t kCapture = 4;  // a stream is being captured; streams.cc's own
+inline constexpr uint32_t kSwap = 8;  // every submission passes swap_gate.h; set for good, or never
 
 extern constinit std::atomic<uint32_t> submit_watch;
 
