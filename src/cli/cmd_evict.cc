@@ -15,6 +15,7 @@ using nlohmann::json;
 struct Options {
   std::string name;
   double timeout_seconds = 30;
+  std::string way;
   bool as_json = false;
 };
 
@@ -24,11 +25,13 @@ json moved_json(const std::string& name, const char* state, const Moved& moved) 
     processes.push_back({{"pid", process.pid},
                          {"command", process.command},
                          {"bytes", process.bytes},
+                         {"stays_bytes", process.stays_bytes},
                          {"lock_seconds", process.lock_seconds},
                          {"move_seconds", process.move_seconds}});
   }
-  return {{"name", name},         {"state", state},           {"changed", !moved.nothing},
-          {"bytes", moved.bytes}, {"seconds", moved.seconds}, {"processes", processes}};
+  return {{"name", name},          {"state", state},       {"changed", !moved.nothing},
+          {"way", moved.way},      {"bytes", moved.bytes}, {"seconds", moved.seconds},
+          {"processes", processes}};
 }
 
 std::string count_text(size_t count) {
@@ -42,6 +45,9 @@ void work(const Options& options, bool out) {
   OpenTenant tenant(command, options.name);
   MoveOptions move;
   move.timeout_seconds = options.timeout_seconds;
+  if (!options.way.empty()) {
+    move.way = parse_swap("--swap", options.way) ? Way::kFast : Way::kDriver;
+  }
   if (!options.as_json) move.say = [](const std::string& line) { print(line + "\n"); };
   const Moved moved = out ? evict(tenant, options.name, move) : restore(tenant, options.name, move);
   if (options.as_json) {
@@ -65,6 +71,11 @@ void add(CLI::App& app, const char* command, const char* what, const char* waits
   sub->add_option("--timeout", options->timeout_seconds, waits)
       ->check(CLI::Range(0.0, 86400.0))
       ->type_name("SECONDS");
+  if (out) {
+    sub->add_option("--swap", options->way,
+                    "by which way (default: as the slice was started, 'allot run --swap')")
+        ->type_name("driver|fast");
+  }
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
   sub->footer(footer);
   sub->callback([options, exit_status, out] {
@@ -85,6 +96,10 @@ void add_evict(CLI::App& app, int* exit_status) {
       "driver 570.\n"
       "Managed and shared (IPC) memory cannot be moved: then the command says so and changes "
       "nothing.\n"
+      "A slice started with 'allot run --swap fast' moves its large blocks by itself, at the speed "
+      "of PCIe;\n"
+      "contexts, small blocks, pools and managed memory then stay on the card, and the command "
+      "says how much.\n"
       "\n"
       "Examples:\n"
       "  allot evict alice\n"

@@ -116,6 +116,12 @@ std::string time_text(const ProcessView& process) {
   return text;
 }
 
+std::string host_text(const ProcessView& process) {
+  if (process.evicted == ALLOT_EVICTED_NOT) return "";
+  if (process.evicted == ALLOT_EVICTED_DRIVER) return ", all of it on the host";
+  return fmt::format(", {} of it on the host", size_text(process.host_bytes));
+}
+
 json process_json(const TenantView& tenant, const ProcessView& process) {
   json gpus = json::array();
   for (size_t i = 0; i < tenant.gpus.size() && i < process.charges.size(); ++i) {
@@ -131,7 +137,8 @@ json process_json(const TenantView& tenant, const ProcessView& process) {
           {"command", process.command},
           {"level", level_text(process.level)},
           {"reason", reason_name(process.reason)},
-          {"evicted", process.evicted},
+          {"evicted", process.evicted != ALLOT_EVICTED_NOT},
+          {"host_bytes", process.host_bytes},
           {"gpus", gpus}};
 }
 
@@ -167,6 +174,7 @@ json tenant_json(const TenantView& tenant) {
           {"level", level_text(tenant.level)},
           {"frozen", tenant.frozen()},
           {"evicted", tenant.evicted()},
+          {"swap", tenant.eviction_way()},
           {"launcher_pid", tenant.launcher_pid},
           {"created_unix_ns", tenant.created_unix_ns},
           {"unknown_symbols", tenant.unknown_symbols},
@@ -210,8 +218,8 @@ void print_text(const RegionView& region) {
                             kinds_text(process.charges[i]));
       }
       table.note(fmt::format("  {}  {}  holds {}{}; GPU time: {}", process.pid, process.command,
-                             held.empty() ? "nothing" : held,
-                             process.evicted ? ", all of it on the host" : "", time_text(process)));
+                             held.empty() ? "nothing" : held, host_text(process),
+                             time_text(process)));
     }
   }
   std::string text = region.tenants.empty() ? "no slices\n" : table.text();

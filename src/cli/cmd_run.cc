@@ -32,7 +32,7 @@ namespace {
 
 struct Options {
   std::optional<std::string> gpu, name, share, max;
-  std::string sim, fail = "closed", priority = "normal", level = "auto";
+  std::string sim, fail = "closed", priority = "normal", level = "auto", swap = "driver";
   std::vector<std::string> gpu_mem;
   bool exec = false;
   bool overcommit = false;
@@ -60,6 +60,7 @@ SliceSpec read_spec(const Options& options) {
   spec.priority = parse_priority("--priority", options.priority);
   spec.level = parse_level("--level", options.level);
   spec.fail_closed = parse_fail("--fail", options.fail);
+  spec.swap_fast = parse_swap("--swap", options.swap);
   spec.overcommit = options.overcommit;
   spec.free_memory = options.wait.asked();
   return spec;
@@ -231,6 +232,12 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
   sub->add_option("--level", options->level,
                   "how GPU time is held: by channel, by launch, or only observed (default: auto)")
       ->type_name("LEVEL");
+  sub->add_option(
+         "--swap", options->swap,
+         "how 'allot evict' moves its memory: driver carries all of it, slowly; fast moves "
+         "blocks of more than 1 MiB at the speed of PCIe (default: driver)")
+      ->envname(ALLOT_ENV_SWAP)
+      ->type_name("driver|fast");
   sub->add_flag("--overcommit", options->overcommit,
                 "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
   sub->add_flag("--wait", options->wait.wait,

@@ -1,4 +1,4 @@
-// Moves the GPU memory of a slice to the host and back, by the driver's checkpoint calls.
+// Moves the GPU memory of a slice to the host and back: by the driver's checkpoint calls, or fast.
 //
 //   evict      look, say no         nothing has been touched so far
 //              flag EVICTED         agents let go: channels run, no descriptor of the driver is kept
@@ -10,7 +10,8 @@
 //
 // All are locked before the first is moved, so that one which cannot stop costs the others a pause and no
 // more. Whatever fails after the flag is undone in the opposite order: the slice runs on, or stays wholly
-// evicted. What must not happen here: a process left locked or half of a slice moved without anybody being
+// evicted. The fast way (`run --swap fast`, docs/adr/0008) has the same order; what the driver does there, each
+// process does for its own memory, and what cannot move stays on the card. What must not happen here: a process left locked or half of a slice moved without anybody being
 // told. A command that is killed in between leaves such a slice; `restore` mends it from any state.
 #pragma once
 
@@ -26,7 +27,9 @@ namespace allot::cli {
 struct MovedProcess {
   uint32_t pid = 0;
   std::string command;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;  // moved
+  uint64_t stays_bytes =
+      0;  // on the card, the fast way; the driver leaves some MiB that are not charged
   double lock_seconds = 0;  // until its work had ended (evict), its calls went on (restore)
   double move_seconds = 0;
 };
@@ -36,12 +39,16 @@ struct Moved {
   uint64_t bytes = 0;
   double seconds = 0;    // of all
   bool nothing = false;  // it was so already
+  const char* way = "driver";
 };
+
+enum class Way { kAsStarted, kDriver, kFast };
 
 struct MoveOptions {
   double timeout_seconds =
       30;                // evict: how long to wait for work that was submitted; restore: for agents
   bool returns = false;  // evict: its launcher restores it when it has work again
+  Way way = Way::kAsStarted;
   std::function<void(const std::string&)> say = [](const std::string&) {};
 };
 

@@ -60,8 +60,9 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
   if (spec.free_memory) {
     for (const ChosenGpu& entry : gpus) admission.check_memory(*entry.gpu, entry.limit_bytes);
   }
-  const uint32_t flags =
-      (spec.fail_closed ? ALLOT_TENANT_FAIL_CLOSED : 0u) | (software ? ALLOT_TENANT_SOFTWARE : 0u);
+  const uint32_t flags = (spec.fail_closed ? ALLOT_TENANT_FAIL_CLOSED : 0u) |
+                         (software ? ALLOT_TENANT_SOFTWARE : 0u) |
+                         (spec.swap_fast ? ALLOT_TENANT_SWAP_FAST : 0u);
   const shm::NewTenant wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};
   const Result<shm::Tenant> made = shm::create_tenant(folder.c_str(), wanted);
   if (!made) cannot_make(name, path_, made.error());

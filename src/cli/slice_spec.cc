@@ -99,6 +99,12 @@ AllotLevel parse_level(std::string_view flag, std::string_view text) {
   wrong_usage("{}: '{}' is not a level; write auto, channel, launch or observe", flag, text);
 }
 
+bool parse_swap(std::string_view flag, std::string_view text) {
+  if (text == "fast") return true;
+  if (text == "driver") return false;
+  wrong_usage("{}: '{}' is neither driver nor fast", flag, text);
+}
+
 bool parse_fail(std::string_view flag, std::string_view text) {
   if (text == "closed") return true;
   if (text == "open") return false;

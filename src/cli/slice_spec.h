@@ -27,6 +27,7 @@ struct SliceSpec {
   AllotPriority priority = ALLOT_PRIORITY_NORMAL;
   AllotLevel level = ALLOT_LEVEL_AUTO;
   bool fail_closed = true;
+  bool swap_fast = false;
   bool free_memory =
       false;  // --wait, --evict-idle: the memory must be free, not only below the limit
   bool overcommit = false;  // shares may sum to more than the whole
@@ -54,6 +55,7 @@ uint32_t parse_share_or_none(std::string_view flag, std::string_view text);
 
 AllotPriority parse_priority(std::string_view flag, std::string_view text);
 AllotLevel parse_level(std::string_view flag, std::string_view text);
+bool parse_swap(std::string_view flag, std::string_view text);  // true = fast
 bool parse_fail(std::string_view flag, std::string_view text);  // true = closed
 
 // Throws unless `name` may name a tenant (abi/region.h, ALLOT_NAME_BYTES).

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <numeric>
 
 #include "abi/env.h"
 #include "cli/failure.h"
@@ -100,7 +101,9 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
       process.reason = seat.reason;
     }
     process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
-    process.evicted = load(slot.evicted) != 0;
+    process.evicted = load(slot.evicted);
+    const AllotSwap& swap = file.swaps[i];
+    const bool swapped = process.evicted == ALLOT_EVICTED_FAST && load(swap.owner) == word;
     process.idle_ns = idle_since(slot, process.seats);
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};
@@ -108,8 +111,13 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
         charges[kind] = load(slot.charges[gpu][kind]);
         view->gpus[gpu].by_kind[kind] += charges[kind];
         view->gpus[gpu].used_bytes += charges[kind];
-        if (process.evicted) view->gpus[gpu].host_bytes += charges[kind];
       }
+      const uint64_t held = std::accumulate(charges.begin(), charges.end(), uint64_t{0});
+      const uint64_t on_host = swapped ? std::min(load(swap.movable[gpu]), held)
+                               : process.evicted == ALLOT_EVICTED_DRIVER ? held
+                                                                         : 0;
+      view->gpus[gpu].host_bytes += on_host;
+      process.host_bytes += on_host;
       process.charges.push_back(charges);
     }
     view->processes.push_back(std::move(process));
@@ -222,10 +230,19 @@ std::vector<std::string> clear_stale(const std::string& folder) {
 
 const char* TenantView::eviction_text() const {
   if (!evicted()) return "";
-  for (const TenantGpuView& gpu : gpus) {
-    if (gpu.used_bytes > gpu.host_bytes) return "evicting";
+  for (const ProcessView& process : processes) {
+    const auto holds = [](const ByKind& kinds) {
+      return std::any_of(kinds.begin(), kinds.end(), [](uint64_t bytes) { return bytes > 0; });
+    };
+    const bool any = std::any_of(process.charges.begin(), process.charges.end(), holds);
+    if (any && process.evicted == ALLOT_EVICTED_NOT) return "evicting";
   }
   return "evicted";
+}
+
+const char* TenantView::eviction_way() const {
+  const bool fast = evicted() ? (flags & ALLOT_TENANT_EVICTED_FAST) != 0 : swaps_fast();
+  return fast ? "fast" : "driver";
 }
 
 const char* kind_text(unsigned kind) {

@@ -25,7 +25,8 @@ struct ProcessView {
   std::vector<SeatView> seats;  // one per GPU it works on
   std::string command;          // "python train.py", or the short name where that cannot be read
   std::vector<ByKind> charges;  // one per entry of TenantView::gpus
-  bool evicted = false;         // what it holds is on the host
+  uint32_t evicted = 0;         // AllotEvicted: what of it is on the host
+  uint64_t host_bytes = 0;      // of what it holds
   uint64_t idle_ns = 0;         // since it last had work for a GPU, or joined
 };
 
@@ -64,6 +65,9 @@ struct TenantView {
   bool evicted() const { return (flags & ALLOT_TENANT_EVICTED) != 0; }
   // "evicted", "evicting" while some of it is on the card still; empty where neither.
   const char* eviction_text() const;
+  bool swaps_fast() const { return (flags & ALLOT_TENANT_SWAP_FAST) != 0; }
+  // By which way it was evicted, or would be: "driver" or "fast".
+  const char* eviction_way() const;
   bool software() const { return (flags & ALLOT_TENANT_SOFTWARE) != 0; }
   bool fail_closed() const { return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0; }
 };

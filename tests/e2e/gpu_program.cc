@@ -7,11 +7,19 @@
 //   free          frees the last block: "ok"
 //   info          "FREE TOTAL", as cuMemGetInfo says
 //   devices       "COUNT UUID ..." (hexadecimal)
+//   range         "ok" when the driver describes every block as one of cuMemAlloc
+//   ipc           the driver's error number for an IPC handle of the first block, 0 = it gave one
+//   pin           SYNC_MEMOPS for the first block, as users of RDMA set it: the driver's error number
+//   churn         fills, copies and compares blocks of its own, also allocating and freeing, until the next
+//                 line comes: "ok" and how often, or "wrong"
+//   capture       begins to capture a graph that fills the first block: "ok"
+//   launch VALUE  ends the capture and launches the graph, which fills with VALUE: "ok"
 //   pid           the process
 //   exit STATUS
 //
 // It opens libcuda.so.1 by name, as programs do, and ends with status 3 when there is none.
 #include <dlfcn.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -78,6 +86,103 @@ bool holds(const Driver& driver, const std::vector<Block>& blocks, unsigned valu
   return true;
 }
 
+std::string described(const Driver& driver, const std::vector<Block>& blocks) {
+  for (const Block& block : blocks) {
+    unsigned long long base = 0;
+    unsigned long long start = 0;
+    size_t bytes = 0;
+    size_t range = 0;
+    unsigned type = 0;
+    void* context = nullptr;
+    void* current = nullptr;
+    const unsigned long long inside = block.at + block.bytes / 2;
+    if (driver.call("cuCtxGetCurrent", &current) != 0) return "no context";
+    if (driver.call("cuMemGetAddressRange_v2", &base, &bytes, inside) != 0) return "no range";
+    if (base != block.at || bytes != block.bytes) return "wrong range";
+    int which[] = {1, 2, 11, 12};  // context, memory type, start and size of the range
+    void* out[] = {&context, &type, &start, &range};
+    if (driver.call("cuPointerGetAttributes", 4u, &which[0], &out[0], inside) != 0) return "none";
+    if (context != current || type != 2 || start != base || range != bytes) return "wrong";
+    context = nullptr;
+    void* one = &context;
+    if (driver.call("cuPointerGetAttribute", one, 1, inside) != 0 || context != current) return "?";
+  }
+  return "ok";
+}
+
+// Blocks of 4 MiB, and one that comes and goes.
+std::string churn(const Driver& driver) {
+  constexpr size_t kBytes = 4 << 20;
+  unsigned long long from = 0;
+  unsigned long long to = 0;
+  if (driver.call("cuMemAlloc_v2", &from, kBytes) != 0) return "no memory";
+  if (driver.call("cuMemAlloc_v2", &to, kBytes) != 0) return "no memory";
+  void* stream = nullptr;
+  unsigned rounds = 0;
+  pollfd input = {STDIN_FILENO, POLLIN, 0};
+  for (; poll(&input, 1, 0) == 0; ++rounds) {
+    unsigned long long extra = 0;
+    unsigned last = 0;
+    void* word = &last;
+    const bool made = driver.call("cuMemAlloc_v2", &extra, kBytes) == 0;
+    driver.call("cuMemsetD32Async", from, rounds, kBytes / 4, stream);
+    driver.call("cuMemcpyDtoDAsync_v2", to, from, kBytes, stream);
+    if (made) driver.call("cuMemcpyDtoDAsync_v2", extra, to, kBytes, stream);
+    const unsigned long long at = (made ? extra : to) + kBytes - 4;
+    if (driver.call("cuMemcpyDtoH_v2", word, at, size_t{4}) != 0 || last != rounds) return "wrong";
+    if (!made || driver.call("cuMemFree_v2", extra) != 0) return "wrong";
+  }
+  std::string stop;
+  std::getline(std::cin, stop);
+  driver.call("cuMemFree_v2", from);
+  driver.call("cuMemFree_v2", to);
+  return "ok " + std::to_string(rounds);
+}
+
+struct Capture {
+  void* stream = nullptr;
+  void* graph = nullptr;
+  void* exec = nullptr;
+};
+
+std::string capture(const Driver& driver, Capture& it) {
+  if (it.stream == nullptr) driver.call("cuStreamCreate", &it.stream, 1u);
+  return std::to_string(driver.call("cuStreamBeginCapture_v2", it.stream, 2));
+}
+
+std::string launch(const Driver& driver, Capture& it, const Block& block, unsigned value) {
+  int result = driver.call("cuMemsetD32Async", block.at, value, block.bytes / 4, it.stream);
+  if (result == 0) result = driver.call("cuStreamEndCapture", it.stream, &it.graph);
+  if (result == 0)
+    result = driver.call("cuGraphInstantiateWithFlags", &it.exec, it.graph, size_t{0});
+  if (result == 0) result = driver.call("cuGraphLaunch", it.exec, it.stream);
+  if (result == 0) result = driver.call("cuStreamSynchronize", it.stream);
+  return std::to_string(result);
+}
+
+// What only some tests need. Empty: not one of these.
+std::string special(const Driver& driver, const std::vector<Block>& blocks,
+                    const std::string& command, unsigned long long number) {
+  static Capture it;
+  if (command == "range") return described(driver, blocks);
+  if (command == "churn") return churn(driver);
+  if (command == "capture") return capture(driver, it);
+  if (blocks.empty()) return "";
+  if (command == "launch") {
+    return launch(driver, it, blocks.front(), static_cast<unsigned>(number));
+  }
+  if (command == "ipc") {
+    char handle[64];
+    return std::to_string(driver.call("cuIpcGetMemHandle", &handle[0], blocks.front().at));
+  }
+  if (command == "pin") {
+    const unsigned on = 1;
+    const void* value = &on;
+    return std::to_string(driver.call("cuPointerSetAttribute", value, 6, blocks.front().at));
+  }
+  return "";
+}
+
 }  // namespace
 
 int main() {
@@ -130,7 +235,8 @@ int main() {
     } else if (command == "exit") {
       return static_cast<int>(number);
     } else {
-      std::cout << "what?" << std::endl;
+      const std::string answer = special(driver, blocks, command, number);
+      std::cout << (answer.empty() ? "what?" : answer) << std::endl;
     }
   }
   return 0;

@@ -1,0 +1,353 @@
+// The fast way of evict.h: each process moves its own memory as it is ordered to (AllotSwap in abi/region.h).
+//
+// An order is a serial and a state; the process answers with the serial, the state it came to and, where that is
+// another one, why. All processes get an order at once and are waited for one after the other. An order that is
+// not obeyed in time is followed by the one to run on: a process obeys the latest. What must not happen here: a
+// process left held because another one failed.
+#include <algorithm>
+
+#include "cli/checkpoint.h"
+#include "cli/move.h"
+#include "cli/output.h"
+#include "cli/tenants.h"
+#include "core/shared.h"
+#include "sys/clock.h"
+#include "sys/futex.h"
+
+namespace allot::cli {
+namespace {
+
+using core::load;
+
+constexpr const char* kWay = "fast";
+constexpr double kObeySeconds = 3;  // beside what is waited for
+constexpr uint64_t kLookNs = 50'000'000;
+
+uint64_t sum(const PerGpu& bytes) {
+  uint64_t total = 0;
+  for (const uint64_t one : bytes) total += one;
+  return total;
+}
+
+Phase phase_of(uint32_t state) {
+  return state == ALLOT_SWAP_OUT    ? Phase::kMoved
+         : state == ALLOT_SWAP_HELD ? Phase::kLocked
+                                    : Phase::kRuns;
+}
+
+const char* state_text(uint32_t state) {
+  return state == ALLOT_SWAP_OUT    ? "go to the host"
+         : state == ALLOT_SWAP_HELD ? "be held"
+                                    : "run on";
+}
+
+class FastMove : MoveBase {
+ public:
+  FastMove(const char* command, OpenTenant& tenant, const std::string& name,
+           const MoveOptions& options)
+      : MoveBase(command, tenant, name, options) {}
+
+  Moved evict();
+  Moved restore();
+
+ private:
+  AllotSwap& swap(const Target& target) const { return file_.swaps[target.slot]; }
+  bool obeys(const Target& target) const { return load(swap(target).owner) == target.word; }
+  void look();
+  void settle(bool run);
+  void refuse_what_cannot_move() const;
+  uint64_t bytes_to_move() const;
+  void say_what_stays() const;
+  uint32_t order(const Target& target, AllotSwapState state);
+  bool wait_for(Target& target, uint32_t serial, double seconds);
+  std::string why_not(const Target& target, AllotSwapState wanted) const;
+  template <class Concerned>
+  void all_become(AllotSwapState state, Concerned concerned);
+  template <class Concerned>
+  void try_all(AllotSwapState state, Concerned concerned);
+  void tell(const Target& target, bool out) const;
+  void undo_evict();
+};
+
+// The processes, and how far each one is. Those that hold nothing and do not obey have nothing to move.
+void FastMove::look() {
+  find_targets();
+  for (Target& target : targets_) {
+    target.process.stays_bytes = target.process.bytes - sum(target.movable);
+    target.process.bytes = sum(target.movable);
+    target.phase =
+        obeys(target) ? phase_of(ALLOT_SWAP_STATE(load(swap(target).answer))) : Phase::kRuns;
+  }
+  std::erase_if(targets_, [this](const Target& target) {
+    return !obeys(target) && target.process.stays_bytes == 0;
+  });
+}
+
+// A command that was killed may have left an order that is still being obeyed: it is waited for, or called off.
+void FastMove::settle(bool run) {
+  for (Target& target : targets_) {
+    const uint32_t left = ALLOT_SWAP_SERIAL(load(swap(target).order));
+    if (!obeys(target) || left == ALLOT_SWAP_SERIAL(load(swap(target).answer))) continue;
+    const uint32_t serial = run ? order(target, ALLOT_SWAP_RUNS) : left;
+    if (wait_for(target, serial, options_.timeout_seconds + move_limit(target))) continue;
+    refuse("{}: {} does not answer; nothing was changed", command_, who(target));
+  }
+}
+
+void FastMove::refuse_what_cannot_move() const {
+  uint64_t moves = 0;
+  uint64_t stays = 0;
+  for (const Target& target : targets_) {
+    moves += target.process.bytes;
+    stays += target.process.stays_bytes;
+    if (!obeys(target)) {
+      refuse(
+          "evict: {} does not answer: it could start no thread for '--swap fast'; nothing was "
+          "changed. 'allot evict --swap driver {}' goes without it",
+          who(target), name_);
+    }
+    const uint32_t pins = load(swap(target).pins);
+    if (pins == 0) continue;
+    refuse(
+        "evict: {} lets another device reach into its memory ({}); nothing was changed. 'allot "
+        "freeze {}' stops the slice in place",
+        who(target),
+        (pins & ALLOT_SWAP_PIN_HANDLE) != 0 ? "a dma-buf handle" : "SYNC_MEMOPS, as for RDMA",
+        name_);
+  }
+  if (moves > 0 || stays == 0) return;
+  refuse(
+      "evict: nothing of the {} that '{}' holds can move by the fast way (only blocks of more than "
+      "1 MiB from cuMemAlloc and cuMemAllocPitch); nothing was changed. 'allot evict --swap driver "
+      "{}' may carry it",
+      size_text(stays), name_, name_);
+}
+
+uint64_t FastMove::bytes_to_move() const {
+  uint64_t bytes = 0;
+  for (const Target& target : targets_) {
+    if (target.phase != Phase::kMoved) bytes += target.process.bytes;
+  }
+  return bytes;
+}
+
+void FastMove::say_what_stays() const {
+  uint64_t moves = 0;
+  uint64_t stays = 0;
+  std::array<uint64_t, ALLOT_KINDS> kinds{};
+  for (const Target& target : targets_) {
+    moves += target.process.bytes;
+    stays += target.process.stays_bytes;
+    for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) kinds[kind] += target.by_kind[kind];
+  }
+  kinds[ALLOT_KIND_LINEAR] -= std::min(moves, kinds[ALLOT_KIND_LINEAR]);
+  std::string text;
+  for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
+    if (kinds[kind] == 0) continue;
+    const char* name = kind == ALLOT_KIND_LINEAR ? "small blocks" : kind_text(kind);
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, size_text(kinds[kind]));
+  }
+  options_.say(fmt::format("{}: {} move, {} stay on the card{}", name_, size_text(moves),
+                           size_text(stays), text.empty() ? "" : " (" + text + ")"));
+}
+
+uint32_t FastMove::order(const Target& target, AllotSwapState state) {
+  AllotSwap& place = swap(target);
+  const uint32_t serial = (ALLOT_SWAP_SERIAL(load(place.order)) + 1) & 0xffffffu;
+  core::store(place.patience_ms, static_cast<uint32_t>(options_.timeout_seconds * 1e3));
+  core::store(place.order, ALLOT_SWAP_WORD(serial, state));
+  sys::futex_wake(&place.order, sys::FutexScope::kShared);
+  return serial;
+}
+
+// True when it has answered, whatever.
+bool FastMove::wait_for(Target& target, uint32_t serial, double seconds) {
+  const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
+  AllotSwap& place = swap(target);
+  for (;;) {
+    const uint32_t answer = load(place.answer);
+    if (!obeys(target) || !still_there(target)) {
+      target.phase = Phase::kLost;  // ended; what it had goes with it
+      return true;
+    }
+    if (ALLOT_SWAP_SERIAL(answer) == serial) {
+      target.phase = phase_of(ALLOT_SWAP_STATE(answer));
+      return true;
+    }
+    if (sys::monotonic_ns() >= end) return false;
+    sys::futex_wait(&place.answer, answer, kLookNs, sys::FutexScope::kShared);
+  }
+}
+
+std::string FastMove::why_not(const Target& target, AllotSwapState wanted) const {
+  switch (load(swap(target).result)) {
+    case ALLOT_SWAP_BUSY:
+      return fmt::format("{} did not stop within {} s (work that does not end)", who(target),
+                         options_.timeout_seconds);
+    case ALLOT_SWAP_CAPTURE:
+      return fmt::format("{} captures graphs without a pause", who(target));
+    case ALLOT_SWAP_PINNED:
+      return fmt::format("{} has let another device reach into its memory", who(target));
+    case ALLOT_SWAP_NO_HOST:
+      return fmt::format("{}: the host has no memory for it", who(target));
+    case ALLOT_SWAP_NO_CARD: {
+      const std::string missing = missing_room(target.movable);
+      return missing.empty() ? fmt::format("{}: no room on the card", who(target)) : missing;
+    }
+    default:
+      return fmt::format("{} could not {} ({})", who(target), state_text(wanted),
+                         cuda_text(static_cast<CUresult>(load(swap(target).cuda_result))));
+  }
+}
+
+// Orders all that concerned() names; throws after all have answered, for the first that came to another state.
+template <class Concerned>
+void FastMove::all_become(AllotSwapState state, Concerned concerned) {
+  std::vector<std::pair<Target*, uint32_t>> told;
+  for (Target& target : targets_) {
+    if (concerned(target)) told.emplace_back(&target, order(target, state));
+  }
+  std::string failed;
+  for (auto& [target, serial] : told) {
+    const double moving = state == ALLOT_SWAP_RUNS ? 0 : move_limit(*target);
+    const bool held = target->phase == Phase::kRuns;
+    const double seconds = kObeySeconds + (held ? options_.timeout_seconds : moving);
+    if (!wait_for(*target, serial, seconds)) {
+      order(*target, ALLOT_SWAP_RUNS);
+      if (failed.empty()) {
+        failed =
+            fmt::format("{} did not {} within {:.0f} s", who(*target), state_text(state), seconds);
+      }
+    } else if (target->phase != Phase::kLost && target->phase != phase_of(state) &&
+               failed.empty()) {
+      failed = why_not(*target, state);
+    }
+  }
+  if (!failed.empty()) throw Failure(kExitRefused, failed);
+}
+
+// The same, for the way back: whoever can, does.
+template <class Concerned>
+void FastMove::try_all(AllotSwapState state, Concerned concerned) {
+  try {
+    all_become(state, concerned);
+  } catch (const Failure& failure) {
+    options_.say(fmt::format("{}: {}", name_, failure.line()));
+  }
+}
+
+void FastMove::tell(const Target& target, bool out) const {
+  if (target.phase == Phase::kLost) return;
+  options_.say(fmt::format(
+      "{}: {}: {} to the {} {}{}", name_, who(target), size_text(target.process.bytes),
+      out ? "host" : "card", speed_text(target.process.bytes, target.process.move_seconds),
+      out ? fmt::format("; waited {:.2f} s for its work", target.process.lock_seconds) : ""));
+}
+
+// Every process runs again that can.
+void FastMove::undo_evict() {
+  try_all(ALLOT_SWAP_RUNS, [](const Target& target) { return target.phase != Phase::kLost; });
+  const bool moved = std::any_of(targets_.begin(), targets_.end(),
+                                 [](const Target& t) { return t.phase == Phase::kMoved; });
+  if (!moved) flag(false, true);
+}
+
+Moved FastMove::evict() {
+  const uint64_t begin = sys::monotonic_ns();
+  look();
+  settle(false);
+  if (flagged() && all_in(Phase::kMoved)) {
+    Moved moved = report(0, kWay);
+    moved.nothing = true;
+    return moved;
+  }
+  refuse_what_cannot_move();
+  refuse_without_host_memory(bytes_to_move());
+  say_what_stays();
+  flag(true, true);
+  const auto not_out = [](const Target& target) {
+    return target.phase == Phase::kRuns || target.phase == Phase::kLocked;
+  };
+  try {
+    if (!wait_for_agents(true)) {
+      refuse("an agent of it does not answer (is a process stopped by a signal?)");
+    }
+    all_become(ALLOT_SWAP_HELD, [](const Target& target) { return target.phase == Phase::kRuns; });
+    signals_.check();
+    all_become(ALLOT_SWAP_OUT, not_out);
+  } catch (const Failure& failure) {
+    undo_evict();
+    refuse("evict: {}; {}", failure.line(),
+           flagged()
+               ? fmt::format("part of '{}' is still on the host: 'allot restore {}'", name_, name_)
+               : fmt::format("'{}' runs on. 'allot evict --swap driver {}' is the other way", name_,
+                             name_));
+  }
+  for (Target& target : targets_) {
+    target.process.lock_seconds = static_cast<double>(load(swap(target).drain_ns)) / 1e9;
+    target.process.move_seconds = static_cast<double>(load(swap(target).move_ns)) / 1e9;
+    tell(target, true);
+  }
+  return report(static_cast<double>(sys::monotonic_ns() - begin) / 1e9, kWay);
+}
+
+Moved FastMove::restore() {
+  const uint64_t begin = sys::monotonic_ns();
+  look();
+  settle(true);
+  if (!flagged() && all_in(Phase::kRuns)) {
+    Moved moved = report(0, kWay);
+    moved.nothing = true;
+    return moved;
+  }
+  if (!flagged()) flag(true, true);  // left by a command that was killed
+  const auto out = [](const Target& target) { return target.phase == Phase::kMoved; };
+  std::vector<uint32_t> came;
+  for (const Target& target : targets_) {
+    if (out(target)) came.push_back(target.slot);
+  }
+  try {
+    all_become(ALLOT_SWAP_HELD, out);
+  } catch (const Failure& failure) {
+    // A slice is evicted as a whole: what came back goes again.
+    try_all(ALLOT_SWAP_OUT, [&](const Target& target) {
+      return target.phase == Phase::kLocked &&
+             std::find(came.begin(), came.end(), target.slot) != came.end();
+    });
+    refuse("restore: {}; it stays evicted. Make room if that is why, then try again",
+           failure.line());
+  }
+  for (Target& target : targets_) {
+    if (std::find(came.begin(), came.end(), target.slot) == came.end()) continue;
+    target.process.move_seconds = static_cast<double>(load(swap(target).move_ns)) / 1e9;
+    tell(target, false);
+  }
+  // Agents first: what is to be held is held before the programs go on.
+  flag(false, true);
+  const bool held = wait_for_agents(false);
+  try_all(ALLOT_SWAP_RUNS, [](const Target& target) { return target.phase == Phase::kLocked; });
+  if (!held) options_.say(fmt::format("{}: an agent of it does not answer yet", name_));
+  return report(static_cast<double>(sys::monotonic_ns() - begin) / 1e9, kWay);
+}
+
+}  // namespace
+
+bool held_fast(const AllotTenantFile& file) {
+  const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
+  for (uint32_t i = 0; i < high; ++i) {
+    const uint64_t word = load(file.slot_words[i]);
+    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE || load(file.swaps[i].owner) != word) continue;
+    if (ALLOT_SWAP_STATE(load(file.swaps[i].answer)) != ALLOT_SWAP_RUNS) return true;
+  }
+  return false;
+}
+
+Moved evict_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
+  return FastMove("evict", tenant, name, options).evict();
+}
+
+Moved restore_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
+  return FastMove("restore", tenant, name, options).restore();
+}
+
+}  // namespace allot::cli
