@@ -154,6 +154,7 @@ Expected<MachinePlan> make_plan(const FsRoot& fs, const Topology& t, const CpuSe
       place_together(t, allowed, leases, requests, &plan.cost);
   if (!placed) return tl::unexpected<Failure>(placed.error());
   std::vector<CpuSet> busy;
+  busy.reserve(leases.size());
   for (const Lease& lease : leases) busy.push_back(lease.cpus);
   std::optional<TreeModel> scratch;
   if (tree != nullptr && !tree->hierarchy.base.empty()) scratch.emplace(*tree);

@@ -38,7 +38,7 @@ class Ways {
     wanted_ = (need_.count + scale_ - 1) / scale_;
     int widest = 1;
     for (size_t at = 0; at < order.size(); ++at) widest = std::max(widest, weight(at));
-    span_ = static_cast<size_t>(wanted_ + widest);
+    span_ = static_cast<size_t>(wanted_) + static_cast<size_t>(widest);
     fill_table();
   }
 
@@ -236,6 +236,7 @@ int lower_bound(const PlanProblem& p, size_t need, const Counts& free) {
   if (missing > 0) return kNever;
   auto beyond_first = [&n](const std::map<int, int>& places) {
     std::vector<int> sizes;
+    sizes.reserve(places.size());
     for (auto [id, size] : places) sizes.push_back(size);
     std::sort(sizes.rbegin(), sizes.rend());
     int left = n.count, used = 0;

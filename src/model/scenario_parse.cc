@@ -152,9 +152,10 @@ class Reader {
         Mask mask;
         if (parse_list(value, Mask::kBits, &mask) != 0) return "'" + value + "' is no list of CPUs";
         task.pin = mask;
-      } else if (word.starts_with("count=") && number(value, &count) && count >= 1 &&
-                 count <= 10000) {
-      } else if (word.starts_with("weight=") && number(value, &task.weight) && task.weight > 0) {
+      } else if ((word.starts_with("count=") && number(value, &count) && count >= 1 &&
+                  count <= 10000) ||
+                 (word.starts_with("weight=") && number(value, &task.weight) && task.weight > 0)) {
+        continue;  // number() has put it where it belongs
       } else if (word.starts_with("load=") && value.ends_with('%') &&
                  number(value.substr(0, value.size() - 1), &share) && share > 0 && share <= 100) {
         task.load = share / 100;
