@@ -68,10 +68,14 @@ void Watched(benchmark::State& state) {
 void Gated(benchmark::State& state) {
   run(state, hooked_launch(), kGate);
 }
+void Swapping(benchmark::State& state) {
+  run(state, hooked_launch(), kSwap);
+}
 BENCHMARK(Driver);
 BENCHMARK(Quiet);
 BENCHMARK(Watched);
 BENCHMARK(Gated);
+BENCHMARK(Swapping);
 
 }  // namespace
 

@@ -129,6 +129,7 @@ Environment slice_environment(const Options& options) {
                          "/libcuda.so.1:" + library_folder() + "/libnvidia-ml.so.1"},
       {kMachine, machine_folder()}};
   if (!options.memory.empty()) environment["ALLOT_GPU_MEM"] = options.memory;
+  if (const char* swap = getenv("ALLOT_TEST_SWAP")) environment["ALLOT_SWAP"] = swap;
   for (const auto& [name, value] : options.more) environment[name] = value;
   return environment;
 }

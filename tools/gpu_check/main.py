@@ -20,7 +20,7 @@ import common  # noqa: E402
 import time_cases  # noqa: E402
 from common import Machine, Skip, StepFailed  # noqa: E402
 
-DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "life": 240}
+DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "life": 290}
 
 
 def first_line(command, cwd=None):

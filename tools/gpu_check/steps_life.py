@@ -205,6 +205,36 @@ def evict_40(machine):
     return cases.done()
 
 
+def evict_fast(machine, size):
+    """By `--swap fast`: what stays on the card is the context and small blocks, so it is told and not judged."""
+    cases, name = Cases(), "gpu-check-life"
+    with programs(Program(machine, name, options=("--swap", "fast"))) as (program,):
+        held = program.ask(f"hold {size} linear", 120)
+        before, _ = card_used(held["pid"])
+        out = allot(machine, "evict", name, "--json").document()
+        residue, _ = card_used(held["pid"])
+        listed = tenant_of(machine, name)
+        back = allot(machine, "restore", name, "--json").document()
+        checked = program.ask("check", 120)
+    cases.figures[f"{size // MIB} MiB"] = {"out": out, "back": back, "check": checked, "ps": listed,
+                                           "card": {"before": before, "residue": residue}}
+    seconds = {what: sum(p["move_seconds"] for p in moved["processes"]) for what, moved in
+               (("out", out), ("back", back))}
+    speed = {what: moved["bytes"] / 1e9 / seconds[what] if seconds[what] else None for what, moved in
+             (("out", out), ("back", back))}
+    cases.add(f"evict fast {size / GIB:.4g} GiB", None, out["seconds"], at_most("mismatches", checked["mismatches"], 0),
+              at_least("moved MiB", out["bytes"] / MIB, size / MIB), shown("out s", out["seconds"]),
+              shown("out GB/s", speed["out"]), shown("back s", back["seconds"]), shown("back GB/s", speed["back"]),
+              shown("residue MiB", residue / MIB if residue is not None else None))
+    expect(out["way"] == "fast" and back["way"] == "fast", "went another way", cases.figures)
+    return cases.done()
+
+
+step("l.evict_8_fast", "life", sim=True, cost=15)(
+    lambda machine: evict_fast(machine, (96 * MIB) if machine.sim else 8 * GIB))
+step("l.evict_40_fast", "life", cost=30)(lambda machine: evict_fast(machine, 40 * GIB))
+
+
 @step("l.evict_works", "life", sim=True, cost=20)
 def evicted_at_work(machine):
     """Evicted in the middle of its work, twice; it goes on, its limit holds, and freeze still stops it."""

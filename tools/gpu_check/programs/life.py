@@ -2,7 +2,8 @@
 
 KERNELS is a PTX file, or the source that has it as a string.
 
-hold BYTES         takes memory in several kinds, fills each 16 MiB with a value of its own
+hold BYTES [KIND]  takes memory in several kinds, or of cuMemAlloc only (KIND linear), fills each 16 MiB
+                   with a value of its own
 check              how many 32-bit words are not what was written, and whether addresses are the same
 load KIND          keeps the GPU busy until further notice: 1ms, 50ms or graph (20 kernels of 50 us)
 rate FROM TO       launches per second in that time of the monotonic clock; how many batches ended in it
@@ -94,10 +95,10 @@ class Program:
         self.call("cuMemSetAccess", pointer, C.c_size_t(size), C.byref(access), C.c_size_t(1))
         return pointer.value
 
-    def hold(self, total):
+    def hold(self, total, kinds="all"):
         block = min(BLOCK, total)
         for index in range(total // block):
-            base = self.take(index, block)
+            base = self.take(index if kinds == "all" else 0, block)
             for offset in range(0, block, PIECE):
                 size = min(PIECE, block - offset)
                 value = (0x9e3779b1 * (len(self.pieces) + 1)) & 0xffffffff
@@ -180,7 +181,7 @@ class Program:
         if word == "rate":
             return self.rate(float(rest[0]), float(rest[1]))
         if word == "hold":
-            return self.hold(int(rest[0]))
+            return self.hold(int(rest[0]), *rest[1:])
         return {"load": self.load, "check": self.check, "fault": self.fault}[word](*rest)
 
 
