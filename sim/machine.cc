@@ -199,7 +199,11 @@ void* hold_life(void* arg) {
     for (uint32_t i = 0; i < kMaxSlots; i++) {
       ProcessSlot& slot = m->slots[i];
       if (slot.used != 0) continue;
-      lock_robust(&slot.life);  // free slots are nobody's; a dead owner was between two lines here
+      // A free slot's is nobody's. Tried, not waited for: this thread takes the machine's lock again later, with
+      // this one held. A dead owner was between two lines here.
+      const int taken = pthread_mutex_trylock(&slot.life);
+      if (taken == EBUSY) continue;
+      if (taken == EOWNERDEAD) pthread_mutex_consistent(&slot.life);
       slot.pid = static_cast<uint32_t>(getpid());
       slot.start_time = process_start_time(slot.pid);
       slot.cuda_state = 0;
