@@ -1,18 +1,14 @@
 // The fast way of evict.h: each process moves its own memory as it is ordered to (AllotSwap in abi/region.h).
 //
-// An order is a serial and a state; the process answers with the serial, the state it came to and, where that is
-// another one, why. All processes get an order at once and are waited for one after the other. An order that is
-// not obeyed in time is followed by the one to run on: a process obeys the latest. What must not happen here: a
-// process left held because another one failed.
+// All processes get an order at once and are waited for one after the other. An order that is not obeyed in time is
+// followed by the one to run on. What must not happen here: a process left held because another one failed.
 #include <algorithm>
 
-#include "cli/checkpoint.h"
-#include "cli/move.h"
 #include "cli/output.h"
+#include "cli/swap_orders.h"
 #include "cli/tenants.h"
 #include "core/shared.h"
 #include "sys/clock.h"
-#include "sys/futex.h"
 
 namespace allot::cli {
 namespace {
@@ -21,7 +17,6 @@ using core::load;
 
 constexpr const char* kWay = "fast";
 constexpr double kObeySeconds = 3;  // beside what is waited for
-constexpr uint64_t kLookNs = 50'000'000;
 
 uint64_t sum(const PerGpu& bytes) {
   uint64_t total = 0;
@@ -29,38 +24,20 @@ uint64_t sum(const PerGpu& bytes) {
   return total;
 }
 
-Phase phase_of(uint32_t state) {
-  return state == ALLOT_SWAP_OUT    ? Phase::kMoved
-         : state == ALLOT_SWAP_HELD ? Phase::kLocked
-                                    : Phase::kRuns;
-}
-
-const char* state_text(uint32_t state) {
-  return state == ALLOT_SWAP_OUT    ? "go to the host"
-         : state == ALLOT_SWAP_HELD ? "be held"
-                                    : "run on";
-}
-
-class FastMove : MoveBase {
+class FastMove : SwapOrders {
  public:
   FastMove(const char* command, OpenTenant& tenant, const std::string& name,
            const MoveOptions& options)
-      : MoveBase(command, tenant, name, options) {}
+      : SwapOrders(command, tenant, name, options) {}
 
   Moved evict();
   Moved restore();
 
  private:
-  AllotSwap& swap(const Target& target) const { return file_.swaps[target.slot]; }
-  bool obeys(const Target& target) const { return load(swap(target).owner) == target.word; }
   void look();
-  void settle(bool run);
   void refuse_what_cannot_move() const;
   uint64_t bytes_to_move() const;
   void say_what_stays() const;
-  uint32_t order(const Target& target, AllotSwapState state);
-  bool wait_for(Target& target, uint32_t serial, double seconds);
-  std::string why_not(const Target& target, AllotSwapState wanted) const;
   template <class Concerned>
   void all_become(AllotSwapState state, Concerned concerned);
   template <class Concerned>
@@ -81,17 +58,6 @@ void FastMove::look() {
   std::erase_if(targets_, [this](const Target& target) {
     return !obeys(target) && target.process.stays_bytes == 0;
   });
-}
-
-// A command that was killed may have left an order that is still being obeyed: it is waited for, or called off.
-void FastMove::settle(bool run) {
-  for (Target& target : targets_) {
-    const uint32_t left = ALLOT_SWAP_SERIAL(load(swap(target).order));
-    if (!obeys(target) || left == ALLOT_SWAP_SERIAL(load(swap(target).answer))) continue;
-    const uint32_t serial = run ? order(target, ALLOT_SWAP_RUNS) : left;
-    if (wait_for(target, serial, options_.timeout_seconds + move_limit(target))) continue;
-    refuse("{}: {} does not answer; nothing was changed", command_, who(target));
-  }
 }
 
 void FastMove::refuse_what_cannot_move() const {
@@ -149,55 +115,6 @@ void FastMove::say_what_stays() const {
   }
   options_.say(fmt::format("{}: {} move, {} stay on the card{}", name_, size_text(moves),
                            size_text(stays), text.empty() ? "" : " (" + text + ")"));
-}
-
-uint32_t FastMove::order(const Target& target, AllotSwapState state) {
-  AllotSwap& place = swap(target);
-  const uint32_t serial = (ALLOT_SWAP_SERIAL(load(place.order)) + 1) & 0xffffffu;
-  core::store(place.patience_ms, static_cast<uint32_t>(options_.timeout_seconds * 1e3));
-  core::store(place.order, ALLOT_SWAP_WORD(serial, state));
-  sys::futex_wake(&place.order, sys::FutexScope::kShared);
-  return serial;
-}
-
-// True when it has answered, whatever.
-bool FastMove::wait_for(Target& target, uint32_t serial, double seconds) {
-  const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
-  AllotSwap& place = swap(target);
-  for (;;) {
-    const uint32_t answer = load(place.answer);
-    if (!obeys(target) || !still_there(target)) {
-      target.phase = Phase::kLost;  // ended; what it had goes with it
-      return true;
-    }
-    if (ALLOT_SWAP_SERIAL(answer) == serial) {
-      target.phase = phase_of(ALLOT_SWAP_STATE(answer));
-      return true;
-    }
-    if (sys::monotonic_ns() >= end) return false;
-    sys::futex_wait(&place.answer, answer, kLookNs, sys::FutexScope::kShared);
-  }
-}
-
-std::string FastMove::why_not(const Target& target, AllotSwapState wanted) const {
-  switch (load(swap(target).result)) {
-    case ALLOT_SWAP_BUSY:
-      return fmt::format("{} did not stop within {} s (work that does not end)", who(target),
-                         options_.timeout_seconds);
-    case ALLOT_SWAP_CAPTURE:
-      return fmt::format("{} captures graphs without a pause", who(target));
-    case ALLOT_SWAP_PINNED:
-      return fmt::format("{} has let another device reach into its memory", who(target));
-    case ALLOT_SWAP_NO_HOST:
-      return fmt::format("{}: the host has no memory for it", who(target));
-    case ALLOT_SWAP_NO_CARD: {
-      const std::string missing = missing_room(target.movable);
-      return missing.empty() ? fmt::format("{}: no room on the card", who(target)) : missing;
-    }
-    default:
-      return fmt::format("{} could not {} ({})", who(target), state_text(wanted),
-                         cuda_text(static_cast<CUresult>(load(swap(target).cuda_result))));
-  }
 }
 
 // Orders all that concerned() names; throws after all have answered, for the first that came to another state.
@@ -331,16 +248,6 @@ Moved FastMove::restore() {
 }
 
 }  // namespace
-
-bool held_fast(const AllotTenantFile& file) {
-  const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
-  for (uint32_t i = 0; i < high; ++i) {
-    const uint64_t word = load(file.slot_words[i]);
-    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE || load(file.swaps[i].owner) != word) continue;
-    if (ALLOT_SWAP_STATE(load(file.swaps[i].answer)) != ALLOT_SWAP_RUNS) return true;
-  }
-  return false;
-}
 
 Moved evict_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
   return FastMove("evict", tenant, name, options).evict();

@@ -1,6 +1,6 @@
 // What both ways of moving a slice's memory share: whom it concerns, one command at a time, the flag, the waits.
 //
-// The ways: evict.cc (the driver's checkpoint calls), evict_fast.cc (the processes themselves, `--swap fast`).
+// The ways: evict_driver.cc (the driver's checkpoint calls), evict_fast.cc (the processes themselves, `--swap fast`).
 // What must not happen here: a signal that ends the command between two steps (it counts as a failure, and what
 // was done is undone), or a number of the slice's file that is used without a bound.
 #pragma once
@@ -85,11 +85,10 @@ class MoveBase {
   std::vector<Target> targets_;
 };
 
-// The fast way, for a slice that was started with it; as evict() and restore().
+// The ways themselves; as evict() and restore(). The fast one is for slices that were started for it.
+Moved evict_by_driver(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
+Moved restore_by_driver(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
 Moved evict_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
 Moved restore_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
-
-// Whether a process is held or out by the fast way, whatever the slice's flags say.
-bool held_fast(const AllotTenantFile& file);
 
 }  // namespace allot::cli

@@ -12,6 +12,7 @@
 
 #include "shim/cuda_calls.h"
 #include "shim/guest_thread.h"
+#include "shim/stream_table.h"
 #include "shim/streams.h"
 #include "shim/swap.h"
 #include "sys/clock.h"
@@ -163,12 +164,23 @@ uint32_t threads_for(uint64_t bytes) {
   return count < kMostThreads ? static_cast<uint32_t>(count) : kMostThreads;
 }
 
+// A context of the device that lives; of a block's own it is only known that it did.
+uint64_t context_on(int32_t ordinal, uint64_t otherwise) {
+  const uint32_t end = streams::table.contexts_high.load();
+  for (uint32_t i = 0; i < end; ++i) {
+    const streams::ContextPlace& place = streams::table.contexts[i];
+    const uint64_t context = place.handle.load();
+    if (context > streams::kFilling && place.ordinal.load() == ordinal) return context;
+  }
+  return otherwise;
+}
+
 // The blocks of job.ordinal, if there are any.
 void copy_device() {
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < job.count; ++i) {
     if (!wanted(job.blocks[i])) continue;
-    if (bytes == 0) job.context = job.blocks[i].context;
+    if (bytes == 0) job.context = context_on(job.ordinal, job.blocks[i].context);
     bytes += job.blocks[i].span;
   }
   if (bytes == 0) return;

@@ -60,10 +60,11 @@ void count_movable(const SwapBlock& block, bool more) {
   }
 }
 
+// A green context may have ended before its blocks: then the caller's context is waited for.
 CUresult wait_for_context(const SwapBlock& block) {
   CUcontext popped = nullptr;
   CUresult result = real::cuCtxPushCurrent_v2(reinterpret_cast<CUcontext>(block.context));
-  if (result != CUDA_SUCCESS) return result;
+  if (result != CUDA_SUCCESS) return real::cuCtxSynchronize();
   result = real::cuCtxSynchronize();
   real::cuCtxPopCurrent_v2(&popped);
   return result;
