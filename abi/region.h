@@ -107,6 +107,7 @@ enum AllotLevelReason {
   16u /* of an evicted tenant: its work runs, and the agent holds neither channels nor descriptors */
 #define ALLOT_SEAT_PAYS 32u   /* held back for time that it overran: takes no window meanwhile */
 #define ALLOT_SEAT_DRAINS 64u /* behind a closed gate its work goes on, for a while now */
+#define ALLOT_SEAT_AWAKE 128u /* has or had work in the last 10 s: keeps its place in the cycle */
 
 /* State of a slot, the low 8 bits of its word.
  *

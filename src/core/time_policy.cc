@@ -42,11 +42,13 @@ struct Player {
   bool low;
   bool fills;
   bool active;
+  bool awake;
   bool spare;     // low beside normal ones: gets its share, but no lent time
-  bool windowed;  // active, and takes windows
+  bool windowed;  // takes windows
   uint64_t weight;
   uint64_t part;    // of the GPU's time it should get
   uint64_t window;  // part of the cycle, if windowed
+  uint64_t place;   // its window if all who are awake had work
   uint64_t place_ns;
   uint64_t own_ns;   // what it holds of its place
   uint64_t left_ns;  // of its window, not placed yet
@@ -114,6 +116,7 @@ void collect(std::span<const TimeTenant> tenants, Table& table) {
     player.low = tenant.priority == ALLOT_PRIORITY_LOW;
     player.fills = tenant.fills;
     player.active = tenant.active && !tenant.pays;
+    player.awake = tenant.awake || tenant.active;
     insert(table, player);
   }
 }
@@ -148,15 +151,19 @@ uint64_t deal(std::span<Player> players, uint64_t total, uint64_t Player::*weigh
   return 0;
 }
 
+// Whether it counts: with work (for the windows), or awake (for the places).
+using Counts = bool Player::*;
+
 // Step 1. A low tenant beside normal ones has its share (or the least) and is lent nothing; the others
 // divide all the rest in proportion to their shares, those without a share an equal part of what is left.
-void set_parts(Table& table) {
+void set_parts(Table& table, Counts counts) {
   bool normals = false;
-  for (const Player& player : table.all()) normals |= player.active && !player.low;
+  for (const Player& player : table.all()) normals |= player.*counts && !player.low;
   uint64_t asked = table.high_share;
   uint64_t without = 0;
   for (Player& player : table.all()) {
-    if (!player.active) continue;
+    player.part = 0;
+    if (!(player.*counts)) continue;
     player.spare = player.low && normals;
     player.weight = player.share > 0 || player.spare ? std::max(player.share, kLeast) : 0;
     asked += player.weight;
@@ -166,7 +173,7 @@ void set_parts(Table& table) {
   uint64_t sum = 0;
   uint64_t spared = 0;
   for (Player& player : table.all()) {
-    if (!player.active) continue;
+    if (!(player.*counts)) continue;
     if (player.weight == 0) player.weight = std::max(left / without, kLeast);
     sum += player.weight;
     if (player.spare) spared += std::min(player.weight, player.max);
@@ -174,13 +181,13 @@ void set_parts(Table& table) {
   if (sum >= kFull) {  // overcommitted: everybody gives in proportion
     for (Player& player : table.all()) player.weight = std::max(player.weight, sum / kCrumb);
     deal(table.all(), kFull, &Player::weight, &Player::part,
-         [](const Player& player) { return player.active; });
+         [=](const Player& player) { return player.*counts; });
     return;
   }
   const uint64_t rest = deal(table.all(), kFull - spared, &Player::weight, &Player::part,
-                             [](const Player& player) { return player.active && !player.spare; });
+                             [=](const Player& player) { return player.*counts && !player.spare; });
   deal(table.all(), spared + rest, &Player::weight, &Player::part,
-       [](const Player& player) { return player.active && player.spare; });
+       [=](const Player& player) { return player.*counts && player.spare; });
 }
 
 // Whether nobody may run beside it in its window. A ceiling counts all the time in which its tenant might
@@ -189,27 +196,31 @@ bool exclusive(const Player& player) {
   return player.windowed && player.max < kFull;
 }
 
-// Step 2. Who takes windows and how much of the cycle. The length of the cycle may not depend on who has
-// work, or the places would move.
-void set_windows(Table& table) {
-  uint32_t places = 0;
-  bool ceilings = false;
-  for (Player& player : table.all()) {
-    const bool near_max = player.max < kFull && player.part * 10 >= player.max * 7;
-    player.windowed = player.active && (player.fills || near_max);
-    ceilings |= player.max < kFull;
-    if (player.fills) ++places;
-  }
-  // Of a longer cycle than its span a ceiling would cut the windows short.
-  table.cycle_ns = ceilings ? kCeilingSpanNs : cycle_ns(places);
+// Step 2. Who takes windows and how much of the cycle.
+void set_windows(Table& table, Counts counts) {
   uint64_t rest = kFull;
   for (Player& player : table.all()) {
+    const bool near_max = player.max < kFull && player.part * 10 >= player.max * 7;
+    player.windowed = player.*counts && (player.fills || near_max);
+    player.window = 0;
     if (!exclusive(player)) continue;
     player.window = player.part;
     rest -= player.part;
   }
   deal(table.all(), rest, &Player::part, &Player::window,
        [](const Player& player) { return player.windowed && !exclusive(player); });
+}
+
+// May not depend on who has work, or the places would move.
+void set_cycle(Table& table) {
+  uint32_t places = 0;
+  bool short_cycle = false;
+  for (const Player& player : table.all()) {
+    if (!player.awake) continue;
+    short_cycle |= player.max < kFull || player.gpus > 1;
+    if (player.fills) ++places;
+  }
+  table.cycle_ns = short_cycle ? kCeilingSpanNs : cycle_ns(places);
 }
 
 // Tenants of several GPUs first, so that their windows begin together on all of them; then by id.
@@ -224,11 +235,6 @@ void order_places(Table& table) {
   }
 }
 
-// Whether its share is a place in the cycle. May not depend on who has work.
-bool has_place(const Player& player) {
-  return player.share > 0 && (player.fills || player.max < kFull);
-}
-
 void cut_piece(Table& table, uint64_t begin_ns, uint64_t end_ns, const Player& holder) {
   if (end_ns <= begin_ns) return;
   if (end_ns - begin_ns < kSliverNs && table.piece_count > 0) {
@@ -241,41 +247,70 @@ void cut_piece(Table& table, uint64_t begin_ns, uint64_t end_ns, const Player& h
   table.pieces[table.piece_count++] = {begin_ns, end_ns, &holder};
 }
 
-// Lends [begin, end) of the cycle: first to the player before it, whose window then goes on, then to the
-// next ones in turn, to each what its window still lacks.
-void lend(Table& table, uint64_t begin_ns, uint64_t end_ns, uint32_t before) {
-  for (uint32_t k = 0; k < table.count && begin_ns < end_ns; ++k) {
-    Player& player = table.players[(before + k) % table.count];
-    const uint64_t length = std::min(player.left_ns, end_ns - begin_ns);
-    cut_piece(table, begin_ns, begin_ns + length, player);
-    player.left_ns -= length;
-    begin_ns += length;
-  }
+// What [begin, end) of the cycle gives to the player's window, which still lacks left_ns.
+uint64_t take(Player& player, uint64_t begin_ns, uint64_t end_ns) {
+  const uint64_t length = std::min(player.left_ns, end_ns - begin_ns);
+  player.left_ns -= length;
+  return length;
 }
 
-// Who has a share has a place in the cycle, as long as the share, whether there is work or not: however
-// the others come and go, it does not move, so they cannot (by chance or by design) talk a tenant out of
-// its time. What is left, and the places of those without work, make up the rest of the windows.
+// Lends [begin, end) of the cycle: the beginning to the player before it and the end to the one behind it, whose
+// windows then go on, what is left to the others in turn.
+void lend(Table& table, uint64_t begin_ns, uint64_t end_ns, uint32_t before, uint32_t behind) {
+  if (begin_ns >= end_ns) return;
+  Player& first = table.players[before];
+  const uint64_t head_ns = take(first, begin_ns, end_ns);
+  cut_piece(table, begin_ns, begin_ns + head_ns, first);
+  begin_ns += head_ns;
+  Player& last = table.players[behind];
+  const uint64_t tail_ns = take(last, begin_ns, end_ns);
+  end_ns -= tail_ns;
+  for (uint32_t k = 1; k < table.count && begin_ns < end_ns; ++k) {
+    Player& player = table.players[(before + k) % table.count];
+    const uint64_t length = take(player, begin_ns, end_ns);
+    cut_piece(table, begin_ns, begin_ns + length, player);
+    begin_ns += length;
+  }
+  cut_piece(table, end_ns, end_ns + tail_ns, last);
+}
+
+// The next player with a place of its own that it uses, from `at` on, around the cycle.
+uint32_t next_holder(const Table& table, uint32_t at) {
+  for (uint32_t k = 0; k < table.count; ++k) {
+    const uint32_t i = (at + k) % table.count;
+    if (table.players[i].own_ns > 0) return i;
+  }
+  return at % table.count;
+}
+
+// Who takes windows has a place in the cycle, whether there is work or not: however the others come and go, it
+// does not move, so they cannot (by chance or by design) talk a tenant out of its time. The places of those
+// without work, and what maxima leave, make up the rest of the windows.
 void place_windows(Table& table) {
-  uint64_t shares = 0;
-  for (const Player& player : table.all()) shares += has_place(player) ? player.share : 0;
-  shares = std::max(shares, kFull);
+  if (table.count == 0) return;
   for (Player& player : table.all()) {
     const uint64_t window_ns = player.windowed ? table.cycle_ns * player.window / kFull : 0;
-    player.place_ns = has_place(player) ? table.cycle_ns * player.share / shares : 0;
+    player.place_ns = table.cycle_ns * player.place / kFull;
     player.own_ns = std::min(player.place_ns, window_ns);
     player.left_ns = window_ns - player.own_ns;
   }
   uint64_t at = 0;
+  uint64_t gap = 0;  // lent together: up to the next place that is used
   uint32_t before = 0;
   for (uint32_t i = 0; i < table.count; ++i) {
+    if (table.players[i].own_ns > 0) before = i;  // the last one stands before the first
+  }
+  for (uint32_t i = 0; i < table.count; ++i) {
     const Player& player = table.players[i];
-    if (player.own_ns > 0) before = i;
-    cut_piece(table, at, at + player.own_ns, player);
-    lend(table, at + player.own_ns, at + player.place_ns, before);
+    if (player.own_ns > 0) {
+      if (gap < at) lend(table, gap, at, before, i);
+      before = i;
+      cut_piece(table, at, at + player.own_ns, player);
+      gap = at + player.own_ns;
+    }
     at += player.place_ns;
   }
-  lend(table, at, table.cycle_ns, before);
+  lend(table, gap, table.cycle_ns, before, next_holder(table, 0));
 }
 
 // Step 3. What a player's slice is to the sum of those beside, which together are `beside`.
@@ -375,8 +410,12 @@ void plan_gpu(std::span<const TimeTenant> tenants, uint64_t now_ns, std::span<Ti
   Table table;
   collect(tenants, table);
   for (uint32_t i = 0; i < tenants.size(); ++i) grants[i] = plain_grant(tenants[i], table.high);
-  set_parts(table);
-  set_windows(table);
+  set_cycle(table);
+  set_parts(table, &Player::awake);
+  set_windows(table, &Player::awake);
+  for (Player& player : table.all()) player.place = player.window;
+  set_parts(table, &Player::active);
+  set_windows(table, &Player::active);
   order_places(table);
   place_windows(table);
   uint64_t beside = 0;

@@ -19,10 +19,11 @@
 // what idle tenants do not use is lent in proportion. Where shares sum to more than the whole, all shrink
 // in proportion.
 //
-// The places. Who has a share and fills has a place in the cycle, as long as its share, whether it has
-// work or not; what the shares leave, and the places of idle tenants, is lent. So a tenant that comes and
-// goes moves nobody's place, and cannot (by chance or by design) shift others out of their time. A tenant
-// without a share has no place: it gets its part, but has to wait where others come and go.
+// The places. Who takes windows has a place in the cycle: the window that it would have if all who are awake
+// (with work now or in the last kAwakeNs) had work. The places of those without are lent, first to the two beside,
+// whose windows then go on. So a tenant that comes and goes moves nobody's place, and cannot (by chance or by
+// design) shift others out of their time; one that sleeps for long takes no room and cuts nobody's window in two.
+// When it falls asleep or wakes, the others' windows move, once.
 //
 // The slices. A window's holder gets one so long against those beside it that its part comes out in its
 // window. A ceiling counts all the time in which its tenant might run, so who has a max runs alone in its
@@ -48,18 +49,21 @@
 namespace allot::core {
 
 inline constexpr uint32_t kWhole = 1000;  // permille of a GPU
+inline constexpr uint64_t kAwakeNs = 10'000'000'000;
 
 // One tenant on one GPU, as all agents see it.
 struct TimeTenant {
   uint64_t id;              // orders the windows; the same in all agents
   uint32_t share_permille;  // guaranteed; 0 = none asked for
   uint32_t max_permille;    // ceiling; 0 = none
-  uint32_t gpus;            // how many GPUs it works on: tenants of several come first in the cycle
-  uint32_t priority;        // AllotPriority; whatever is none of them = normal
-  bool active;              // has work for the GPU
-  bool fills;               // see above
+  uint32_t
+      gpus;  // how many GPUs it works on while awake: tenants of several come first in the cycle
+  uint32_t priority;  // AllotPriority; whatever is none of them = normal
+  bool active;        // has work for the GPU
+  bool fills;         // see above
   bool frozen;
-  bool pays = false;    // holds itself back for time that it overran (time_turn.h): takes no window
+  bool awake = true;  // has or had work not long ago (kAwakeNs); whoever is active counts as awake
+  bool pays = false;  // holds itself back for time that it overran (time_turn.h): takes no window
   bool drains = false;  // its work goes on behind a closed gate
 };
 
@@ -81,7 +85,8 @@ void plan_gpu(std::span<const TimeTenant> tenants, uint64_t now_ns, std::span<Ti
 
 // The length of a cycle, in nanoseconds, with places for `windows` tenants: long enough that switches
 // (0.7 ms each) cost little, and a whole number of them in a second. Where a tenant has a max the cycle is
-// kCeilingSpanNs, for of a longer one its ceiling would cut the windows short.
+// kCeilingSpanNs, for of a longer one its ceiling would cut the windows short; and where one works on several
+// GPUs, so that its windows begin together on all of them.
 uint64_t cycle_ns(uint32_t windows);
 
 // A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used, hence in

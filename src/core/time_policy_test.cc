@@ -200,31 +200,100 @@ TEST(Plan, ACycleIsAPartOfASecondAndNoLongerThanACeilingAllows) {
   EXPECT_NEAR(static_cast<double>(capped.until_ns), 33.33 * kMs, 0.01 * kMs);
 }
 
+// Six tenants that take windows; some have a share, in odd rounds some a max.
+Set windowed_set(Random& random, bool maxima) {
+  Set set;
+  uint32_t left = 980;
+  for (uint32_t i = 0; i < 6; ++i) {
+    const uint32_t share = random() % 3 ? 10 + random() % (left / 4) : 0;
+    left -= share;
+    set.add(share, maxima && random() % 2 ? share + 10 + random() % (991 - share) : 0);
+    set.tenants.back().gpus = 1 + random() % 2;
+  }
+  return set;
+}
+
+// Who is open when all have work is open then whoever else has none, with a share and without.
 TEST(PlanProperty, APlaceStaysWhereItIsWhoeverElseComesAndGoes) {
   Random random(6);
   for (int round = 0; round < 500; ++round) {
-    Set set;
-    uint32_t left = 980;
-    for (uint32_t i = 0; i < 6; ++i) {
-      const uint32_t share = 10 + random() % (left / 4);
-      left -= share;
-      set.add(share, round % 2 ? share + random() % (1001 - share) : 0);
-    }
-    const uint64_t cycle = (round % 2 ? 100 : 250) * kMs;
+    Set set = windowed_set(random, round % 2);
     for (int look = 0; look < 50; ++look) {
-      for (TimeTenant& tenant : set.tenants) tenant.active = random() % 2;
       const uint64_t now = random() % (1000 * kMs);
+      for (TimeTenant& tenant : set.tenants) tenant.active = true;
+      const auto all = set.at(now), near = set.at(now + 1000), before = set.at(now - now % 1000);
+      for (TimeTenant& tenant : set.tenants) tenant.active = random() % 2;
       const auto grants = set.at(now);
-      uint64_t begin = 0;
       for (size_t i = 0; i < grants.size(); ++i) {
-        const uint64_t end = begin + cycle / kWhole * set.tenants[i].share_permille;
-        const uint64_t phase = now % cycle;
-        if (phase > begin && phase + 1 < end) {
-          EXPECT_TRUE(grants[i].open);
-        }
-        begin = end;
+        if (!all[i].open || !near[i].open || !before[i].open) continue;  // an edge, rounded
+        // Where one at its max left others more than they weigh, without it they may have less.
+        if (grants[i].window_permille < all[i].window_permille) continue;
+        EXPECT_TRUE(grants[i].open) << round << " " << i << " " << now;
       }
     }
+  }
+}
+
+// How many windows a tenant has in a cycle, one that goes on over its end counted once.
+uint32_t windows_of(const Set& set, size_t tenant) {
+  uint32_t begun = 0;
+  bool open = set.at(1000 * kMs - 1)[tenant].open;
+  for (uint64_t now = 1000 * kMs; now < 2000 * kMs;) {
+    const TimeGrant grant = set.at(now)[tenant];
+    if (grant.open && !open) ++begun;
+    open = grant.open;
+    now = std::min(grant.until_ns, 2000 * kMs);
+  }
+  return begun;
+}
+uint32_t cycles_of(const Set& set) {
+  uint32_t places = 0;
+  bool narrow = false;
+  for (const TimeTenant& tenant : set.tenants) {
+    if (!tenant.awake && !tenant.active) continue;
+    ++places;
+    narrow |= tenant.max_permille > 0 || tenant.gpus > 1;
+  }
+  return static_cast<uint32_t>(1000 * kMs / (narrow ? kCeilingSpanNs : cycle_ns(places)));
+}
+
+TEST(PlanProperty, OneThatSleepsCutsNobodysWindowInTwo) {
+  Random random(8);
+  for (int round = 0; round < 300; ++round) {
+    Set set = windowed_set(random, false);
+    for (TimeTenant& tenant : set.tenants) tenant.active = tenant.awake = random() % 2;
+    for (size_t i = 0; i < set.tenants.size(); ++i) {
+      if (!set.tenants[i].active || set.at(0)[i].window_permille == kWhole) continue;
+      EXPECT_EQ(windows_of(set, i), cycles_of(set)) << round << " " << i;
+    }
+  }
+}
+
+TEST(Plan, WhatOneWithoutWorkLeavesJoinsTheWindowsBesideIt) {
+  for (size_t idle = 0; idle < 4; ++idle) {
+    Set set = Set().add(250).add(250).add(250).add(250);
+    set.tenants[idle].active = false;
+    uint32_t windows = 0;
+    for (size_t i = 0; i < 4; ++i) windows += i == idle ? 0 : windows_of(set, i);
+    EXPECT_EQ(windows, 4 * cycles_of(set)) << idle;  // the one that is not beside it has two
+    set.tenants[(idle + 2) % 4].active = false;
+    for (size_t i = 0; i < 4; ++i) {
+      if (!set.tenants[i].active) continue;
+      EXPECT_EQ(windows_of(set, i), cycles_of(set)) << idle << i;
+    }
+  }
+}
+
+TEST(Plan, WindowsOnSeveralGpusBeginTogetherHoweverManyAreOnEach) {
+  Set few = Set().add(300).add(200);
+  Set many = Set().add(100).add(100).add(100).add(100).add(100);
+  for (Set* set : {&few, &many}) {
+    set->tenants.push_back({99, 200, 0, 2, ALLOT_PRIORITY_NORMAL, true, true, false});
+    uint32_t opened = 0;
+    for (uint64_t now = 0; now < 1000 * kMs; now += 100 * kMs) {
+      opened += set->at(now).back().open && !set->at(now + 100 * kMs - 1).back().open;
+    }
+    EXPECT_EQ(opened, 10u);
   }
 }
 

@@ -255,6 +255,7 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   bool active = activity.active.load(std::memory_order_acquire);
   if (active) {
     present_until_ns_ = now_ns + kPresentNs;
+    awake_until_ns_ = now_ns + core::kAwakeNs;
     store(process.tenant.file->slots[process.slot.index].last_work_ns, now_ns);
   }
   const bool high = load(process.tenant.file->header.priority) == ALLOT_PRIORITY_HIGH;
@@ -263,6 +264,7 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   if (activity.fills.load(std::memory_order_relaxed)) flags |= ALLOT_SEAT_FILLS;
   if (open_) flags |= ALLOT_SEAT_OPEN;
   if (!open_ && tenants[0].frozen && !gate_.draining()) flags |= ALLOT_SEAT_FROZEN;
+  if (active || now_ns < awake_until_ns_) flags |= ALLOT_SEAT_AWAKE;
   if (gate_.drains_long(now_ns)) flags |= ALLOT_SEAT_DRAINS;
   if (turn_.pays()) flags |= ALLOT_SEAT_PAYS;
   const uint32_t before = load(seat_->flags);
@@ -277,7 +279,7 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   const bool changed = config != config_seen_;
   config_seen_ = config;
   constexpr uint32_t kSeen =
-      ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS | ALLOT_SEAT_PAYS | ALLOT_SEAT_DRAINS;
+      ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS | ALLOT_SEAT_PAYS | ALLOT_SEAT_DRAINS | ALLOT_SEAT_AWAKE;
   return changed || ((flags ^ before) & kSeen) != 0;
 }
 

@@ -60,6 +60,7 @@ class Worker {
   uint64_t close_cost_ns_ = 500'000;
   uint64_t config_seen_ = 0;
   uint64_t present_until_ns_ = 0;
+  uint64_t awake_until_ns_ = 0;
 };
 
 }  // namespace allot::shim

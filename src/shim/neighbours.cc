@@ -78,17 +78,20 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeS
   t.frozen = (load(header.flags) & ALLOT_TENANT_FROZEN) != 0;
   t.fills = true;
   t.pays = true;
+  t.awake = false;
   const bool same_pids = header.pid_namespace == my_namespace;
   uint32_t gpus_in_use = 0;
   for (uint32_t i = 0; i < ALLOT_MAX_SEATS; ++i) {
     const AllotTimeSeat& seat = seats[i];
     if (load(seat.owner) == 0) continue;
     const uint32_t flags = load(seat.flags);
-    if ((flags & ALLOT_SEAT_ACTIVE) == 0) continue;
+    if ((flags & (ALLOT_SEAT_ACTIVE | ALLOT_SEAT_AWAKE)) == 0) continue;
     if (!shows_life(seat, load(seat.heartbeat_ns), now_ns, same_pids)) continue;
     const uint32_t at = load(seat.gpu);
     if (at < ALLOT_MAX_GPUS) gpus_in_use |= 1u << at;
     if (at != gpu) continue;
+    t.awake = true;
+    if ((flags & ALLOT_SEAT_ACTIVE) == 0) continue;
     t.active = true;
     ++out->processes;
     const uint32_t busy = load(seat.busy_permille);
