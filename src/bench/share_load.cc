@@ -13,7 +13,6 @@ namespace allot::bench {
 namespace {
 
 constexpr double kTailSeconds = 0.2;
-constexpr double kLaunchBoundBusy = 0.55;
 constexpr size_t kMixedSizes = 64;
 
 // One launch of a load: a kernel, a kernel of varying size, or a captured graph.
@@ -167,7 +166,7 @@ void run_kind(const Run& run, double begin_s, double until_s) {
     case LoadKind::kMixed:
       return rolling(run, until_s);
     case LoadKind::kLaunchBound:
-      return batches(run, until_s, run.load.kernel_us / kLaunchBoundBusy);
+      return batches(run, until_s, run.load.kernel_us / run.load.busy_percent * 100);
     case LoadKind::kBursty:
       return bursts(run, until_s);
     case LoadKind::kRequest:

@@ -94,6 +94,8 @@ bool set_load(LoadSpec* load, const std::string& key, const std::string& value) 
     load->busy_ms = number(key, value, false);
   } else if (key == "idle-ms") {
     load->idle_ms = number(key, value, false);
+  } else if (key == "busy") {
+    load->busy_percent = std::min(100.0, number(key, value, false));
   } else if (key == "from") {
     load->from_s = number(key, value, true);
   } else {
@@ -152,9 +154,10 @@ TenantSpec parse_tenant(const std::string& text) {
     } else if (key == "level") {
       tenant.level = value;
     } else {
-      throw Failure(2, fmt::format("{}: not a field of a tenant; write load, share, max, priority, "
-                                   "level, kernel-us, inflight, period-us, busy-ms, idle-ms, from",
-                                   key));
+      throw Failure(
+          2, fmt::format("{}: not a field of a tenant; write load, share, max, priority, "
+                         "level, kernel-us, inflight, period-us, busy-ms, idle-ms, busy, from",
+                         key));
     }
   }
   return tenant;
@@ -187,7 +190,8 @@ nlohmann::ordered_json load_json(const LoadSpec& load) {
   return {{"load", kind_name(load.kind)}, {"kernel_us", load.kernel_us},
           {"inflight", load.inflight},    {"kernels", load.kernels},
           {"period_us", load.period_us},  {"busy_ms", load.busy_ms},
-          {"idle_ms", load.idle_ms},      {"from_s", load.from_s}};
+          {"idle_ms", load.idle_ms},      {"busy_percent", load.busy_percent},
+          {"from_s", load.from_s}};
 }
 
 LoadSpec load_from_json(const nlohmann::json& json) {
@@ -198,6 +202,7 @@ LoadSpec load_from_json(const nlohmann::json& json) {
   load.period_us = json.at("period_us");
   load.busy_ms = json.at("busy_ms");
   load.idle_ms = json.at("idle_ms");
+  load.busy_percent = json.at("busy_percent");
   load.from_s = json.at("from_s");
   return load;
 }

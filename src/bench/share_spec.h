@@ -17,7 +17,7 @@ enum class LoadKind {
   kLong,         // 50 ms kernels, two in flight
   kStep,         // a decode loop: a graph of 32 small kernels, then a wait
   kMixed,        // kernels of 20 us to 20 ms by chance, four in flight
-  kLaunchBound,  // kernels that the host cannot launch fast enough: the GPU is busy 55 % of the time
+  kLaunchBound,  // kernels that the host cannot launch fast enough: the GPU is busy a part of the time
   kBursty,       // eager for 300 ms, then idle for 200 ms
   kRequest,      // one small kernel and a wait, due every 2 ms: latency is what counts
   kIdle,         // a context and nothing else
@@ -25,13 +25,14 @@ enum class LoadKind {
 
 struct LoadSpec {
   LoadKind kind = LoadKind::kEager;
-  double kernel_us = 1000;  // device time of one kernel, alone
-  unsigned inflight = 16;   // launches between two waits, or in flight
-  unsigned kernels = 1;     // of one launch: a graph where above 1
-  double period_us = 2000;  // kRequest
-  double busy_ms = 300;     // kBursty
-  double idle_ms = 200;     // kBursty
-  double from_s = 0;        // idle until so long after the start
+  double kernel_us = 1000;   // device time of one kernel, alone
+  unsigned inflight = 16;    // launches between two waits, or in flight
+  unsigned kernels = 1;      // of one launch: a graph where above 1
+  double period_us = 2000;   // kRequest
+  double busy_ms = 300;      // kBursty
+  double idle_ms = 200;      // kBursty
+  double busy_percent = 55;  // kLaunchBound
+  double from_s = 0;         // idle until so long after the start
 
   // The same text for loads that need the same calibration.
   std::string calibration_key() const;

@@ -203,20 +203,63 @@ TEST(GapMeter, AnIdleSecondIsNoGap) {
   EXPECT_GT(meter.busy_permille(), 800u);
 }
 
-TEST(GapMeter, IsActiveWithUnfinishedWorkAndShortlyAfter) {
-  GapMeter meter;
-  EXPECT_FALSE(meter.active(0));
-  EXPECT_FALSE(meter.active(kSecond));
-  meter.submitted(kSecond);
-  EXPECT_TRUE(meter.active(kSecond + GapMeter::kIdleNs));
-  EXPECT_FALSE(meter.active(kSecond + GapMeter::kIdleNs + 1));
-  meter.sample(2 * kSecond, true);
-  EXPECT_TRUE(meter.active(3 * kSecond));  // nobody has seen it end
-  meter.sample(3 * kSecond, false);
-  EXPECT_FALSE(meter.active(3 * kSecond));
-  meter.submitted(3 * kSecond);
-  meter.sample(3 * kSecond + kMs, false);
-  EXPECT_TRUE(meter.active(3 * kSecond + kMs));
+// Looks for `span`, beside others every 10 ms, else every 2 ms; busy at `busy` of each ten. How many of them asked
+// for windows.
+uint32_t watch(GapWatch& gaps, uint64_t& now, uint64_t span, bool undisturbed, uint32_t busy) {
+  uint32_t asked = 0;
+  const uint64_t step = undisturbed ? 2 * kMs : 10 * kMs;
+  for (const uint64_t end = now + span; now < end; now += step) {
+    gaps.look(now, step, undisturbed, now / step * 7 % 10 < busy);
+    asked += gaps.fills();
+  }
+  return asked;
+}
+
+TEST(GapWatch, OneWhoseGapsAreSeenBesideOthersIsLeftAlone) {
+  GapWatch gaps;
+  uint64_t now = kSecond;
+  watch(gaps, now, kSecond, true, 5);
+  EXPECT_FALSE(gaps.fills());
+  EXPECT_EQ(watch(gaps, now, 300 * kSecond, false, 8), 0u);
+}
+
+TEST(GapWatch, OneThatMayHaveBegunToFillIsTriedEverMoreRarely) {
+  GapWatch gaps;
+  uint64_t now = kSecond;
+  watch(gaps, now, kSecond, true, 5);
+  EXPECT_EQ(watch(gaps, now, 9 * kSecond, false, 10), 0u);
+  // With windows nobody is beside it, and it is seen as it is.
+  uint32_t trials = 0;
+  for (int second = 0; second < 100; ++second) {
+    const bool before = gaps.fills();
+    watch(gaps, now, kSecond, before, before ? 5 : 10);
+    trials += gaps.fills() && !before;
+  }
+  EXPECT_GE(trials, 2u);
+  EXPECT_LE(trials, 4u);
+}
+
+TEST(GapWatch, OneThatHasBegunToFillGetsItsWindowsBack) {
+  GapWatch gaps;
+  uint64_t now = kSecond;
+  watch(gaps, now, kSecond, true, 8);
+  for (int tenth = 0; tenth < 130; ++tenth) watch(gaps, now, kSecond / 10, gaps.fills(), 10);
+  EXPECT_TRUE(gaps.fills());
+  EXPECT_EQ(watch(gaps, now, 10 * kSecond, true, 10), 5000u);
+}
+
+// Alone it is looked at every 220 ms.
+TEST(GapWatch, OneAloneIsKnownToLeaveGapsByRareLooks) {
+  for (const uint64_t again : {2 * kMs, 50 * kMs}) {  // a gap, or a pause for input
+    GapWatch gaps;
+    uint64_t now = kSecond;
+    for (int i = 0; i < 60; ++i) {
+      now += 220 * kMs;
+      gaps.look(now, 220 * kMs, true, i % 4 != 0);
+      if (i % 4 == 0) gaps.look(now += again, again, true, true);
+    }
+    EXPECT_EQ(gaps.fills(), again > 10 * kMs);
+  }
 }
 
 }  // namespace

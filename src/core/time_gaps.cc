@@ -13,10 +13,17 @@ namespace {
 constexpr uint64_t kOne = 1u << 16;
 constexpr uint64_t kSpanNs = 300'000'000;
 constexpr uint64_t kLookMostNs = 20'000'000;
-constexpr uint64_t kForgetNs = 5'000'000;
+constexpr uint64_t kForgetNs = 25'000'000;
+constexpr uint64_t kFarNs = 15'000'000;  // looks that are further apart leave doubts
+constexpr uint64_t kDoubtMostNs = 10'000'000;
 constexpr uint64_t kTurnNs = 1'000'000'000;
 constexpr uint32_t kGapsBelow = 880;
 constexpr uint32_t kFillsAbove = 945;
+
+// A trial: windows are asked for until the meter has seen enough undisturbed time.
+constexpr uint64_t kTrialMeterNs = 600'000'000;
+constexpr uint64_t kTrialMostNs = 4'000'000'000;
+constexpr uint64_t kTrialLastNs = 80'000'000'000;
 
 }  // namespace
 
@@ -25,9 +32,9 @@ void GapMeter::sample(uint64_t now_ns, bool unfinished) {
   const uint64_t span = std::min(since, kLookMostNs);
   looked_ = true;
   last_ns_ = std::max(last_ns_, now_ns);
-  unfinished_ = unfinished;
   if (unfinished) {
-    submitted(now_ns);
+    worked_ = true;
+    last_busy_ns_ = last_ns_;
   } else if (!worked_ || now_ns - std::min(now_ns, last_busy_ns_) > kForgetNs) {
     return;
   }
@@ -44,18 +51,43 @@ void GapMeter::sample(uint64_t now_ns, bool unfinished) {
   }
 }
 
-void GapMeter::submitted(uint64_t now_ns) {
-  worked_ = true;
-  last_busy_ns_ = std::max(last_busy_ns_, now_ns);
-}
-
-bool GapMeter::active(uint64_t now_ns) const {
-  if (unfinished_) return true;
-  return worked_ && now_ns - std::min(now_ns, last_busy_ns_) <= kIdleNs;
-}
-
 uint32_t GapMeter::busy_permille() const {
   return static_cast<uint32_t>((busy_average_ * kWhole + (kOne << 15)) >> 32);
+}
+
+bool GapMeter::clearly_gaps() const {
+  return seen_ns_ == kSpanNs && busy_permille() < kGapsBelow;
+}
+
+void GapWatch::look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool unfinished) {
+  uint64_t open = std::min(open_ns, kLookMostNs);
+  if (doubt_ns_ != 0) {
+    const bool gap = unfinished && undisturbed && now_ns - doubt_ns_ < kDoubtMostNs;
+    if (gap) meter_.sample(meter_ns_ += doubt_open_ns_, false);
+    doubt_ns_ = 0;
+  }
+  if (!unfinished && open_ns > kFarNs && undisturbed) {
+    doubt_ns_ = now_ns;
+    doubt_open_ns_ = open;
+    open = 0;
+  }
+  if (undisturbed) {
+    undisturbed_ns_ = now_ns;
+    if (open > 0) meter_.sample(meter_ns_ += open, unfinished);
+  } else if (open > 0) {
+    beside_.sample(beside_ns_ += open, unfinished);
+  }
+  if (trial_meter_ns_ != 0) {
+    if (meter_ns_ < trial_meter_ns_ && now_ns < trial_end_ns_) return;
+    trial_meter_ns_ = 0;
+    undisturbed_ns_ = now_ns;
+    trial_after_ns_ = std::min(trial_after_ns_ * 2, kTrialLastNs);
+  } else if (meter_.fills()) {
+    trial_after_ns_ = kTrialFirstNs;
+  } else if (unfinished && !beside_.clearly_gaps() && now_ns - undisturbed_ns_ > trial_after_ns_) {
+    trial_meter_ns_ = meter_ns_ + kTrialMeterNs;
+    trial_end_ns_ = now_ns + kTrialMostNs;
+  }
 }
 
 }  // namespace allot::core

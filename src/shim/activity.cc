@@ -29,20 +29,8 @@ constexpr uint64_t kForgetNs = 60'000'000'000;
 constexpr uint64_t kMostPerLookNs = 20'000'000;
 constexpr uint64_t kMostAloneNs = 300'000'000;
 
-// A trial: windows are asked for until the meter has seen enough undisturbed time.
-constexpr uint64_t kTrialMeterNs = 600'000'000;
-constexpr uint64_t kTrialMostNs = 4'000'000'000;
-constexpr uint64_t kTrialFirstNs = 10'000'000'000;
-constexpr uint64_t kTrialLastNs = 80'000'000'000;
-
 struct Private {
-  core::GapMeter meter;
-  // Its clock: undisturbed open time. Begins so late that the first turn need not wait.
-  uint64_t meter_ns = 2'000'000'000;
-  uint64_t undisturbed_ns = 0;  // when it ran last
-  uint64_t trial_after_ns = kTrialFirstNs;
-  uint64_t trial_meter_ns = 0;  // on the meter's clock, the end of the trial; 0 = none
-  uint64_t trial_end_ns = 0;
+  core::GapWatch gaps;
   bool work = false;          // at the last look
   uint64_t last_ns = 0;       // of the last look
   uint64_t open_time_ns = 0;  // at the last look
@@ -98,30 +86,6 @@ void account(Activity& activity, uint64_t whole_ns, uint64_t open_ns) {
   add(seat->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
 }
 
-// The meter's clock stands still while nothing may run or others run beside it.
-void measure_gaps(const Activity& activity, Private& own, uint64_t now_ns, uint64_t open_ns,
-                  bool work) {
-  if (activity.undisturbed.load(std::memory_order_acquire)) {
-    own.undisturbed_ns = now_ns;
-    if (open_ns > 0) {
-      own.meter_ns += open_ns < kMostPerLookNs ? open_ns : kMostPerLookNs;
-      own.meter.sample(own.meter_ns, work);
-    }
-  }
-  if (own.trial_meter_ns != 0) {
-    if (own.meter_ns < own.trial_meter_ns && now_ns < own.trial_end_ns) return;
-    own.trial_meter_ns = 0;
-    own.undisturbed_ns = now_ns;
-    own.trial_after_ns =
-        own.trial_after_ns * 2 < kTrialLastNs ? own.trial_after_ns * 2 : kTrialLastNs;
-  } else if (own.meter.fills()) {
-    own.trial_after_ns = kTrialFirstNs;
-  } else if (work && now_ns - own.undisturbed_ns > own.trial_after_ns) {
-    own.trial_meter_ns = own.meter_ns + kTrialMeterNs;
-    own.trial_end_ns = now_ns + kTrialMostNs;
-  }
-}
-
 // One look at one GPU. Returns whether its state has changed.
 bool look(uint32_t ordinal, bool rung) {
   Activity& activity = activities[ordinal];
@@ -140,7 +104,8 @@ bool look(uint32_t ordinal, bool rung) {
       pace.load(std::memory_order_relaxed) == Pace::kAlone ? kMostAloneNs : kMostPerLookNs;
   if (work) account(activity, since < most ? since : most, open_time - own.open_time_ns);
   if (work || rung) own.busy_ns = now;
-  measure_gaps(activity, own, now, open_time - own.open_time_ns, work);
+  own.gaps.look(now, open_time - own.open_time_ns,
+                activity.undisturbed.load(std::memory_order_acquire), work);
   own.last_ns = now;
   own.open_time_ns = open_time;
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
@@ -149,8 +114,8 @@ bool look(uint32_t ordinal, bool rung) {
   if (finished) activity.finished_ns.store(now, std::memory_order_relaxed);
   activity.unfinished.store(unfinished, std::memory_order_release);
   own.work = work;
-  activity.busy_permille.store(own.meter.busy_permille(), std::memory_order_relaxed);
-  const bool fills = own.meter.fills() || own.trial_meter_ns != 0;
+  activity.busy_permille.store(own.gaps.busy_permille(), std::memory_order_relaxed);
+  const bool fills = own.gaps.fills();
   activity.fills.store(fills, std::memory_order_relaxed);
   activity.active.store(active, std::memory_order_release);
   if (!active)

@@ -11,9 +11,8 @@
 // the part of the GPU that the tenant has where several run side by side. Late looks count for at most 20 ms
 // (300 ms when alone). The looks are a sample: within a point over 10 s where windows are kept.
 //
-// Whether the tenant leaves gaps is judged only from looks at which no other tenant could run: beside others its
-// work is unfinished because it waits for them. One that leaves gaps and is never undisturbed asks for windows
-// for a moment, first after 10 s, then ever more rarely, to see whether it still does.
+// Whether the tenant leaves gaps is judged mostly from looks at which no other tenant could run
+// (core::GapWatch).
 //
 // The agent never waits for the prober, and the prober may be stuck inside the driver (a launch that holds the
 // context's lock while its channels are closed): that reads as unfinished work, which it is.
