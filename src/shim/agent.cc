@@ -6,6 +6,7 @@
 #include "core/shared.h"
 #include "core/time_policy.h"
 #include "shim/activity.h"
+#include "shim/agent_gate.h"
 #include "shim/agent_worker.h"
 #include "shim/guest_thread.h"
 #include "shim/neighbours.h"
@@ -127,6 +128,7 @@ void forget_agent() {
   for (Worker& worker : workers) worker = Worker{};
   worker_count = 0;
   loose = false;
+  forget_gate_votes();
   forget_activity();
   forget_rm();
 }

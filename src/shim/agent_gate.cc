@@ -69,4 +69,9 @@ bool AgentGate::drained(uint64_t now_ns, uint64_t* ended_ns) {
   return true;
 }
 
+void forget_gate_votes() {
+  votes = 0;
+  for (uint64_t& end : ends_ns) end = 0;
+}
+
 }  // namespace allot::shim

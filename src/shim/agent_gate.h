@@ -35,4 +35,7 @@ class AgentGate {
   uint64_t closed_ns_ = 0;
 };
 
+// In a forked child that starts afresh.
+void forget_gate_votes();
+
 }  // namespace allot::shim

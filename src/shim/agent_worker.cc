@@ -81,9 +81,11 @@ AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
 
 void Worker::choose_level(bool have_channels) {
   const AllotLevel asked = static_cast<AllotLevel>(load(process.tenant.file->header.level) & 3u);
-  if (level_known_ && asked == asked_) return;
+  const bool waits = level_ == ALLOT_LEVEL_LAUNCH && !have_channels;  // for channels, at the gate
+  if (asked == asked_ && (level_known_ || waits)) return;
   set_open(true);
   gate_.closes_at(UINT64_MAX);
+  if (level_ == ALLOT_LEVEL_LAUNCH) gate_.guard(false);
   turn_.forget();
   asked_ = asked;
   if (asked == ALLOT_LEVEL_OBSERVE || asked == ALLOT_LEVEL_LAUNCH) {
