@@ -45,7 +45,10 @@ constinit Progress progress = {};
 bool holds() {
   if (closed.load(std::memory_order_seq_cst) == 0) return false;
   if ((submit_watch.load(std::memory_order_acquire) & kGate) == 0) return false;
-  return sys::monotonic_ns() - closed_at_ns.load(std::memory_order_relaxed) < kCloserLostNs;
+  // Said again by another thread between two lines here, it may be later than what the clock said.
+  const uint64_t said_ns = closed_at_ns.load(std::memory_order_relaxed);
+  const uint64_t now_ns = sys::monotonic_ns();
+  return now_ns < said_ns || now_ns - said_ns < kCloserLostNs;
 }
 
 void wait_at_gate() {

@@ -21,7 +21,8 @@ bool live_seat(const AllotTenantFile& file, const AllotTimeSeat& seat, uint64_t 
   if (owner == 0) return false;
   const uint32_t slot = core::load(seat.slot);
   if (slot < ALLOT_MAX_SLOTS && core::load(file.slot_words[slot]) == owner) return true;
-  return now_ns - core::load(seat.heartbeat_ns) < ALLOT_SEAT_STALE_NS;
+  const uint64_t heartbeat_ns = core::load(seat.heartbeat_ns);
+  return heartbeat_ns >= now_ns || now_ns - heartbeat_ns < ALLOT_SEAT_STALE_NS;
 }
 
 }  // namespace
