@@ -272,7 +272,7 @@ namespace {
 
 template <class T>
 CUresult give(void* out, T value) {
-  memcpy(out, &value, sizeof value);
+  memcpy(out, &value, sizeof(T));
   return CUDA_SUCCESS;
 }
 
