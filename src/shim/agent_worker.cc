@@ -128,7 +128,7 @@ void Worker::show_loose(uint64_t now_ns) {
   if ((tenant & ALLOT_TENANT_FROZEN) != 0 && load(slot.evicted) != 0) flags |= ALLOT_SEAT_FROZEN;
   store(seat_->heartbeat_ns, now_ns);
   store(seat_->flags, flags);
-  if (active) store(slot.wants, 1u);
+  if (active || watched_calls_under_way() != 0) store(slot.wants, 1u);
 }
 
 // Its channels may be others now, and may be held in another way.

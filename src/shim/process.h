@@ -21,6 +21,7 @@
 #include "driver/cuda_abi.h"
 #include "shim/pointer_table.h"
 #include "shim/settled_charge.h"
+#include "shim/submit.h"
 #include "shm/region.h"
 #include "sys/process.h"
 
@@ -84,8 +85,16 @@ inline bool forked_child() {
 // that is cancelled inside the driver skips the destructor and never calls again.
 class Scope {
  public:
-  Scope() : outer_(hook_depth++ == 0) {}
-  ~Scope() { --hook_depth; }
+  Scope() : outer_(hook_depth++ == 0), watched_(outer_ && calls_are_watched()) {
+    if (watched_) watched_call_begins();
+  }
+  // For calls that we make of ourselves, on a thread of ours.
+  enum class Ours { kYes };
+  explicit Scope(Ours) : outer_(hook_depth++ == 0), watched_(false) {}
+  ~Scope() {
+    if (watched_) watched_call_ends();
+    --hook_depth;
+  }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
@@ -99,6 +108,7 @@ class Scope {
 
  private:
   bool outer_;
+  bool watched_;
 };
 
 // Brackets the time from a charge to the end of the driver call it is for.

@@ -1,4 +1,5 @@
-// How much memory there is: cuMemGetInfo and cuDeviceTotalMem answer for the slice.
+// How much memory there is: cuMemGetInfo and cuDeviceTotalMem answer for the slice. And polls, which are only
+// looked at.
 //
 // The driver is asked first, so every error and every check of arguments is the driver's own; then
 // Ledger::view says total and free. Slots of processes that have died are ended before, so that memory of
@@ -70,6 +71,17 @@ uint64_t total_of(CUdevice ordinal, uint64_t physical) {
   return ledger.view(static_cast<uint32_t>(device->gpu), physical, physical).total_bytes;
 }
 
+// A poll: of an idle process's first call after an eviction the agent hears this way.
+template <auto& Query, class Handle>
+CUresult poll(Handle handle) {
+  if (!calls_are_watched()) [[likely]]
+    return Query(handle);
+  const Scope scope;
+  return Query(handle);
+}
+
+constinit DriverCall<CUstream> stream_query_ptsz{"cuStreamQuery_ptsz"};
+
 CUresult device_total_mem(size_t* out, CUdevice ordinal) {
   const Scope scope;
   const CUresult result = real::cuDeviceTotalMem_v2(out, ordinal);
@@ -95,6 +107,9 @@ std::span<const Hook> query_hooks() {
       hook<mem_get_info>("cuMemGetInfo_v2"),
       hook<device_total_mem_v1>("cuDeviceTotalMem"),
       hook<device_total_mem>("cuDeviceTotalMem_v2"),
+      hook<poll<real::cuStreamQuery, CUstream>>("cuStreamQuery"),
+      hook<poll<stream_query_ptsz, CUstream>>("cuStreamQuery_ptsz"),
+      hook<poll<real::cuEventQuery, CUevent>>("cuEventQuery"),
   };
   return hooks;
 }

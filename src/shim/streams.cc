@@ -248,8 +248,8 @@ Work unfinished_work(int gpu) {
   const bool certain = table.overflowed.load() == 0;
   if (!context_on(gpu)) return certain ? Work::kNone : Work::kUnknown;
   if (submissions_under_way() != 0) return Work::kUnfinished;
-  const Scope
-      scope;  // what the driver calls of its own entries meanwhile is no call of the program
+  // What the driver calls of its own entries meanwhile is no call of the program.
+  const Scope scope(Scope::Ours::kYes);
   if (!mode_relaxed) {
     relax_capture_mode();
     mode_relaxed = true;

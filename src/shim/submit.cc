@@ -26,6 +26,7 @@ namespace {
 constexpr uint64_t kLostAfterNs = 10'000'000'000;
 
 constinit std::atomic<uint32_t> under_way{0};
+constinit std::atomic<uint32_t> calls_inside{0};
 constinit std::atomic<uint64_t> last_begin_ns{0};
 constinit std::atomic<uint64_t> last_per_thread_ns{0};
 
@@ -194,6 +195,18 @@ void submission_goes_on() {
   under_way.fetch_add(1, std::memory_order_seq_cst);
 }
 
+void watched_call_begins() {
+  calls_inside.fetch_add(1, std::memory_order_relaxed);
+}
+
+void watched_call_ends() {
+  calls_inside.fetch_sub(1, std::memory_order_relaxed);
+}
+
+uint32_t watched_calls_under_way() {
+  return calls_inside.load(std::memory_order_relaxed);
+}
+
 uint32_t submissions_under_way() {
   const uint32_t count = under_way.load(std::memory_order_seq_cst);
   if (count == 0) return 0;
@@ -209,6 +222,7 @@ uint64_t last_per_thread_submission() {
 void abandon_submissions() {
   submit_watch.store(0);
   under_way.store(0);
+  calls_inside.store(0);
   last_per_thread_ns.store(0);
   abandon_gate();
 }

@@ -26,6 +26,16 @@ inline constexpr uint32_t kSwap = 8;  // every submission passes swap_gate.h; se
 
 extern constinit std::atomic<uint32_t> submit_watch;
 
+// Calls of the program that submit nothing (memory, contexts, queries, waits): counted from begin to end while
+// kBell is set, that is while the process is idle, so that the agent of an evicted slice sees that somebody
+// waits for it inside the driver. One load where nobody asks.
+inline bool calls_are_watched() {
+  return (submit_watch.load(std::memory_order_relaxed) & kBell) != 0;
+}
+void watched_call_begins();
+void watched_call_ends();
+uint32_t watched_calls_under_way();
+
 // Called once for each kBell that was set, by the thread that submits and before it does: it must not block,
 // allocate, call the driver or change errno; safe in a signal handler. Null: nobody is called. That the
 // submission is on its way is seen by unfinished_work() (streams.h) until the driver has it.

@@ -272,6 +272,32 @@ TEST_F(Evict, ARunWaitsForMemory) {
   EXPECT_EQ(second->line(), "ready");
 }
 
+// Each in its turn, after an eviction for somebody who has ended since: there is room to come back.
+TEST_F(Evict, AnIdleOneComesBackWhateverItCallsFirst) {
+  environment["ALLOT_SIM_GPUS"] = "1x4G";
+  auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});
+  for (const std::string call : {"alloc 1048576", "free", "info", "wait", "poll"}) {
+    const Outcome other =
+        allot({"run", "--sim", "--gpu-mem", "3G", "--wait", "--evict-idle", "0.1", "--", "true"});
+    ASSERT_EQ(other.status, 0) << other.err;
+    ASSERT_TRUE(evicted("a")) << call;
+    const std::string answer = ask(*idle, call);
+    EXPECT_NE(answer, "(nothing)") << call;
+    EXPECT_EQ(answer, call == "info" ? answer : call == "wait" || call == "poll" ? "0" : "ok");
+    EXPECT_TRUE(wait_until([&] { return !evicted("a"); })) << call;
+  }
+  EXPECT_EQ(ask(*idle, "check 3"), "ok");
+}
+
+TEST_F(Evict, AnIdleOneThatCallsNothingStaysAway) {
+  environment["ALLOT_SIM_GPUS"] = "1x4G";
+  auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});
+  const Outcome other = allot(
+      {"run", "--sim", "--gpu-mem", "3G", "--wait", "--evict-idle", "0.1", "--", "sleep", "1"});
+  ASSERT_EQ(other.status, 0) << other.err;
+  EXPECT_TRUE(evicted("a"));
+}
+
 TEST_F(Evict, MakesRoomByAnIdleOneThatComesBackWhenItWorks) {
   environment["ALLOT_SIM_GPUS"] = "1x4G";
   auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});

@@ -6,6 +6,7 @@
 //   check VALUE   "ok", or "wrong" when a word is another
 //   free          frees the last block: "ok"
 //   info          "FREE TOTAL", as cuMemGetInfo says
+//   wait, poll    the result of cuCtxSynchronize, of cuStreamQuery
 //   devices       "COUNT UUID ..." (hexadecimal)
 //   range         "ok" when the driver describes every block as one of cuMemAlloc
 //   ipc           the driver's error number for an IPC handle of the first block, 0 = it gave one
@@ -228,6 +229,10 @@ int main() {
       size_t total = 0;
       driver.call("cuMemGetInfo_v2", &free, &total);
       std::cout << free << ' ' << total << std::endl;
+    } else if (command == "wait") {
+      std::cout << driver.call("cuCtxSynchronize") << std::endl;
+    } else if (command == "poll") {
+      std::cout << driver.call("cuStreamQuery", static_cast<void*>(nullptr)) << std::endl;
     } else if (command == "devices") {
       std::cout << devices(driver) << std::endl;
     } else if (command == "pid") {
