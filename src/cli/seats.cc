@@ -80,7 +80,7 @@ const char* reason_text(uint32_t reason) {
     case ALLOT_REASON_CONTROL:
       return "the driver refused a call that had worked before";
     case ALLOT_REASON_NO_AGENT:
-      return "allot's thread could not be started";
+      return "allot's thread does not run";
     default:
       return "";
   }

@@ -6,6 +6,7 @@
 #include "core/shared.h"
 #include "core/time_policy.h"
 #include "shim/agent.h"
+#include "shim/agent_watch.h"
 #include "shim/gate.h"
 #include "shim/guest_thread.h"
 #include "shim/process.h"
@@ -178,6 +179,7 @@ void* prober_main(void*) {
         continue;
       }
     }
+    if (sight.active) watch_agent();
     if (sight.changed) wake_agent();
     sys::futex_wait(&prober_bell, seen, pause_after(sight), sys::FutexScope::kPrivate);
   }

@@ -7,6 +7,7 @@
 #include "core/time_policy.h"
 #include "shim/activity.h"
 #include "shim/agent_gate.h"
+#include "shim/agent_watch.h"
 #include "shim/agent_worker.h"
 #include "shim/guest_thread.h"
 #include "shim/neighbours.h"
@@ -83,6 +84,12 @@ void* agent_main(void*) {
   bool ring_again = false;
   uint32_t last_bell = 0;
   while (alive.load(std::memory_order_acquire)) {
+    if (agent_runs()) {
+      for (uint32_t i = 0; i < worker_count; ++i) {
+        workers[i].let_go();
+        workers[i].come_back();
+      }
+    }
     const uint32_t bell = core::load(process.tenant.file->header.bell);
     if (bell != last_bell) neighbours_changed();
     last_bell = bell;
@@ -130,6 +137,7 @@ void forget_agent() {
   loose = false;
   forget_gate_votes();
   forget_activity();
+  forget_agent_watch();
   forget_rm();
 }
 

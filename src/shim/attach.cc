@@ -95,6 +95,24 @@ struct Outcome {
   int os_errno;
 };
 
+const char* why_not_joined(const Error& error) {
+  switch (error.code) {
+    case Errc::kFull:
+      return error.os_errno != 0 ? "the slice cannot be joined: the disk of its folder is full"
+                                 : "the slice cannot be joined: it has 4096 processes already";
+    case Errc::kNotFound:
+      return "the slice cannot be joined: it is not there";
+    case Errc::kNoPermission:
+      return "the slice cannot be joined: it is another user's, or its folder is not safe";
+    case Errc::kDamaged:
+    case Errc::kWrongVersion:
+      return "the slice cannot be joined: its file is damaged or of another version";
+    default:
+      return "the slice cannot be joined";
+  }
+}
+static_assert(ALLOT_MAX_SLOTS == 4096, "the message says so");
+
 Outcome join_slice() {
   SliceChoice choice;
   const Result<void> chosen = choose_slice(&choice);
@@ -109,7 +127,7 @@ Outcome join_slice() {
   const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
                                          ? shm::join_tenant(choice.path)
                                          : shm::join_or_create(choice.folder, fresh);
-  if (!joined) return {false, "the slice cannot be joined", joined.error().os_errno};
+  if (!joined) return {false, why_not_joined(joined.error()), joined.error().os_errno};
   limits_by_environment = choice.kind == SliceChoice::Kind::kByLimits;
   process.tenant = joined->tenant;
   process.slot = joined->slot;
@@ -277,6 +295,11 @@ __attribute__((destructor)) void process_ends() {
 }
 
 }  // namespace
+
+bool must_hold_time() {
+  const uint32_t flags = core::load(process.tenant.file->header.flags);
+  return tenant_fails_closed() && (limits_time() || (flags & ALLOT_TENANT_FROZEN) != 0);
+}
 
 Device* current_device(CUcontext* context) {
   CUdevice ordinal = 0;

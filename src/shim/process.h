@@ -133,6 +133,9 @@ inline CUdevice ordinal_of(const Device& device) {
   return static_cast<CUdevice>(&device - process.devices);
 }
 
+// The slice fails closed and there is GPU time to hold: a share, a ceiling, a priority, a freeze.
+bool must_hold_time();
+
 // The accounted device of the current context, and the context; null without either.
 Device* current_device(CUcontext* context);
 

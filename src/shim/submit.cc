@@ -135,6 +135,9 @@ struct Entry {
   inline static constinit DriverCall<A...> call{kAllEntries[slot].symbol};
 
   [[gnu::noinline]] static CUresult watched(A... arguments) {
+    if ((submit_watch.load(std::memory_order_relaxed) & kRefuse) != 0) {
+      return CUDA_ERROR_NOT_PERMITTED;
+    }
     const Submission submission = describe<slot>(arguments...);
     const Begun begun = submission_begins(submission);
     const CUresult result = call(arguments...);

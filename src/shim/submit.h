@@ -24,6 +24,8 @@ inline constexpr uint32_t kGate = 2;     // every submission goes through the ga
 inline constexpr uint32_t kCapture = 4;  // a stream is being captured; streams.cc's own
 inline constexpr uint32_t kSwap = 8;  // every submission passes swap_gate.h; set for good, or never
 
+inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU time cannot be held
+
 extern constinit std::atomic<uint32_t> submit_watch;
 
 // Calls of the program that submit nothing (memory, contexts, queries, waits): counted from begin to end while
