@@ -156,6 +156,13 @@ bool has(const std::vector<std::string>& entries, std::string_view name) {
   return false;
 }
 
+bool sets(const std::vector<std::string>& entries, const std::string& name) {
+  for (const std::string& entry : entries) {
+    if (entry.starts_with(name + "=")) return true;
+  }
+  return false;
+}
+
 std::vector<std::string> completed(std::vector<std::string> child, bool* needed) {
   std::vector<char*> envp = pointers(child);
   const shim::EnvironmentPlan plan = shim::plan_environment(envp.data());
@@ -221,7 +228,8 @@ void check_run(std::vector<std::string> inherited) {
   std::vector<std::string> once = cli::slice_environment(slice, pointers(inherited).data());
   const std::vector<std::string> twice = cli::slice_environment(slice, pointers(once).data());
   require(once == twice);
-  require(!has(once, ALLOT_ENV_DISABLE) && has(once, ALLOT_ENV_TENANT) && has(once, "LD_PRELOAD"));
+  require(!sets(once, ALLOT_ENV_DISABLE));
+  require(sets(once, ALLOT_ENV_TENANT) && sets(once, "LD_PRELOAD"));
 }
 
 }  // namespace
