@@ -1,0 +1,87 @@
+// The region's folder as others may leave it: a full disk, and another user who wants to change a slice that is not
+// his. One line each, and nothing has changed.
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "tests/e2e/machine.h"
+
+namespace allot::e2e {
+namespace {
+
+using Words = std::vector<std::string>;
+
+constexpr unsigned kNobody = 65534;
+
+class Folder : public Machine {
+ protected:
+  void SetUp() override {
+    if (geteuid() != 0) GTEST_SKIP() << "needs root to mount, and to act as two users";
+  }
+
+  void expect_one_line(const Outcome& got, const Words& must_say) {
+    EXPECT_EQ(got.status, 125) << got.err;
+    EXPECT_EQ(std::count(got.err.begin(), got.err.end(), '\n'), 1) << got.err;
+    for (const std::string& text : must_say)
+      EXPECT_NE(got.err.find(text), std::string::npos) << got.err;
+  }
+
+  Outcome as_nobody(Words words) {
+    const std::string id = std::to_string(kNobody);
+    words.insert(words.begin(),
+                 {"setpriv", "--reuid", id, "--regid", id, "--clear-groups", ALLOT_BINARY});
+    std::map<std::string, std::string> changes = environment;
+    changes["ALLOT_SIM_DIR"] = folder() + "/sim of nobody";
+    Command command(std::move(words), changes);
+    command.close_input();
+    const int status = command.wait();
+    return {status, command.out(), command.err()};
+  }
+};
+
+TEST_F(Folder, AFullDiskIsOneLineAndNothingHalfMadeStays) {
+  if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      mount("tmpfs", region().c_str(), "tmpfs", 0, "size=16k,mode=0700") != 0) {
+    GTEST_SKIP() << "no permission to mount a file system here";
+  }
+  expect_one_line(allot({"run", "--sim", "--name", "a", "--", "true"}), {"no room left"});
+  EXPECT_TRUE(region_files().empty());
+  ASSERT_EQ(umount(region().c_str()), 0);
+  EXPECT_EQ(allot({"run", "--sim", "--name", "a", "--", "true"}).status, 0);
+}
+
+TEST_F(Folder, AnotherUsersSliceCannotBeChanged) {
+  ASSERT_EQ(chown(region().c_str(), 0, kNobody), 0);
+  ASSERT_EQ(chmod(region().c_str(), 03770), 0);
+  ASSERT_EQ(chmod(folder().c_str(), 0755), 0);
+  const std::string sim = folder() + "/sim of nobody";  // each user has a software GPU of his own
+  ASSERT_EQ(mkdir(sim.c_str(), 0700), 0);
+  ASSERT_EQ(chown(sim.c_str(), kNobody, kNobody), 0);
+  const auto program = start_gpu_program({"--name", "a", "--gpu-mem", "2G"});
+  if (as_nobody({"--version"}).status != 0) GTEST_SKIP() << "another user cannot run the command";
+  for (const Words& words :
+       {Words{"set", "a", "--gpu-mem", "1G"}, Words{"set", "a", "--priority", "high"},
+        Words{"freeze", "a"}, Words{"thaw", "a"}, Words{"evict", "a"}, Words{"restore", "a"}}) {
+    SCOPED_TRACE(words[0]);
+    expect_one_line(as_nobody(words), {"'a' is another user's slice", "only its owner"});
+  }
+  // By a link of his own neither.
+  std::filesystem::create_symlink(region() + "/a.tenant", region() + "/b.tenant");
+  ASSERT_EQ(lchown((region() + "/b.tenant").c_str(), kNobody, kNobody), 0);
+  expect_one_line(as_nobody({"freeze", "b"}), {"'b'"});
+  // Nor does it become his by being asked for.
+  expect_one_line(as_nobody({"run", "--sim", "--name", "a", "--", "true"}), {"no permission"});
+  const auto tenant = json_of({"ps", "--json"})["tenants"][0];
+  EXPECT_EQ(tenant["gpus"][0]["limit_bytes"], 2 * kGiB);
+  EXPECT_EQ(tenant["frozen"], false);
+  EXPECT_EQ(tenant["evicted"], false);
+  EXPECT_EQ(tenant["priority"], "normal");
+  EXPECT_EQ(ask(*program, "alloc 1048576"), "ok");
+}
+
+}  // namespace
+}  // namespace allot::e2e
