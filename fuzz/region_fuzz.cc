@@ -44,7 +44,7 @@ constexpr size_t kAreas[] = {
 // Applies the changes; returns the size that the file is to have.
 size_t change(uint8_t* file, const uint8_t* data, size_t size) {
   while (size > 4) {
-    const size_t area = kAreas[data[0] % 6];
+    const size_t area = data[0] >= 240 ? offsetof(AllotTenantFile, swaps) : kAreas[data[0] % 6];
     const size_t offset = area + (data[1] | static_cast<size_t>(data[2]) << 8);
     size_t length = data[3] % 64 + 1u;
     data += 4;
