@@ -260,6 +260,7 @@ ordered_json run_share(const ShareOptions& options) {
     for (TenantSpec& spec : specs) spec.grant = {};
   }
   std::vector<Grant> grants;
+  grants.reserve(specs.size());
   for (const TenantSpec& spec : specs) grants.push_back(spec.grant);
   for (const std::string& text : options.phases) grants = parse_phase(text, grants);
   // A tenant that has died must not end its parent by a closed pipe.

@@ -15,6 +15,7 @@
 
 namespace allot::bench {
 
+// NOLINTNEXTLINE(bugprone-exception-escape): the implicit move; json's is noexcept and has assertions in it
 struct Calibration {
   double iters_per_us = 1000;  // spin steps of a nominal microsecond
   double gpu_per_work = 1;     // device time of a microsecond of work, launches back to back
