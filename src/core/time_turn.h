@@ -8,7 +8,7 @@
 //     runs    [AAAAAAAAAAAAAAAA]              |.........|                     |  [AAAAAA...
 //     owes     0         ++++++                ---- pays                        --
 //
-//   outside its windows, its work runs          + its part of the card in that time
+//   outside its windows, its work runs          + what it takes of the card from the others
 //   in its window, others' work still drains    - what they took
 //   in its window, it is held back or drained   -
 //
@@ -55,11 +55,13 @@ class Turn {
  private:
   void add(int64_t ns, int64_t most_due_ns);
   void count_beside(std::span<const TimeTenant> tenants, std::span<const TimeGrant> grants);
+  int64_t charge(uint64_t ns) const;
   void account_span(uint64_t ns, bool window, bool ran);
 
   int64_t owes_ = 0;
   uint64_t last_ns_ = 0;
   uint64_t edge_ns_ = 0;  // when window_ turns over
+  uint32_t part_ = 0;     // of the cycle, its windows
   uint32_t beside_ = 0;   // others whose work runs at the same time
   bool counts_ = false;   // there are windows to keep
   bool window_ = false;   // it is its own one, as if nobody paid
