@@ -29,7 +29,8 @@ TEST(TimeJump, WindowsGoOnAsBefore) {
         now = next;
       }
       for (size_t i = 0; i < 3; ++i) {
-        EXPECT_NEAR(static_cast<double>(ran[i]) / kSecond, (100.0 + 200.0 * i) / 900.0, 0.05);
+        EXPECT_NEAR(static_cast<double>(ran[i]) / kSecond,
+                    (100.0 + 200.0 * static_cast<double>(i)) / 900.0, 0.05);
       }
     }
   }

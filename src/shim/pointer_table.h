@@ -18,7 +18,7 @@ namespace allot::shim {
 
 enum class Tag : uint8_t {
   kNone = 0,
-  kPointer,  // key: device pointer
+  kPointer,     // key: device pointer
   kSlab,        // key: address >> 21; count: live small blocks in it; extra: place of its bits
   kArray,       // key: CUarray or CUmipmappedArray
   kObject,      // key: serial of a VMM allocation; count: handle references; extra: mappings
