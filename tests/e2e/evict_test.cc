@@ -1,29 +1,18 @@
 // Evict and restore as users type them, on the software GPU: contents, several processes, every way to fail.
 #include <signal.h>
 
-#include <fstream>
-
-#include "tests/e2e/machine.h"
+#include "tests/e2e/moving_slices.h"
 
 namespace allot::e2e {
 namespace {
 
 using nlohmann::json;
-using Words = std::vector<std::string>;
 
 constexpr int kRefused = 125;
 
-class Evict : public Machine {
+class Evict : public MovingSlices {
  protected:
-  json tenant(const std::string& name) {
-    const json all = json_of({"ps", "--json"});
-    for (const json& one : all["tenants"]) {
-      if (one["name"] == name) return one;
-    }
-    return json::object();
-  }
-
-  bool evicted(const std::string& name) { return tenant(name).value("evicted", false); }
+  Evict() : MovingSlices({}, 36 * kMiB) {}
 
   uint64_t host_bytes(const std::string& name) {
     uint64_t sum = 0;
@@ -33,45 +22,9 @@ class Evict : public Machine {
     return sum;
   }
 
-  // A program with 100 MiB in three blocks that hold `value`, `value` + 1, `value` + 2.
-  std::unique_ptr<Command> holder(const std::string& name, int value, Words more = {}) {
-    Words flags = {"--name", name};
-    flags.insert(flags.end(), more.begin(), more.end());
-    auto program = start_gpu_program(flags);
-    for (const uint64_t bytes : {64 * kMiB, uint64_t{4096}, 36 * kMiB}) {
-      EXPECT_EQ(ask(*program, "alloc " + std::to_string(bytes)), "ok");
-    }
-    EXPECT_EQ(ask(*program, "fill " + std::to_string(value)), "ok");
-    return program;
-  }
-
-  std::string second_output() const {
-    std::ifstream file(folder() + "/second.out");
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  }
-
-  // A slice of two processes: the first talks to the test, the second holds 32 MiB of 9 and checks them when
-  // the test opens its pipe. `faults` are the second's.
-  std::unique_ptr<Command> pair(const std::string& name, const std::string& faults) {
-    const std::string second = folder() + "/second";
-    EXPECT_EQ(system(("mkfifo " + second + ".in").c_str()), 0);
-    const std::string script = "(echo alloc 33554432; echo fill 9; cat " + second +
-                               ".in) | ALLOT_SIM_FAULTS='" + faults + "' " GPU_PROGRAM " >" +
-                               second + ".out & exec " GPU_PROGRAM;
-    auto program = start({"run", "--sim", "--name", name, "--", "sh", "-c", script});
-    EXPECT_EQ(program->line(), "ready");
-    EXPECT_EQ(ask(*program, "alloc 67108864"), "ok");
-    EXPECT_EQ(ask(*program, "fill 5"), "ok");
-    EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\n"; }))
-        << second_output();
-    return program;
-  }
-
   void expect_both_kept(Command& first) {
     EXPECT_EQ(first.line(), "ok");
-    std::ofstream(folder() + "/second.in") << "check 9\n";
-    EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\nok\n"; }))
-        << second_output();
+    expect_second_kept();
   }
 
   // Ends one of a slice's two processes while `command` waits for it. Stopped, it cannot answer; killed, it

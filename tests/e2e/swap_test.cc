@@ -4,27 +4,18 @@
 
 #include <fstream>
 
-#include "tests/e2e/machine.h"
+#include "tests/e2e/moving_slices.h"
 
 namespace allot::e2e {
 namespace {
 
 using nlohmann::json;
-using Words = std::vector<std::string>;
 
 constexpr int kRefused = 125;
 
-class Swap : public Machine {
+class Swap : public MovingSlices {
  protected:
-  json tenant(const std::string& name) {
-    const json all = json_of({"ps", "--json"});
-    for (const json& one : all["tenants"]) {
-      if (one["name"] == name) return one;
-    }
-    return json::object();
-  }
-
-  bool evicted(const std::string& name) { return tenant(name).value("evicted", false); }
+  Swap() : MovingSlices({"--swap", "fast"}, 36 * kMiB - 12) {}
 
   uint64_t on_gpu(const std::string& name, const char* field) {
     const json one = tenant(name);
@@ -32,47 +23,6 @@ class Swap : public Machine {
   }
 
   uint64_t free_bytes(Command& program) { return std::stoull(ask(program, "info")); }
-
-  // A program with 100 MiB in three blocks that hold `value`, `value` + 1, `value` + 2; one is small.
-  std::unique_ptr<Command> holder(const std::string& name, int value, Words more = {}) {
-    Words flags = {"--name", name, "--swap", "fast"};
-    flags.insert(flags.end(), more.begin(), more.end());
-    auto program = start_gpu_program(flags);
-    for (const uint64_t bytes : {64 * kMiB, uint64_t{4096}, 36 * kMiB - 12}) {
-      EXPECT_EQ(ask(*program, "alloc " + std::to_string(bytes)), "ok");
-    }
-    EXPECT_EQ(ask(*program, "fill " + std::to_string(value)), "ok");
-    return program;
-  }
-
-  std::string second_output() const {
-    std::ifstream file(folder() + "/second.out");
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  }
-
-  // A slice of two processes: the first talks to the test, the second holds 32 MiB of 9 and checks them when the
-  // test opens its pipe. `faults` are the second's.
-  std::unique_ptr<Command> pair(const std::string& name, const std::string& faults) {
-    const std::string second = folder() + "/second";
-    EXPECT_EQ(system(("mkfifo " + second + ".in").c_str()), 0);
-    const std::string script = "(echo alloc 33554432; echo fill 9; cat " + second +
-                               ".in) | ALLOT_SIM_FAULTS='" + faults + "' " GPU_PROGRAM " >" +
-                               second + ".out & exec " GPU_PROGRAM;
-    auto program =
-        start({"run", "--sim", "--name", name, "--swap", "fast", "--", "sh", "-c", script});
-    EXPECT_EQ(program->line(), "ready");
-    EXPECT_EQ(ask(*program, "alloc 67108864"), "ok");
-    EXPECT_EQ(ask(*program, "fill 5"), "ok");
-    EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\n"; }))
-        << second_output();
-    return program;
-  }
-
-  void expect_second_kept() {
-    std::ofstream(folder() + "/second.in") << "check 9\n";
-    EXPECT_TRUE(wait_until([&] { return second_output() == "ready\nok\nok\nok\n"; }))
-        << second_output();
-  }
 
   // A failure that leaves the slice running, with its contents, and able to go the next time.
   void expect_runs_on(Command& program, const Outcome& out, const std::string& why) {
