@@ -85,6 +85,7 @@ std::vector<double> judged_bins(const TenantRun& run) {
 
 std::vector<std::vector<double>> all_judged_bins(const std::vector<TenantRun>& runs) {
   std::vector<std::vector<double>> all;
+  all.reserve(runs.size());
   for (const TenantRun& run : runs) all.push_back(judged_bins(run));
   return all;
 }

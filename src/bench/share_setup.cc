@@ -88,9 +88,8 @@ std::string ShareSetup::tenant_name(size_t index) const {
 }
 
 Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_us) const {
-  const Words program =
-      worker({"--load", load_json(spec.load).dump(), "--iters-per-us",
-              fmt::format("{}", iters_per_us), "--gpu", std::to_string(options_.gpu)});
+  Words program = worker({"--load", load_json(spec.load).dump(), "--iters-per-us",
+                          fmt::format("{}", iters_per_us), "--gpu", std::to_string(options_.gpu)});
   if (!options_.allot) return program;
   Words words = {allot_, "run", "--name", tenant_name(index)};
   if (!options_.sim.empty())

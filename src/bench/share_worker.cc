@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -31,7 +32,7 @@ ordered_json about(const Gpu& gpu) {
 // Bins as numbers of microseconds: thousands of doubles in full would be most of the time of the parent.
 ordered_json bins_json(const Progress& progress) {
   ordered_json bins = ordered_json::array();
-  for (const double work : progress.bins()) bins.push_back(static_cast<int64_t>(work * 10 + 0.5));
+  for (const double work : progress.bins()) bins.push_back(std::llround(work * 10));
   return bins;
 }
 
