@@ -147,6 +147,10 @@ class HeldThread {
   bool held_ = false;
 };
 
+bool logs_once(const std::string& text) {
+  return wait_until([&] { return lines_with(log_text(), text) == 1; });
+}
+
 Running worker_with_agent(const Environment& environment) {
   Running worker = start_case("ClosedWorker", environment);
   EXPECT_TRUE(says(worker, "ready"));
@@ -169,6 +173,8 @@ TEST(Closed, WorkIsRefusedWhenTheAgentIsLost) {
   }
   EXPECT_EQ(line, "ended with 800");
   EXPECT_TRUE(seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT));
+  // Said last of all: a program that ends at once may end before it.
+  EXPECT_TRUE(logs_once("thread is lost; GPU work is refused"));
   write_line(worker, "end");
   const Outcome outcome = finish(worker);
   EXPECT_TRUE(outcome.ok()) << outcome.output;
@@ -188,6 +194,7 @@ TEST(Closed, WorkGoesOnUnlimitedAndIsSaidToWhereTheSliceFailsOpen) {
   EXPECT_TRUE(wait_until(
       [&] { return seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
   for (int i = 0; i < 3; ++i) EXPECT_EQ(read_line(worker), "at work");
+  EXPECT_TRUE(logs_once("thread is lost; this process goes on without limits"));
   write_line(worker, "end");
   const Outcome outcome = finish(worker);
   EXPECT_TRUE(outcome.ok()) << outcome.output;
