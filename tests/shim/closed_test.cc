@@ -18,13 +18,13 @@
 #include "abi/env.h"
 #include "tests/shim/life.h"
 
+#if !ALLOT_TEST_SANITIZED  // the sanitizers have a pthread_create of their own
 namespace {
 
 bool no_threads_for_guests = false;
 
 }  // namespace
 
-#if !ALLOT_TEST_SANITIZED  // the sanitizers have a pthread_create of their own
 // Stands before libc's for the libraries as well: a system that gives the preloaded one no thread.
 extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
                               void* (*body)(void*), void* argument) noexcept {
