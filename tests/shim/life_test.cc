@@ -228,6 +228,7 @@ SLICE_TEST(LifeClosingLibcudaAndOpeningItAgainKeepsTheAccount) {
 
 // ---- crash handlers -------------------------------------------------------------------------
 
+#if !ALLOT_TEST_SANITIZED  // they have the handler
 volatile uintptr_t nowhere = 8;
 void fault() {
   *reinterpret_cast<volatile int*>(nowhere) = 1;
@@ -238,7 +239,6 @@ void go_on(int) {
   siglongjmp(back, 1);
 }
 
-#if !ALLOT_TEST_SANITIZED  // they have the handler
 SLICE_TEST(LifeAProgramThatSurvivesItsCrashesGoesOn) {
   Program program;
   Crowd crowd(program, 2);
