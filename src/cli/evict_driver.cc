@@ -12,12 +12,10 @@ namespace {
 
 using core::load;
 
-constexpr const char* kWay = "driver";
-
 class Move : MoveBase {
  public:
   Move(const char* command, OpenTenant& tenant, const std::string& name, const MoveOptions& options)
-      : MoveBase(command, tenant, name, options),
+      : MoveBase(command, tenant, name, options, false),
         driver_(software() ? need_sim() : find_driver()) {}
 
   Moved evict();
@@ -26,7 +24,6 @@ class Move : MoveBase {
  private:
   void ask_states();
   void refuse_what_cannot_move() const;
-  uint64_t bytes_to_move() const;
   void refuse_without_room() const;
   void lock_all();
   void move_all_out();
@@ -102,14 +99,6 @@ void Move::refuse_what_cannot_move() const {
           who(target));
     }
   }
-}
-
-uint64_t Move::bytes_to_move() const {
-  uint64_t sum = 0;
-  for (const Target& target : targets_) {
-    if (target.phase != Phase::kMoved) sum += target.process.bytes;
-  }
-  return sum;
 }
 
 // By what the driver says is free on the card: a restore that fails there may cost the process.
@@ -230,9 +219,7 @@ void Move::undo_evict() {
                    : state == CU_PROCESS_STATE_FAILED ? Phase::kLost
                                                       : Phase::kMoved;
   }
-  const bool moved = std::any_of(targets_.begin(), targets_.end(),
-                                 [](const Target& t) { return t.phase == Phase::kMoved; });
-  if (!moved) flag(false, false);
+  if (!any_in(Phase::kMoved)) flag(false);
   unlock_all();
 }
 
@@ -252,13 +239,11 @@ Moved Move::evict() {
   find_targets();
   ask_states();
   if (flagged() && all_in(Phase::kMoved)) {
-    Moved moved = report(0, kWay);
-    moved.nothing = true;
-    return moved;
+    return nothing_to_do();
   }
   refuse_what_cannot_move();
   refuse_without_host_memory(bytes_to_move());
-  flag(true, false);
+  flag(true);
   try {
     if (!wait_for_agents(true)) {
       refuse("an agent of it does not answer (is a process stopped by a signal?)");
@@ -273,7 +258,7 @@ Moved Move::evict() {
                : fmt::format("'{}' runs on", name_),
            lost_text());
   }
-  return report(static_cast<double>(sys::monotonic_ns() - begin) / 1e9, kWay);
+  return report(begin);
 }
 
 Moved Move::restore() {
@@ -281,11 +266,9 @@ Moved Move::restore() {
   find_targets();
   ask_states();
   if (!flagged() && all_in(Phase::kRuns)) {
-    Moved moved = report(0, kWay);
-    moved.nothing = true;
-    return moved;
+    return nothing_to_do();
   }
-  if (!flagged()) flag(true, false);  // left by a command that was killed
+  if (!flagged()) flag(true);  // left by a command that was killed
   refuse_without_room();
   try {
     move_all_in();
@@ -293,12 +276,8 @@ Moved Move::restore() {
     undo_restore();
     refuse("restore: {}; '{}' stays evicted{}", failure.line(), name_, lost_text());
   }
-  // Agents first: what is to be held is held before the programs go on.
-  flag(false, false);
-  const bool held = wait_for_agents(false);
-  unlock_all();
-  if (!held) options_.say(fmt::format("{}: an agent of it does not answer yet", name_));
-  return report(static_cast<double>(sys::monotonic_ns() - begin) / 1e9, kWay);
+  go_on([this] { unlock_all(); });
+  return report(begin);
 }
 
 }  // namespace

@@ -15,7 +15,6 @@ namespace {
 
 using core::load;
 
-constexpr const char* kWay = "fast";
 constexpr double kObeySeconds = 3;  // beside what is waited for
 
 uint64_t sum(const PerGpu& bytes) {
@@ -28,7 +27,7 @@ class FastMove : SwapOrders {
  public:
   FastMove(const char* command, OpenTenant& tenant, const std::string& name,
            const MoveOptions& options)
-      : SwapOrders(command, tenant, name, options) {}
+      : SwapOrders(command, tenant, name, options, true) {}
 
   Moved evict();
   Moved restore();
@@ -36,7 +35,6 @@ class FastMove : SwapOrders {
  private:
   void look();
   void refuse_what_cannot_move() const;
-  uint64_t bytes_to_move() const;
   void say_what_stays() const;
   template <class Concerned>
   void all_become(AllotSwapState state, Concerned concerned);
@@ -87,14 +85,6 @@ void FastMove::refuse_what_cannot_move() const {
       "1 MiB from cuMemAlloc and cuMemAllocPitch); nothing was changed. 'allot evict --swap driver "
       "{}' may carry it",
       size_text(stays), name_, name_);
-}
-
-uint64_t FastMove::bytes_to_move() const {
-  uint64_t bytes = 0;
-  for (const Target& target : targets_) {
-    if (target.phase != Phase::kMoved) bytes += target.process.bytes;
-  }
-  return bytes;
 }
 
 void FastMove::say_what_stays() const {
@@ -164,9 +154,7 @@ void FastMove::tell(const Target& target, bool out) const {
 // Every process runs again that can.
 void FastMove::undo_evict() {
   try_all(ALLOT_SWAP_RUNS, [](const Target& target) { return target.phase != Phase::kLost; });
-  const bool moved = std::any_of(targets_.begin(), targets_.end(),
-                                 [](const Target& t) { return t.phase == Phase::kMoved; });
-  if (!moved) flag(false, true);
+  if (!any_in(Phase::kMoved)) flag(false);
 }
 
 Moved FastMove::evict() {
@@ -174,14 +162,12 @@ Moved FastMove::evict() {
   look();
   settle(false);
   if (flagged() && all_in(Phase::kMoved)) {
-    Moved moved = report(0, kWay);
-    moved.nothing = true;
-    return moved;
+    return nothing_to_do();
   }
   refuse_what_cannot_move();
   refuse_without_host_memory(bytes_to_move());
   say_what_stays();
-  flag(true, true);
+  flag(true);
   const auto not_out = [](const Target& target) {
     return target.phase == Phase::kRuns || target.phase == Phase::kLocked;
   };
@@ -205,7 +191,7 @@ Moved FastMove::evict() {
     target.process.move_seconds = static_cast<double>(load(swap(target).move_ns)) / 1e9;
     tell(target, true);
   }
-  return report(static_cast<double>(sys::monotonic_ns() - begin) / 1e9, kWay);
+  return report(begin);
 }
 
 Moved FastMove::restore() {
@@ -213,11 +199,9 @@ Moved FastMove::restore() {
   look();
   settle(true);
   if (!flagged() && all_in(Phase::kRuns)) {
-    Moved moved = report(0, kWay);
-    moved.nothing = true;
-    return moved;
+    return nothing_to_do();
   }
-  if (!flagged()) flag(true, true);  // left by a command that was killed
+  if (!flagged()) flag(true);  // left by a command that was killed
   const auto out = [](const Target& target) { return target.phase == Phase::kMoved; };
   std::vector<uint32_t> came;
   for (const Target& target : targets_) {
@@ -239,12 +223,9 @@ Moved FastMove::restore() {
     target.process.move_seconds = static_cast<double>(load(swap(target).move_ns)) / 1e9;
     tell(target, false);
   }
-  // Agents first: what is to be held is held before the programs go on.
-  flag(false, true);
-  const bool held = wait_for_agents(false);
-  try_all(ALLOT_SWAP_RUNS, [](const Target& target) { return target.phase == Phase::kLocked; });
-  if (!held) options_.say(fmt::format("{}: an agent of it does not answer yet", name_));
-  return report(static_cast<double>(sys::monotonic_ns() - begin) / 1e9, kWay);
+  const auto is_held = [](const Target& target) { return target.phase == Phase::kLocked; };
+  go_on([&] { try_all(ALLOT_SWAP_RUNS, is_held); });
+  return report(begin);
 }
 
 }  // namespace

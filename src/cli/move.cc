@@ -95,12 +95,13 @@ std::string speed_text(uint64_t bytes, double seconds) {
 }
 
 MoveBase::MoveBase(const char* command, OpenTenant& tenant, const std::string& name,
-                   const MoveOptions& options)
+                   const MoveOptions& options, bool fast)
     : command_(command),
       tenant_(tenant),
       file_(*tenant->file),
       name_(name),
       options_(options),
+      fast_(fast),
       lock_(lock_file(command, tenant.path(), name)) {}
 
 uint32_t MoveBase::flags() const {
@@ -161,12 +162,12 @@ std::string MoveBase::missing_room(const PerGpu& need) const {
   return "";
 }
 
-void MoveBase::flag(bool on, bool fast) {
+void MoveBase::flag(bool on) {
   constexpr uint32_t kAll = ALLOT_TENANT_EVICTED | ALLOT_TENANT_RETURNS | ALLOT_TENANT_EVICTED_FAST;
   uint32_t& word = file_.header.flags;
   if (on) {
     const uint32_t bits = ALLOT_TENANT_EVICTED | (options_.returns ? ALLOT_TENANT_RETURNS : 0u) |
-                          (fast ? ALLOT_TENANT_EVICTED_FAST : 0u);
+                          (fast_ ? ALLOT_TENANT_EVICTED_FAST : 0u);
     for (const Target& target : targets_) core::store(file_.slots[target.slot].wants, 0u);
     __atomic_fetch_or(&word, bits, __ATOMIC_SEQ_CST);
   } else {
@@ -193,15 +194,35 @@ bool MoveBase::all_in(Phase phase) const {
                      [phase](const Target& target) { return target.phase == phase; });
 }
 
-Moved MoveBase::report(double seconds, const char* way) const {
+bool MoveBase::any_in(Phase phase) const {
+  return std::any_of(targets_.begin(), targets_.end(),
+                     [phase](const Target& target) { return target.phase == phase; });
+}
+
+uint64_t MoveBase::bytes_to_move() const {
+  uint64_t sum = 0;
+  for (const Target& target : targets_) {
+    if (target.phase != Phase::kMoved) sum += target.process.bytes;
+  }
+  return sum;
+}
+
+Moved MoveBase::report(uint64_t begin_ns) const {
   Moved moved;
-  moved.way = way;
-  moved.seconds = seconds;
+  moved.way = fast_ ? "fast" : "driver";
+  moved.seconds = static_cast<double>(sys::monotonic_ns() - begin_ns) / 1e9;
   for (const Target& target : targets_) {
     if (target.phase == Phase::kLost) continue;
     moved.processes.push_back(target.process);
     moved.bytes += target.process.bytes;
   }
+  return moved;
+}
+
+Moved MoveBase::nothing_to_do() const {
+  Moved moved = report(sys::monotonic_ns());
+  moved.seconds = 0;
+  moved.nothing = true;
   return moved;
 }
 

@@ -52,7 +52,7 @@ class MoveBase {
  protected:
   // Takes the lock of the slice's file, or refuses.
   MoveBase(const char* command, OpenTenant& tenant, const std::string& name,
-           const MoveOptions& options);
+           const MoveOptions& options, bool fast);
 
   uint32_t flags() const;
   bool software() const { return (flags() & ALLOT_TENANT_SOFTWARE) != 0; }
@@ -68,18 +68,31 @@ class MoveBase {
   std::string missing_room(const PerGpu& need) const;
 
   // Marks the slice as evicted by this way, or as not.
-  void flag(bool on, bool fast);
+  void flag(bool on);
   // Until all agents have let go, or hold again. Processes that have none or that end are not waited for.
   bool wait_for_agents(bool loose);
 
+  // The end of every restore. Agents first: what is to be held is held before the programs go on.
+  template <class Unlock>
+  void go_on(Unlock unlock) {
+    flag(false);
+    const bool held = wait_for_agents(false);
+    unlock();
+    if (!held) options_.say(name_ + ": an agent of it does not answer yet");
+  }
+
   bool all_in(Phase phase) const;
-  Moved report(double seconds, const char* way) const;
+  bool any_in(Phase phase) const;
+  uint64_t bytes_to_move() const;  // out: of those that are not there yet
+  Moved report(uint64_t begin_ns) const;
+  Moved nothing_to_do() const;  // it was so already
 
   const char* command_;
   OpenTenant& tenant_;
   AllotTenantFile& file_;
   std::string name_;
   const MoveOptions& options_;
+  bool fast_;
   sys::Fd lock_;
   HoldSignals signals_;
   std::vector<Target> targets_;

@@ -124,26 +124,21 @@ CUresult launch(CUgraphExec exec, CUstream stream) {
   return Hook(reinterpret_cast<uint64_t>(exec), reinterpret_cast<uint64_t>(stream));
 }
 
-bool has_memory_nodes(CUgraphExec exec) {
+bool has_memory_nodes(CUgraphExec exec, Entry* known) {
   if (execs_with_memory.load(std::memory_order_acquire) == 0) return false;
   const Scope scope;
-  Entry known;
   return scope.tracking() &&
-         process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), &known);
+         process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), known);
 }
 
 // A graph without memory nodes is submitted outside of our Scope: inside it the gate takes the launch for the
 // driver's own and lets it pass, as it does with graphs that have some (docs/limits.md).
 template <auto& Submit>
 CUresult submit(CUgraphExec exec, CUstream stream) {
-  if (!has_memory_nodes(exec)) return Submit(exec, stream);
+  Entry known;
+  if (!has_memory_nodes(exec, &known)) return Submit(exec, stream);
   const Scope scope;
   const SwapPass pass;
-  Entry known;
-  if (!scope.tracking() ||
-      !process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), &known)) {
-    return Submit(exec, stream);
-  }
   uint64_t prepaid[kMaxDevices] = {};
   uint32_t trims[kMaxDevices] = {};
   const InFlight in_flight;

@@ -158,14 +158,20 @@ Running worker_with_agent(const Environment& environment) {
   return worker;
 }
 
-TEST(Closed, WorkIsRefusedWhenTheAgentIsLost) {
-  Running worker = worker_with_agent(limited("closed"));
+// Held. Where that is not allowed the worker is ended, and the test has to be skipped.
+HeldThread agent_of(Running& worker) {
   HeldThread agent(thread_named(worker.pid, "allot-agent"));
   if (!agent) {
     kill(worker.pid, SIGKILL);
     finish(worker);
-    GTEST_SKIP() << "no permission to trace a child";
   }
+  return agent;
+}
+
+TEST(Closed, WorkIsRefusedWhenTheAgentIsLost) {
+  Running worker = worker_with_agent(limited("closed"));
+  HeldThread agent = agent_of(worker);
+  if (!agent) GTEST_SKIP() << "no permission to trace a child";
   agent.end();
   std::string line;
   const auto begin = Clock::now();
@@ -184,12 +190,8 @@ TEST(Closed, WorkIsRefusedWhenTheAgentIsLost) {
 
 TEST(Closed, WorkGoesOnUnlimitedAndIsSaidToWhereTheSliceFailsOpen) {
   Running worker = worker_with_agent(limited("open"));
-  HeldThread agent(thread_named(worker.pid, "allot-agent"));
-  if (!agent) {
-    kill(worker.pid, SIGKILL);
-    finish(worker);
-    GTEST_SKIP() << "no permission to trace a child";
-  }
+  HeldThread agent = agent_of(worker);
+  if (!agent) GTEST_SKIP() << "no permission to trace a child";
   agent.end();
   EXPECT_TRUE(wait_until(
       [&] { return seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
@@ -206,12 +208,8 @@ TEST(Closed, WorkGoesOnUnlimitedAndIsSaidToWhereTheSliceFailsOpen) {
 // Held for a while and let go: everything is taken up again.
 TEST(Closed, AnAgentThatGoesOnTakesItsWorkUpAgain) {
   Running worker = worker_with_agent(limited("open"));
-  HeldThread agent(thread_named(worker.pid, "allot-agent"));
-  if (!agent) {
-    kill(worker.pid, SIGKILL);
-    finish(worker);
-    GTEST_SKIP() << "no permission to trace a child";
-  }
+  HeldThread agent = agent_of(worker);
+  if (!agent) GTEST_SKIP() << "no permission to trace a child";
   EXPECT_TRUE(wait_until(
       [&] { return seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
   agent.let_go();
