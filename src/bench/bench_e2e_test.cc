@@ -126,6 +126,18 @@ TEST_F(BenchOnSoftwareGpu, ShareRunsTenantsSideBySide) {
   EXPECT_EQ(access(file.c_str(), R_OK), 0);
 }
 
+TEST_F(BenchOnSoftwareGpu, ShareTakesASliceOfTheChosenGpuAlone) {
+  const Ran ran = shell(environment("2x4G") + "ALLOT_DIR=" + folder_ + " " + ALLOT_BENCH_PROGRAM +
+                        " share --sim --json --gpu 1 --seconds 0.3 --warm 0.3 "
+                        "--tenant share=50,load=graph,kernel-us=100");
+  ASSERT_EQ(ran.status, 0) << ran.out;
+  const nlohmann::json result = ran.json();
+  EXPECT_EQ(result["gpu_uuid"].get<std::string>().rfind("GPU-", 0), 0u) << result["gpu_uuid"];
+  const nlohmann::json& process = result["phases"][0]["tenants"][0]["ps"][0];
+  ASSERT_EQ(process["gpus"].size(), 1u) << process;
+  EXPECT_EQ(process["gpus"][0]["index"], 1) << process;
+}
+
 TEST_F(BenchOnSoftwareGpu, ShareSaysWhichTenantFailed) {
   const Ran ran = shell("ALLOT_SIM_FAULTS=cuStreamCreate:nth=1:result=2 " + environment("1x4G") +
                         ALLOT_BENCH_PROGRAM " share --sim --no-allot --tenant load=idle");

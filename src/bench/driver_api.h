@@ -35,6 +35,7 @@ class Failure : public std::runtime_error {
   X(device_name, "cuDeviceGetName", CUresult(char*, int, CUdevice))                               \
   X(device_attribute, "cuDeviceGetAttribute", CUresult(int*, CUdevice_attribute, CUdevice))       \
   X(device_pci, "cuDeviceGetPCIBusId", CUresult(char*, int, CUdevice))                            \
+  X(device_uuid, "cuDeviceGetUuid", CUresult(CUuuid*, CUdevice))                                  \
   X(context_retain, "cuDevicePrimaryCtxRetain", CUresult(CUcontext*, CUdevice))                   \
   X(context_release, "cuDevicePrimaryCtxRelease_v2", CUresult(CUdevice))                          \
   X(context_set, "cuCtxSetCurrent", CUresult(CUcontext))                                          \

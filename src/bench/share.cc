@@ -32,7 +32,7 @@ class Session {
   ordered_json run();
 
  private:
-  void start();
+  void start(const std::string& gpu);
   std::vector<Phase> plan() const;
   void conduct(std::vector<Phase>* phases);
   void sleep_until(double at_s);
@@ -61,10 +61,11 @@ ordered_json Session::tool(const Words& words, bool want_json) {
   return want_json ? ordered_json::parse(out, nullptr, false) : ordered_json();
 }
 
-void Session::start() {
+void Session::start(const std::string& gpu) {
   for (size_t i = 0; i < specs_.size(); ++i) {
-    children_.push_back(std::make_unique<Child>(
-        setup_.tenant(i, specs_[i], calibrations_[i].iters_per_us), setup_.tenant_environment()));
+    children_.push_back(
+        std::make_unique<Child>(setup_.tenant(i, specs_[i], calibrations_[i].iters_per_us, gpu),
+                                setup_.tenant_environment()));
   }
   for (size_t i = 0; i < children_.size(); ++i) {
     const auto line = children_[i]->line(kReadySeconds);
@@ -217,7 +218,7 @@ ordered_json coarse_bins(const TenantRun& run) {
 ordered_json Session::run() {
   ordered_json result = {{"bench", "share"}};
   calibrations_ = calibrate_all(setup_, options_, specs_, &result);
-  start();
+  start(result["gpu_uuid"].get<std::string>());
   std::vector<Phase> phases = plan();
   start_s_ = now_s() + kStartDelay;
   end_s_ = start_s_ + phases.back().end_ms / 1e3;

@@ -87,9 +87,13 @@ std::string ShareSetup::tenant_name(size_t index) const {
   return fmt::format("bench-{}-{}", getpid(), index);
 }
 
-Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_us) const {
-  Words program = worker({"--load", load_json(spec.load).dump(), "--iters-per-us",
-                          fmt::format("{}", iters_per_us), "--gpu", std::to_string(options_.gpu)});
+Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_us,
+                         const std::string& gpu) const {
+  // In a slice of one GPU that one is number 0.
+  const bool alone = options_.allot && !gpu.empty();
+  Words program =
+      worker({"--load", load_json(spec.load).dump(), "--iters-per-us",
+              fmt::format("{}", iters_per_us), "--gpu", std::to_string(alone ? 0 : options_.gpu)});
   if (!options_.allot) return program;
   Words words = {allot_, "run", "--name", tenant_name(index)};
   if (!options_.sim.empty())
@@ -97,6 +101,7 @@ Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_
   const auto add = [&](const char* flag, const std::string& value) {
     if (!value.empty()) words.insert(words.end(), {flag, value});
   };
+  add("--gpu", gpu);
   if (spec.grant.share_permille != 0) add("--gpu-share", percent(spec.grant.share_permille));
   if (spec.grant.max_permille != 0) add("--gpu-max", percent(spec.grant.max_permille));
   add("--priority", spec.priority);
@@ -134,6 +139,7 @@ std::vector<Calibration> calibrate_all(const ShareSetup& setup, const ShareOptio
     all.push_back(calibration_from_json(found.at("calibration")));
     (*about)["gpu"] = found.at("gpu");
     (*about)["driver"] = found.at("driver");
+    (*about)["gpu_uuid"] = found.value("uuid", "");
     used[key] = found.at("calibration");
   }
   (*about)["calibrations"] = used;

@@ -23,8 +23,10 @@ class ShareSetup {
   Words worker(const Words& arguments) const;
   const Changes& bare() const { return bare_; }
 
-  // A tenant: in a slice or, with --no-allot, bare.
-  Words tenant(size_t index, const TenantSpec& spec, double iters_per_us) const;
+  // A tenant: in a slice or, with --no-allot, bare. `gpu`: the UUID of the one GPU that the slice is of; empty
+  // for all.
+  Words tenant(size_t index, const TenantSpec& spec, double iters_per_us,
+               const std::string& gpu) const;
   const Changes& tenant_environment() const { return options_.allot ? in_slice_ : bare_; }
   std::string tenant_name(size_t index) const;
 

@@ -20,13 +20,27 @@ void say(const ordered_json& line) {
   std::fflush(stdout);
 }
 
+// As `allot run --gpu` takes it. Empty for a MIG instance, of which a process sees but one.
+std::string uuid_of(const Gpu& gpu) {
+  CUuuid uuid{};
+  if (gpu.name().find(" MIG ") != std::string::npos) return "";
+  if (gpu.api().device_uuid.quiet(&uuid, gpu.device()) != CUDA_SUCCESS) return "";
+  std::string text = "GPU-";
+  for (size_t i = 0; i < sizeof uuid.bytes; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+  }
+  return text;
+}
+
 ordered_json about(const Gpu& gpu) {
   char pci[64] = "";
   if (gpu.api().device_pci) gpu.api().device_pci(pci, sizeof pci, gpu.device());
   return {{"pid", getpid()},
           {"gpu", gpu.name()},
           {"driver", gpu.driver_version()},
-          {"pci", std::string(pci)}};
+          {"pci", std::string(pci)},
+          {"uuid", uuid_of(gpu)}};
 }
 
 // Bins as numbers of microseconds: thousands of doubles in full would be most of the time of the parent.

@@ -91,8 +91,9 @@ def step(name, group, needs=(), sim=False, cost=5.0, quick=False, extra=False):
 class Machine:
     """Paths, environments and what this machine has."""
 
-    def __init__(self, root, build, sim, deadline, quick=False, level=None):
+    def __init__(self, root, build, sim, deadline, quick=False, level=None, gpu=None):
         self.root = root
+        self.gpu = gpu
         self.sim = sim
         self.quick = quick
         self.level = level
@@ -101,6 +102,7 @@ class Machine:
         self.lib = os.path.join(build, "lib")
         self.allot = os.path.join(self.bin, "allot")
         self.bench = os.path.join(self.bin, "allot-bench")
+        self.uuid = None
         self.scratch = tempfile.mkdtemp(prefix="allot-gpu-check-")
         self.plain_env = {k: v for k, v in os.environ.items()
                           if not k.startswith("ALLOT_") and k != "LD_PRELOAD"}
@@ -111,7 +113,29 @@ class Machine:
         self.bare_env = dict(self.plain_env)
         if sim:
             self.bare_env["LD_LIBRARY_PATH"] = os.path.join(self.lib, "allot-sim")
+        if gpu is not None:
+            self._choose(gpu)
         self.missing = self._missing()
+
+    def _choose(self, index):
+        """Everything on one GPU of several, and slices that do not see those of a run on another one."""
+        self.plain_env["ALLOT_DIR"] = os.path.join(self.scratch, "region")
+        os.makedirs(self.plain_env["ALLOT_DIR"], mode=0o700)
+        gpus = self.run([self.allot, "gpus", "--json", *self.sim_words()], 60).document()["gpus"]
+        found = [gpu["uuid"] for gpu in gpus if gpu["index"] == index]
+        if not found:
+            sys.exit(f"gpu_check: no GPU {index}; there are {len(gpus)}")
+        self.uuid = found[0]
+        self.plain_env["CUDA_VISIBLE_DEVICES"] = self.uuid
+        self.bare_env.update({name: self.plain_env[name] for name in ("CUDA_VISIBLE_DEVICES", "ALLOT_DIR")})
+
+    def sim_words(self):
+        return ["--sim=" + self.plain_env["ALLOT_SIM_GPUS"]] if self.sim else []
+
+    def gpu_row(self):
+        """What `allot gpus` says of the GPU that is used."""
+        rows = self.run([self.allot, "gpus", "--json", *self.sim_words()], 60).document()["gpus"]
+        return rows[0] if self.gpu is None else next(row for row in rows if row["uuid"] == self.uuid)
 
     def _missing(self):
         """Need -> why it is not there."""
@@ -137,9 +161,9 @@ class Machine:
 
     def in_slice(self, command, memory=None, name=None, options=()):
         """The command line that runs `command` in a slice."""
-        line = [self.allot, "run"]
-        if self.sim:
-            line.append("--sim=" + self.plain_env["ALLOT_SIM_GPUS"])
+        line = [self.allot, "run", *self.sim_words()]
+        if self.gpu is not None:
+            line += ["--gpu", self.uuid]
         if memory is not None:
             line += ["--gpu-mem", str(memory)]
         if name is not None:

@@ -51,8 +51,9 @@ def commit_of(root):
 def gpu_state(machine):
     if machine.sim:
         return {"name": "software GPU"}
+    chosen_gpu = [] if machine.gpu is None else ["-i", str(machine.gpu)]
     fields = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.draw,temperature.gpu"
-    line = first_line(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"])
+    line = first_line(["nvidia-smi", *chosen_gpu, f"--query-gpu={fields}", "--format=csv,noheader"])
     if line is None:
         return {}
     return dict(zip(fields.split(","), [part.strip() for part in line.split(",")]))
@@ -190,6 +191,8 @@ def read_options():
     parser.add_argument("--sim", action="store_true", help="use the software GPU")
     parser.add_argument("--only", default="", help="only steps whose names begin so, by commas")
     parser.add_argument("--level", help="time: auto, channel, launch or observe for every slice")
+    parser.add_argument("--gpu", type=int, metavar="INDEX",
+                        help="of several GPUs this one; runs on different ones do not disturb each other")
     parser.add_argument("--merge", help="time: folders of earlier runs by commas; prints their medians")
     parser.add_argument("--build", help="build folder; default: build/ in the checkout")
     parser.add_argument("--list", action="store_true", help="name the steps and end")
@@ -208,6 +211,7 @@ def load_steps(kind):
         import steps_life  # noqa: F401
     else:
         import steps_time  # noqa: F401
+        import steps_time_more  # noqa: F401
         import steps_time_overhead  # noqa: F401
         import steps_time_torch  # noqa: F401
     # The time steps borrow from the memory ones, whose steps come along.
@@ -260,7 +264,8 @@ def main():
             return 2
     quick = options.kind == "time" and options.variant == "quick"
     limit = DEADLINE_S["quick" if quick else options.kind]
-    machine = Machine(options.root, build, options.sim, time.monotonic() + limit, quick, options.level)
+    machine = Machine(options.root, build, options.sim, time.monotonic() + limit, quick, options.level,
+                      options.gpu)
     about = describe(machine, options.kind)
     folder = folder_of(machine, about)
     results = Results(folder, about)

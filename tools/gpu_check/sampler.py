@@ -103,7 +103,8 @@ class Sampler:
         self.result = {}
 
     def __enter__(self):
-        self.process = self.machine.start([sys.executable, os.path.abspath(__file__)], bare=True,
+        self.process = self.machine.start([sys.executable, os.path.abspath(__file__),
+                                           str(self.machine.gpu or 0)], bare=True,
                                           stdin=subprocess.PIPE)
         first = self.process.stdout.readline()
         if first.strip() != "ready":

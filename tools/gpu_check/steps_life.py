@@ -94,10 +94,10 @@ def percentile(values, permille):
     return ordered[min(len(ordered) - 1, len(ordered) * permille // 1000)] if ordered else None
 
 
-def card_used(pid):
+def card_used(machine, pid):
     """(bytes of the process as NVML lists it, bytes used on the card); None where NVML does not say."""
     try:
-        gpu = Nvml()
+        gpu = Nvml(machine.gpu or 0)
         listed = dict(gpu.processes())
         return listed.get(pid, 0), gpu.memory()["used"]
     except (OSError, NvmlError, AttributeError):
@@ -157,11 +157,11 @@ def move_checks(machine, size, out, back, wrong, residue, before):
 def evict_and_restore(machine, program, name, cases, size):
     held = program.ask(f"hold {size}", 120)
     pid = held["pid"]
-    before, used_before = card_used(pid)
+    before, used_before = card_used(machine, pid)
     begin = time.monotonic()
     out = allot(machine, "evict", name, "--json").document()
     middle = time.monotonic()
-    residue, used_between = card_used(pid)
+    residue, used_between = card_used(machine, pid)
     listed = tenant_of(machine, name)
     time.sleep(0.5)
     again = time.monotonic()
@@ -210,9 +210,9 @@ def evict_fast(machine, size):
     cases, name = Cases(), "gpu-check-life"
     with programs(Program(machine, name, options=("--swap", "fast"))) as (program,):
         held = program.ask(f"hold {size} linear", 120)
-        before, _ = card_used(held["pid"])
+        before, _ = card_used(machine, held["pid"])
         out = allot(machine, "evict", name, "--json").document()
-        residue, _ = card_used(held["pid"])
+        residue, _ = card_used(machine, held["pid"])
         listed = tenant_of(machine, name)
         back = allot(machine, "restore", name, "--json").document()
         checked = program.ask("check", 120)
@@ -274,8 +274,7 @@ def evicted_at_work(machine):
 def idle_one_gives_way(machine):
     """A run that needs the card gets the memory of an idle slice, which comes back at its next launch."""
     cases, name = Cases(), "gpu-check-life"
-    spec = ["gpus", "--json"] + (["--sim=" + machine.plain_env["ALLOT_SIM_GPUS"]] if machine.sim else [])
-    free = allot(machine, *spec).document()["gpus"][0]["free_bytes"]
+    free = machine.gpu_row()["free_bytes"]
     with programs(Program(machine, name, options=("--priority", "low"))) as (program,):
         program.ask(f"hold {64 * MIB if machine.sim else 2 * GIB}", 60)
         time.sleep(1.0)
