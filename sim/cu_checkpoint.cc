@@ -78,7 +78,7 @@ CUresult checkpoint_process(ProcessSlot& slot) {
   for (Context* c : living_contexts()) rm_close_context(c);
   // As in the kernel: what a client has lives until its last descriptor is closed.
   if (rm_let_go() && !park_pages()) {
-    for (Context* c : living_contexts()) rm_open_context(c);
+    for (Context* c : living_contexts()) rm_open_context(c, true);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   slot.cuda_state = CU_PROCESS_STATE_CHECKPOINTED;
@@ -90,7 +90,7 @@ CUresult restore_process(ProcessSlot& slot) {
   if (!unpark_pages()) return CUDA_ERROR_OUT_OF_MEMORY;
   for (Context* c : living_contexts()) {
     resume_group(c->gpu, c->group);  // its channels are new ones, which run
-    if (const CUresult r = rm_open_context(c); r != CUDA_SUCCESS) {
+    if (const CUresult r = rm_open_context(c, true); r != CUDA_SUCCESS) {
       slot.cuda_state = CU_PROCESS_STATE_FAILED;
       return r;
     }

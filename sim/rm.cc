@@ -5,7 +5,8 @@
 // out here. A watcher that took the call over brings it here itself, through allot_sim_ioctl().
 //
 // Seen on an H100 (driver 580) and kept here: one client per process, a device and a subdevice per GPU,
-// per context four channel groups of two channels, SET_TIMESLICE 2048 on the group that runs kernels.
+// per context four channel groups of two channels, each told its engine, SET_TIMESLICE 2048 on the group that
+// runs kernels; but not when the driver restores a context.
 // Handles belong to a client: with others the status is 0x23. SET_TIMESLICE takes 0.35 ms, PREEMPT
 // 0.45 ms, disabling and enabling channels 0.5 ms each.
 #include "rm.h"
@@ -274,10 +275,13 @@ bool call(unsigned long request, void* arg) {
   return perform(request, arg);
 }
 
-bool make(NvHandle root, NvHandle parent, uint32_t cls, NvHandle* made, uint32_t instance = 0) {
+// `detail`: a device's number, a group's engine.
+bool make(NvHandle root, NvHandle parent, uint32_t cls, NvHandle* made, uint32_t detail = 0) {
   NVOS64_PARAMETERS p{};
-  NV0080_ALLOC_PARAMETERS_HEAD device{instance};
+  NV0080_ALLOC_PARAMETERS_HEAD device{detail};
+  NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS_HEAD group{0, 0, 0, detail};
   if (cls == NV01_DEVICE_0) p.pAllocParms = reinterpret_cast<uint64_t>(&device);
+  if (cls == KEPLER_CHANNEL_GROUP_A) p.pAllocParms = reinterpret_cast<uint64_t>(&group);
   p.hRoot = root;
   p.hObjectParent = parent;
   p.hObjectNew = *made;
@@ -307,14 +311,16 @@ bool prepare(uint32_t gpu) {
   return true;
 }
 
-bool make_channels(Context* c, RmContext* own) {
+bool make_channels(Context* c, RmContext* own, bool again) {
   Rm& state = rm();
   for (int g = 0; g < kGroups; g++) {
     own->groups[g] = new_handle();
     t_index = g;
-    if (!make(state.client, state.device[c->gpu], KEPLER_CHANNEL_GROUP_A, &own->groups[g]))
+    const uint32_t engine =
+        g == 0 ? NV2080_ENGINE_TYPE_GR0 : NV2080_ENGINE_TYPE_COPY0 + static_cast<uint32_t>(g);
+    if (!make(state.client, state.device[c->gpu], KEPLER_CHANNEL_GROUP_A, &own->groups[g], engine))
       return false;
-    if (g == 0) {
+    if (g == 0 && !again) {
       NVA06C_CTRL_TIMESLICE_PARAMS slice{kDefaultSliceUs};
       NVOS54_PARAMETERS p{state.client,
                           own->groups[0],
@@ -337,13 +343,13 @@ bool make_channels(Context* c, RmContext* own) {
 
 }  // namespace
 
-CUresult rm_open_context(Context* c) {
+CUresult rm_open_context(Context* c, bool again) {
   static std::mutex& making = *new std::mutex;
   std::lock_guard<std::mutex> lock(making);
   auto* own = new RmContext;
   c->rm = own;
   t_making = c;
-  const bool ok = prepare(c->gpu) && make_channels(c, own);
+  const bool ok = prepare(c->gpu) && make_channels(c, own, again);
   t_making = nullptr;
   return ok ? CUDA_SUCCESS : CUDA_ERROR_OPERATING_SYSTEM;
 }

@@ -9,7 +9,8 @@ struct Context;
 
 // Allocates client, device, subdevice, channel groups and channels for a context, by ioctl(), in the
 // order libcuda does it on a card. NOT_PERMITTED when a call is refused.
-CUresult rm_open_context(Context* context);
+// `again`: it is restored.
+CUresult rm_open_context(Context* context, bool again = false);
 void rm_close_context(Context* context);
 
 // An eviction: client, devices and the descriptor go; the next rm_open_context makes them anew. Whether the

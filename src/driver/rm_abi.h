@@ -87,6 +87,20 @@ typedef struct {
   uint32_t deviceId;
 } NV0080_ALLOC_PARAMETERS_HEAD;
 
+/* The first words of what comes with a channel group (NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, nvos.h, the same
+   from 470 to 580). */
+typedef struct {
+  NvHandle hObjectError;
+  NvHandle hObjectEccError;
+  NvHandle hVASpace;
+  uint32_t engineType; /* NV2080_ENGINE_TYPE_* */
+} NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS_HEAD;
+
+/* class/cl2080_notification.h: the engines that run kernels, one or, with MIG, up to eight. */
+#define NV2080_ENGINE_TYPE_GR0 0x00000001u
+#define NV2080_ENGINE_TYPE_GR7 0x00000008u
+#define NV2080_ENGINE_TYPE_COPY0 0x00000009u
+
 ALLOT_ABI_SIZE(NVOS21_PARAMETERS, 32);
 ALLOT_ABI_SIZE(NVOS64_PARAMETERS, 48);
 ALLOT_ABI_OFFSET(NVOS64_PARAMETERS, pAllocParms, 16);

@@ -40,7 +40,7 @@ struct Registry {
   SpinLock lock;
   Object objects[kObjects] = {};
   uint32_t high = 0;
-  int fd = -1;  // the descriptor of the last SET_TIMESLICE, our copy
+  int fd = -1;  // the descriptor on which the last group that runs kernels came, our copy
   int fd_original = -1;
   FileIdentity file = {};
   int copies[kCopies] = {};  // all that are open
@@ -92,13 +92,25 @@ void learn_ordinal(Object* device) {
   if (device->instance < kInstances) registry.ordinal_plus_one[device->instance] = making_on + 1;
 }
 
-void made(NvHandle client, NvHandle parent, NvHandle handle, uint32_t rm_class, uint32_t instance) {
+// What is told of an object when it is made, beside its name.
+struct Birth {
+  uint32_t instance = kNoInstance;  // of a device
+  bool runs_kernels = false;        // of a group: its engine does
+};
+
+void made(NvHandle client, NvHandle parent, NvHandle handle, uint32_t rm_class, Birth birth) {
   if (handle == 0 || !interesting(rm_class)) return;
   registry.lock.lock();
   Object* free = place_for(client, handle);
   if (free != nullptr) {
-    *free = Object{client,   parent, handle, rm_class, ordinal_of_instance(instance),
-                   instance, false,  false};
+    *free = Object{client,
+                   parent,
+                   handle,
+                   rm_class,
+                   ordinal_of_instance(birth.instance),
+                   birth.instance,
+                   birth.runs_kernels,
+                   false};
     if (rm_class == KEPLER_CHANNEL_GROUP_A && making_on >= 0) learn_ordinal(find(client, parent));
   }
   registry.lock.unlock();
@@ -140,11 +152,13 @@ FileIdentity identity_of(int fd) {
   return {info->device, info->inode};
 }
 
-// libcuda sets the timeslice of the group that runs kernels.
-void timeslice_set(int fd, NvHandle client, NvHandle group) {
+// A group that runs kernels was made, or libcuda has set its timeslice: the descriptor is the client's.
+// Other users of the GPU (OpenGL) make such groups, too, on descriptors of their own, but set no timeslice.
+void runs_kernels(int fd, NvHandle client, NvHandle group, bool by_timeslice) {
   int copy = -1;
   const bool loose = __atomic_load_n(&registry.loose, __ATOMIC_ACQUIRE);
-  const bool news = __atomic_load_n(&registry.fd_original, __ATOMIC_ACQUIRE) != fd;
+  const int known = __atomic_load_n(&registry.fd_original, __ATOMIC_ACQUIRE);
+  const bool news = known != fd && (by_timeslice || loose || known < 0);
   if (news && !loose) copy = copy_of(fd);
   const FileIdentity file = news || loose ? identity_of(fd) : registry.file;
   registry.lock.lock();
@@ -161,10 +175,19 @@ void timeslice_set(int fd, NvHandle client, NvHandle group) {
   changed();
 }
 
-// The driver's number of the GPU, the first word of what comes with a device.
-uint32_t instance_in(uint32_t rm_class, uint64_t parameters, NvHandle made) {
-  if (rm_class != NV01_DEVICE_0 || parameters == 0 || made == 0) return kNoInstance;
-  return reinterpret_cast<const NV0080_ALLOC_PARAMETERS_HEAD*>(parameters)->deviceId;
+// From what comes with a device or a group when it is made.
+Birth birth_of(uint32_t rm_class, uint64_t parameters) {
+  Birth birth;
+  if (parameters == 0) return birth;
+  if (rm_class == NV01_DEVICE_0) {
+    birth.instance = reinterpret_cast<const NV0080_ALLOC_PARAMETERS_HEAD*>(parameters)->deviceId;
+  } else if (rm_class == KEPLER_CHANNEL_GROUP_A) {
+    const uint32_t engine =
+        reinterpret_cast<const NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS_HEAD*>(parameters)
+            ->engineType;
+    birth.runs_kernels = engine >= NV2080_ENGINE_TYPE_GR0 && engine <= NV2080_ENGINE_TYPE_GR7;
+  }
+  return birth;
 }
 
 template <class T>
@@ -172,15 +195,19 @@ const T* as(unsigned long request, const void* argument) {
   return ALLOT_RM_REQUEST_SIZE(request) == sizeof(T) ? static_cast<const T*>(argument) : nullptr;
 }
 
-void watch_alloc(unsigned long request, const void* argument) {
+template <class Parameters>
+void watch_made(int fd, const Parameters& p) {
+  if (p.status != NV_OK) return;
+  const Birth birth = birth_of(p.hClass, p.pAllocParms);
+  made(p.hRoot, p.hObjectParent, p.hObjectNew, p.hClass, birth);
+  if (birth.runs_kernels) runs_kernels(fd, p.hRoot, p.hObjectNew, false);
+}
+
+void watch_alloc(int fd, unsigned long request, const void* argument) {
   if (const auto* p = as<NVOS64_PARAMETERS>(request, argument)) {
-    if (p->status != NV_OK) return;
-    made(p->hRoot, p->hObjectParent, p->hObjectNew, p->hClass,
-         instance_in(p->hClass, p->pAllocParms, p->hObjectNew));
+    watch_made(fd, *p);
   } else if (const auto* q = as<NVOS21_PARAMETERS>(request, argument)) {
-    if (q->status != NV_OK) return;
-    made(q->hRoot, q->hObjectParent, q->hObjectNew, q->hClass,
-         instance_in(q->hClass, q->pAllocParms, q->hObjectNew));
+    watch_made(fd, *q);
   }
 }
 
@@ -191,11 +218,11 @@ void watch_rm_call(int fd, unsigned long request, const void* argument, int resu
   if (result != 0 || argument == nullptr) return;
   switch (ALLOT_RM_REQUEST_NR(request)) {
     case NV_ESC_RM_ALLOC:
-      watch_alloc(request, argument);
+      watch_alloc(fd, request, argument);
       break;
     case NV_ESC_RM_CONTROL:
       if (const auto* p = as<NVOS54_PARAMETERS>(request, argument)) {
-        if (p->cmd == NVA06C_CTRL_CMD_SET_TIMESLICE) timeslice_set(fd, p->hClient, p->hObject);
+        if (p->cmd == NVA06C_CTRL_CMD_SET_TIMESLICE) runs_kernels(fd, p->hClient, p->hObject, true);
       }
       break;
     case NV_ESC_RM_FREE:

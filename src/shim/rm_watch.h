@@ -4,8 +4,8 @@
 //                     \-> channel group -> channels    where SET_TIMESLICE goes; what is disabled
 //
 // Handles belong to a client, and a process has several (NVML makes its own), so they are kept together by
-// (client, device). A group counts from the moment at which libcuda itself sets its timeslice: that is the
-// one that runs kernels. Which GPU a device object is, is learned from the context that is being made.
+// (client, device). A group counts whose engine runs kernels, as is said when it is made; or one whose timeslice
+// libcuda sets, which it does for just those. Which GPU a device object is, is learned from the context that is being made.
 // What must not happen here: a call to the driver or the kernel (but one dup of the descriptor), a change
 // of what is looked at, a lock held across either.
 #pragma once

@@ -71,6 +71,21 @@ TEST_F(Evict, FreesTheCardAndBringsEveryByteBack) {
   EXPECT_EQ(ask(*program, "alloc 1048576"), "ok");
 }
 
+// The driver's restore makes other channels, and sets no timeslice on them.
+TEST_F(Evict, ARestoredOneIsHeldByItsChannelsAgain) {
+  auto program = holder("a", 3, {"--gpu-max", "50"});
+  const auto level = [&] {
+    EXPECT_EQ(ask(*program, "fill 3"), "ok");
+    return tenant("a")["processes"][0].value("level", "");
+  };
+  ASSERT_TRUE(wait_until([&] { return level() == "channel"; })) << level();
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_EQ(allot({"evict", "a"}).status, 0);
+    ASSERT_EQ(allot({"restore", "a"}).status, 0);
+    EXPECT_TRUE(wait_until([&] { return level() == "channel"; })) << level();
+  }
+}
+
 TEST_F(Evict, MovesAllProcessesOfASlice) {
   auto program = pair("a", "");
   const Outcome out = allot({"evict", "a", "--json"});
