@@ -114,7 +114,8 @@ void collect(std::span<const TimeTenant> tenants, Table& table) {
     player.share = share_of(tenant);
     player.max = max_of(tenant);
     player.low = tenant.priority == ALLOT_PRIORITY_LOW;
-    player.fills = tenant.fills;
+    // Kernels on several GPUs wait for each other: what runs beside others here and alone there wastes both.
+    player.fills = tenant.fills || tenant.gpus > 1;
     player.active = tenant.active && !tenant.pays;
     player.awake = tenant.awake || tenant.active;
     insert(table, player);

@@ -12,7 +12,9 @@
 //
 // Tenants that fill their windows (or wait for every step, so that a timeslice is nothing to them) run one
 // after the other in disjoint windows of one cycle, in proportion to their shares. Tenants that leave gaps
-// run beside whoever has the window, weighted by timeslices: a window of their own would waste the gaps.
+// run beside whoever has the window, weighted by timeslices: a window of their own would waste the gaps. A tenant
+// of several GPUs takes windows on all of them, at the same time, whatever it leaves there: a collective operation
+// goes on only while both ends may run.
 //
 // The parts. An active tenant weighs its share; those without one divide what the shares leave of the
 // whole, and nobody weighs less than 1 %. All time is dealt out by weight, to nobody more than its max, so
@@ -103,6 +105,8 @@ class Ceiling {
   // stop while stopped change nothing.
   void start(uint64_t now_ns);
   void stop(uint64_t now_ns);
+  // What ran before `now_ns` counts no more: it was under another max.
+  void forget(uint64_t now_ns);
   // Until when it may run without a stop, if it starts (or goes on) now; `now_ns` = it may not.
   uint64_t may_run_until(uint64_t now_ns) const;
   // The first moment from which it may run for a useful while: min(5 ms, all that the ceiling allows).

@@ -187,6 +187,23 @@ TEST(Plan, TenantsOfSeveralGpusComeFirst) {
   EXPECT_TRUE(set.at(0)[0].open);
 }
 
+// Seen on two H100s: two programs with all-reduces between both cards, in windows on one and beside each other on
+// the other, got a third of what one gets alone.
+TEST(Plan, ATenantOfSeveralGpusTakesWindowsThoughItLeavesGaps) {
+  Set gaps = Set().add(500).add(500), fills = gaps;
+  for (TimeTenant& tenant : gaps.tenants) {
+    tenant.gpus = 2;
+    tenant.fills = false;
+  }
+  for (TimeTenant& tenant : fills.tenants) tenant.gpus = 2;
+  for (uint64_t now = 0; now < 200 * kMs; now += 7 * kMs) {
+    const auto a = gaps.at(now), b = fills.at(now);
+    EXPECT_NE(a[0].open, a[1].open) << now;
+    EXPECT_EQ(a[0].open, b[0].open) << now;
+    EXPECT_EQ(a[0].until_ns, b[0].until_ns) << now;
+  }
+}
+
 TEST(Plan, ACycleIsAPartOfASecondAndNoLongerThanACeilingAllows) {
   for (uint32_t windows : {0u, 1u, 2u, 3u, 4u, 5u, UINT32_MAX}) {
     EXPECT_EQ(1000 * kMs % cycle_ns(windows), 0u);
