@@ -56,6 +56,11 @@ void Ceiling::stop(uint64_t now_ns) {
   ++count_;
 }
 
+void Ceiling::forget(uint64_t now_ns) {
+  count_ = 0;
+  if (running_) running_since_ns_ = std::max(now_ns, running_since_ns_);
+}
+
 // Makes one run of the two with the shortest pause between them.
 void Ceiling::join_nearest() {
   uint32_t at = 0;

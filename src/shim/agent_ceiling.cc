@@ -9,7 +9,12 @@ constexpr uint32_t kNetSecondPermille = 3;
 
 }  // namespace
 
-void AgentCeiling::set(uint32_t max_permille, Kind kind) {
+void AgentCeiling::set(uint32_t max_permille, Kind kind, uint64_t now_ns) {
+  if (max_permille != max_permille_) {
+    second_.forget(now_ns);
+    next_start_ns_ = 0;
+    max_permille_ = max_permille;
+  }
   holds_ = max_permille != 0 && kind != Kind::kNone;
   const bool net = kind == Kind::kNet;
   ceiling_.set_max(!holds_ ? 0 : max_permille + (net ? kNetPermille : 0));

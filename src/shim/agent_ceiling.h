@@ -17,8 +17,9 @@ namespace allot::shim {
 class AgentCeiling {
  public:
   enum class Kind { kExact, kNet, kNone };
-  // `max_permille` 0 = none; what it is held by.
-  void set(uint32_t max_permille, Kind kind);
+  // `max_permille` 0 = none; what it is held by. With another max than before, the second counts from now on: one
+  // that falls from 100 % to 10 % would stand still for most of a second otherwise.
+  void set(uint32_t max_permille, Kind kind, uint64_t now_ns);
 
   // Closes the grant where the ceiling is used up; `open` says whether its work is let run now. Returns until
   // when this stays so, UINT64_MAX = as long as the ceiling and the grant stay.
@@ -31,6 +32,7 @@ class AgentCeiling {
   core::Ceiling ceiling_;
   core::Ceiling second_{1'000'000'000};
   uint64_t next_start_ns_ = 0;
+  uint32_t max_permille_ = 0;
   bool holds_ = false;
 };
 

@@ -188,7 +188,7 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
   situation->limited = mine.max_permille > 0 && mine.max_permille < core::kWhole;
   const bool cut = grants[0].window_permille < core::kWhole;
   using Kind = AgentCeiling::Kind;
-  ceiling_.set(mine.max_permille, !cut ? Kind::kExact : launch ? Kind::kNone : Kind::kNet);
+  ceiling_.set(mine.max_permille, !cut ? Kind::kExact : launch ? Kind::kNone : Kind::kNet, at_ns);
   return grants[0];
 }
 
