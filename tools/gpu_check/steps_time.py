@@ -22,21 +22,21 @@ def limits(machine):
     return (4.0, 6.0) if machine.sim else (POINTS, SECOND_POINTS)
 
 
-def share(machine, tenants, seconds, phases=(), allot=True, warm=1.0, settle=0.5):
+def share(machine, tenants, seconds, phases=(), allot=True, warm=1.0, settle=0.5, env=None):
+    known = "calibrations.json" if env is None else "calibrations_elsewhere.json"
     line = [machine.bench, "share", "--json", "--seconds", seconds, "--warm", warm, "--settle", settle,
-            "--calibration", os.path.join(machine.scratch, "calibrations.json")]
+            "--calibration", os.path.join(machine.scratch, known)]
     for tenant in tenants:
         line += ["--tenant", tenant]
     for phase in phases:
         line += ["--phase", phase]
-    if machine.sim:
-        line.append("--sim=" + machine.plain_env["ALLOT_SIM_GPUS"])
+    line += machine.sim_words()
     if not allot:
         line.append("--no-allot")
     elif machine.level:
         line += ["--level", machine.level]
     total = warm + seconds + len(phases) * (seconds + settle)
-    return machine.run(line, 40 + 2 * total).json()
+    return machine.run(line, 40 + 2 * total, env=env).json()
 
 
 def window(machine, full, quick):
@@ -45,7 +45,7 @@ def window(machine, full, quick):
 
 def ceilings(machine, name):
     maxima = (25, 75) if machine.quick else (10, 25, 50, 75)
-    result = share(machine, [f"max={maxima[0]}," + LOADS[name]], window(machine, 4, 2),
+    result = share(machine, [f"max={maxima[0]}," + LOADS[name]], window(machine, 3.5, 2),
                    [f"max={maximum}" for maximum in maxima[1:]])
     cases = Cases()
     cases.figures["result"] = result
@@ -90,7 +90,7 @@ def shares(machine, name):
     load = LOADS[name]
     splits = ("30:70",) if machine.quick else ("50:50", "30:70", "10:90")
     parts = [granted.split(":") for granted in splits]
-    result = share(machine, [f"share={part},{load}" for part in parts[0]], window(machine, 4, 3),
+    result = share(machine, [f"share={part},{load}" for part in parts[0]], window(machine, 3.5, 3),
                    [f"share={a}/share={b}" for a, b in parts[1:]])
     cases = Cases()
     cases.figures["result"] = result
@@ -125,7 +125,7 @@ def latency(machine, name):
     """A small request every 2 ms of a high-priority tenant beside a low one that never stops."""
     neighbour = LOADS[name]
     result = share(machine, ["priority=high,load=request", f"priority=low,{neighbour}"],
-                   window(machine, 5, 3))
+                   window(machine, 4, 3))
     cases = Cases()
     cases.figures["result"] = result
     request, low = result["phases"][0]["tenants"]

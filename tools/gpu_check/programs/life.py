@@ -1,6 +1,7 @@
-"""life.py KERNELS: a program on the bare driver API that does as it is told by lines on stdin.
+"""life.py KERNELS [green]: a program on the bare driver API that does as it is told by lines on stdin.
 
-KERNELS is a PTX file, or the source that has it as a string.
+KERNELS is a PTX file, or the source that has it as a string. green: it works in a green context of half of the
+multiprocessors.
 
 hold BYTES [KIND]  takes memory in several kinds, or of cuMemAlloc only (KIND linear), fills each 16 MiB
                    with a value of its own
@@ -26,9 +27,11 @@ THREADS = 256
 
 
 class Program:
-    def __init__(self, ptx):
+    def __init__(self, ptx, green):
         self.driver = Driver()
         self.cuda = self.driver.cuda
+        if green:
+            self.enter_green_context()
         self.module = C.c_void_p()
         with open(ptx) as file:
             text = file.read()
@@ -40,12 +43,31 @@ class Program:
         self.call("cuStreamCreate", C.byref(self.stream), C.c_uint(1))
         units = C.c_int()
         self.call("cuDeviceGetAttribute", C.byref(units), C.c_int(16), self.driver.device)
-        self.blocks_wide = units.value
+        self.blocks_wide = units.value // 2 if green else units.value
         self.counter = self.driver.alloc(512)[0]
         self.pieces = []
         self.kind = None
         self.ends = []
         self.graph = None
+
+    def enter_green_context(self):
+        class Resource(C.Structure):  # CUdevResource: type, padding, then what kind it is; 144 bytes (CUDA 12.4-13)
+            _fields_ = [("bytes", C.c_uint8 * 144)]
+
+        whole, half, rest = Resource(), Resource(), Resource()
+        multiprocessors = 1
+        self.call("cuDeviceGetDevResource", self.driver.device, C.byref(whole), C.c_int(multiprocessors))
+        units = C.c_int()
+        self.call("cuDeviceGetAttribute", C.byref(units), C.c_int(16), self.driver.device)
+        groups = C.c_uint(1)
+        self.call("cuDevSmResourceSplitByCount", C.byref(half), C.byref(groups), C.byref(whole), C.byref(rest),
+                  C.c_uint(0), C.c_uint(units.value // 2))
+        description, green, context = C.c_void_p(), C.c_void_p(), C.c_void_p()
+        self.call("cuDevResourceGenerateDesc", C.byref(description), C.byref(half), C.c_uint(1))
+        default_stream = 1
+        self.call("cuGreenCtxCreate", C.byref(green), description, self.driver.device, C.c_uint(default_stream))
+        self.call("cuCtxFromGreenCtx", C.byref(context), green)
+        self.call("cuCtxSetCurrent", context)
 
     def call(self, name, *arguments):
         result = getattr(self.cuda, name)(*arguments)
@@ -186,7 +208,7 @@ class Program:
 
 
 def main():
-    program = Program(sys.argv[1])
+    program = Program(sys.argv[1], "green" in sys.argv[2:])
     print(json.dumps({"ready": True, "pid": os.getpid()}), flush=True)
     buffer = b""
     while True:

@@ -2,7 +2,8 @@
 
 matmul: bf16, large enough to fill the GPU and to run into its power limit. matmul32: the same in float32,
 which does not. train: a transformer that keeps the GPU busy. launch: many small
-layers, so that the time goes into launches. Answers with the steps done a second, over all and in each full
+layers, so that the time goes into launches. reduce: matmuls on two GPUs and an all-reduce between them.
+Answers with the steps done a second, over all and in each full
 second, counted at waits for the GPU.
 """
 import json
@@ -12,7 +13,8 @@ import time
 import torch
 from torch import nn
 
-WAIT_EVERY = {"matmul": 8, "matmul32": 1, "train": 2, "launch": 1}
+WAIT_EVERY = {"matmul": 8, "matmul32": 1, "train": 1, "launch": 1, "reduce": 4}
+TIMED = ("matmul",)  # steps that are one kernel, of which the device tells how long each ran
 
 
 class Work:
@@ -37,6 +39,19 @@ class Work:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.matmul(a, a, out=out)
             torch.backends.cuda.matmul.allow_tf32 = True
+
+        return step
+
+    def make_reduce(self):
+        gpus = ("cuda:0", "cuda:1")
+        factors = [torch.randn(4096, 4096, device=gpu) for gpu in gpus]
+        outs = [torch.empty_like(factor) for factor in factors]
+        gradients = [torch.ones(8 << 20, device=gpu) for gpu in gpus]
+
+        def step():
+            for factor, out in zip(factors, outs):
+                torch.matmul(factor, factor, out=out)
+            torch.cuda.nccl.all_reduce(gradients, op=2)  # max: the values stay what they are
 
         return step
 
@@ -65,34 +80,65 @@ class Work:
         return step
 
 
-def per_second(ends, begin, seconds, each):
-    """Steps of each full second; steps that lie across an end are split."""
+def per_second(ends, begin, seconds, amounts):
+    """What was done in each full second; what lies across an end is split."""
     out = [0.0] * int(seconds)
     last = begin
-    for at in ends:
+    for at, amount in zip(ends, amounts):
         for i in range(len(out)):
             overlap = min(at, begin + i + 1) - max(last, begin + i)
             if overlap > 0:
-                out[i] += each * overlap / (at - last)
+                out[i] += amount * overlap / (at - last)
         last = at
     return out
+
+
+class Timed:
+    """Device time of each step between two waits, by events. One that was stopped in the middle (its window had
+    ended) shows the pause, too: it counts as long as the others."""
+
+    def __init__(self, each):
+        self.events = [torch.cuda.Event(enable_timing=True) for _ in range(each + 1)]
+        self.events[0].record()
+
+    def mark(self, index):
+        self.events[index + 1].record()
+
+    def seconds(self):
+        times = [a.elapsed_time(b) for a, b in zip(self.events, self.events[1:])]
+        usual = sorted(times)[len(times) // 2]
+        return sum(t if t < 2 * usual else usual for t in times) / 1e3
+
+
+def wait(kind):
+    torch.cuda.synchronize()
+    if kind == "reduce":
+        torch.cuda.synchronize(1)
 
 
 def run(work, kind, begin, seconds):
     step, each = work.step(kind), WAIT_EVERY[kind]
     step()
-    torch.cuda.synchronize()
+    wait(kind)
     while time.monotonic() < begin:
         time.sleep(max(0.0, min(0.01, begin - time.monotonic())))
-    start, ends = time.monotonic(), []
+    start, ends, busy = time.monotonic(), [], []
     while not ends or ends[-1] < start + seconds:
-        for _ in range(each):
+        timed = Timed(each) if kind in TIMED else None
+        for i in range(each):
             step()
-        torch.cuda.synchronize()
+            if timed:
+                timed.mark(i)
+        wait(kind)
         ends.append(time.monotonic())
+        if timed:
+            busy.append(timed.seconds())
     wall = ends[-1] - start
-    return {"kind": kind, "steps": len(ends) * each, "seconds": wall, "rate": len(ends) * each / wall,
-            "per_second": per_second(ends, start, seconds, each)}
+    answer = {"kind": kind, "steps": len(ends) * each, "seconds": wall, "rate": len(ends) * each / wall,
+              "per_second": per_second(ends, start, seconds, [each] * len(ends))}
+    if busy:
+        answer["busy_per_second"] = per_second(ends, start, seconds, busy)
+    return answer
 
 
 torch.backends.cuda.matmul.allow_tf32 = True
