@@ -27,7 +27,6 @@ constexpr uint64_t kLookBesideNs = 10'000'000;
 constexpr uint64_t kLookAloneNs = 220'000'000;
 constexpr uint64_t kSettleNs = 2'500'000;  // between "nothing unfinished" and "idle"
 constexpr uint64_t kForgetNs = 60'000'000'000;
-constexpr uint64_t kWaitedNs = 200'000;  // a look that took longer waited in the driver
 constexpr uint64_t kMostPerLookNs = 20'000'000;
 constexpr uint64_t kMostAloneNs = 300'000'000;
 
@@ -94,24 +93,20 @@ bool look(uint32_t ordinal, bool rung) {
   Private& own = privates[ordinal];
   const bool was_active = activity.active.load(std::memory_order_acquire);
   const bool was_filling = activity.fills.load(std::memory_order_relaxed);
-  const uint64_t begin = sys::monotonic_ns();
   const bool unfinished = unfinished_work(process.devices[ordinal].gpu) != Work::kNone;
   // A thread that waits at a closed gate has work, too.
   const bool work = unfinished || gate_waiting() > 0;
   const uint64_t now = sys::monotonic_ns();
-  // Behind a thread that waits for the GPU the question is answered when the wait ends, just as the next work is
-  // not there yet: up to then there was work.
-  const bool worked = work || (own.work && now - begin > kWaitedNs);
   // While its channels are being closed the sum may still be taken back a little: never let it shrink.
   const uint64_t open_seen = open_time_ns(activity, now);
   const uint64_t open_time = open_seen > own.open_time_ns ? open_seen : own.open_time_ns;
   const uint64_t since = own.last_ns == 0 ? 0 : now - own.last_ns;
   const uint64_t most =
       pace.load(std::memory_order_relaxed) == Pace::kAlone ? kMostAloneNs : kMostPerLookNs;
-  if (worked) account(activity, since < most ? since : most, open_time - own.open_time_ns);
+  if (work) account(activity, since < most ? since : most, open_time - own.open_time_ns);
   if (work || rung) own.busy_ns = now;
   own.gaps.look(now, open_time - own.open_time_ns,
-                activity.undisturbed.load(std::memory_order_acquire), worked);
+                activity.undisturbed.load(std::memory_order_acquire), work);
   own.last_ns = now;
   own.open_time_ns = open_time;
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
