@@ -1,7 +1,7 @@
 // Copies between blocks and their memory on the host, in pieces, by a few threads.
 //
 // One thread cannot keep up with PCIe: what the card writes into pinned memory has to be copied on into pages that
-// the kernel clears first. So up to four threads take pieces in turn, each with two lanes (a stream and a pinned
+// the kernel clears first. So up to eight threads take pieces in turn, each with two lanes (a stream and a pinned
 // buffer): while the card fills one buffer the thread empties the other. One device after the other, in a context
 // of that device; addresses that VMM maps are the same in all of them.
 //
@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint64_t kPiece = 8 * kMiB;
 constexpr uint64_t kWorthAThread = 64 * kMiB;
-constexpr uint32_t kMostThreads = 4;
+constexpr uint32_t kMostThreads = 8;  // of the process's own CPUs; four moved 13 GB/s out, 26 GB/s back
 constexpr uint64_t kLookNs = 100'000'000;
 
 struct Piece {
