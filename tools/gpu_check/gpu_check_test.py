@@ -120,7 +120,7 @@ class RunTest(unittest.TestCase):
         machine = types.SimpleNamespace(missing={"torch": "no Python package torch"}, sim=False,
                                         left=lambda: 100)
         with tempfile.TemporaryDirectory() as folder:
-            results = main.Results(folder, {"check": "memory"})
+            results = main.Results("/nowhere", folder, {"check": "memory"})
             with open(os.path.join(folder, "log.txt"), "w") as log:
                 for i, (function, needs) in enumerate(functions):
                     step = common.Step(f"x.{i}", "memory", function, needs, True)

@@ -89,7 +89,8 @@ def folder_of(machine, about):
 
 
 class Results:
-    def __init__(self, folder, about):
+    def __init__(self, root, folder, about):
+        self.root = root
         self.folder = folder
         self.about = about
         self.groups = {}
@@ -97,11 +98,9 @@ class Results:
 
     def write(self, name, content):
         with open(os.path.join(self.folder, name), "w") as file:
-            if isinstance(content, str):
-                file.write(content)
-            else:
-                json.dump(content, file, indent=1)
-                file.write("\n")
+            text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
+            # Where the checkout and Python lie says nothing about the card.
+            file.write(text.replace(self.root + "/", "").replace(os.path.dirname(sys.executable) + "/", ""))
 
     def add(self, step, verdict, seconds, why, figures):
         row = {"step": step.name, "result": verdict, "seconds": round(seconds, 1)}
@@ -268,7 +267,7 @@ def main():
                       options.gpu)
     about = describe(machine, options.kind)
     folder = folder_of(machine, about)
-    results = Results(folder, about)
+    results = Results(machine.root, folder, about)
     try:
         run_all(machine, steps, options, results, folder)
     finally:

@@ -1,8 +1,8 @@
 """GPU time with PyTorch: ceilings on matmul and training, two launch-bound trainings, speed without a limit.
 
 Figures that stand side by side: device time of the work, throughput against the same process without a limit, the
-SM clock of both, and the GPU time that allot measured (`allot ps --json`). Judged is device time of the matmuls, by
-events around each kernel: a program's own gaps may fall into the time in which it may not run anyway, so its
+SM clock of both, and the GPU time that allot measured (`allot ps --json`). Judged is device time of the matmuls
+against the same alone, by events around each kernel: a program's own gaps may fall into the time in which it may not run anyway, so its
 throughput can come out above its ceiling, and the bf16 matmul runs into the power limit alone and clocks up at a
 lower duty. Of a training, in which kernels follow each other too closely for that, throughput is judged.
 """
@@ -160,7 +160,9 @@ def judge_ceiling(cases, kind, maximum, got, alone):
         clock = got["clocks"]["sm_mhz"] / alone["clocks"]["sm_mhz"]
     shown_too = [shown("of alone", of_alone), shown("clock x", clock), shown("by allot", by_allot)]
     if "busy_per_second" in got:
-        per_second = [100 * busy for busy in got["busy_per_second"]]
+        # The gaps that it has alone are no fault of the ceiling.
+        whole = sum(alone["busy_per_second"]) / len(alone["busy_per_second"])
+        per_second = [100 * busy / whole for busy in got["busy_per_second"]]
     else:
         per_second = [rate / alone["rate"] * 100 for rate in got["per_second"]]
     achieved = sum(per_second) / len(per_second)
