@@ -6,20 +6,24 @@
 // At all times: the sum of that over the living is within the limit. When the survivors stand still:
 // the account is the sum over their slots, and nothing of the dead is left.
 //
-// ALLOT_TEST_KILLS=<n> makes it longer; ALLOT_TEST_SEED=<n> repeats one.
+// ALLOT_TEST_KILLS=<n> makes it longer; ALLOT_TEST_SEED=<n> repeats one. With ALLOT_TEST_OUT=FILE the longest
+// operation of a survivor, less its waiting for a CPU, is written there.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <random>
 #include <string>
 
 #include "core/ledger.h"
+#include "core/run_delay.h"
 #include "core/test_file.h"
 
 namespace allot::core {
@@ -35,7 +39,9 @@ struct Board {
     std::atomic<uint32_t> pid;
     std::atomic<uint64_t> version;  // odd while `held` is being changed
     std::atomic<uint64_t> operations;
-    std::atomic<bool> still;  // stands still because of `halt`
+    std::atomic<uint64_t> longest_ns;      // of an eighth of the operations
+    std::atomic<uint64_t> longest_own_ns;  // less the waiting for a CPU
+    std::atomic<bool> still;               // stands still because of `halt`
   };
   Place places[kChildren];
   std::atomic<bool> halt;
@@ -62,6 +68,13 @@ class KillTest : public testing::Test {
     place.version.fetch_add(1);
   }
 
+  template <class Operation>
+  static void timed(const RunDelay& delay, Board::Place& place, Operation operation) {
+    const RunDelay::Took took = delay.time(operation);
+    if (took.wall_ns > place.longest_ns) place.longest_ns = took.wall_ns;
+    if (took.own_ns > place.longest_own_ns) place.longest_own_ns = took.own_ns;
+  }
+
   // In the child: works until it is killed.
   [[noreturn]] void work(uint32_t place, uint64_t seed) {
     Ledger ledger = file_.ledger();
@@ -70,6 +83,7 @@ class KillTest : public testing::Test {
     if (!slot) _exit(1);
     Board::Place& mine = board_->places[place];
     std::mt19937_64 random(seed);
+    const RunDelay delay;
     uint64_t held[ALLOT_KINDS] = {};
     for (;;) {
       while (board_->halt.load()) {
@@ -79,8 +93,18 @@ class KillTest : public testing::Test {
       mine.still = false;
       const AllotKind kind = static_cast<AllotKind>(random() % ALLOT_KINDS);
       const uint64_t bytes = 1 + random() % 400;
+      const bool measured = random() % 8 == 0;
       if (random() % 2 == 0) {
-        if (ledger.reserve(*slot, 0, kind, bytes)) {
+        bool granted = false;
+        const auto reserve = [&] {
+          granted = static_cast<bool>(ledger.reserve(*slot, 0, kind, bytes));
+        };
+        if (measured) {
+          timed(delay, mine, reserve);
+        } else {
+          reserve();
+        }
+        if (granted) {
           held[kind] += bytes;
           change(mine, bytes);
         }
@@ -88,7 +112,12 @@ class KillTest : public testing::Test {
         const uint64_t back = 1 + random() % held[kind];
         held[kind] -= back;
         change(mine, ~back + 1);
-        ledger.release(*slot, 0, kind, back);
+        const auto release = [&] { ledger.release(*slot, 0, kind, back); };
+        if (measured) {
+          timed(delay, mine, release);
+        } else {
+          release();
+        }
       }
       mine.operations.fetch_add(1);
       if (random() % 256 == 0) usleep(100);  // leave the others some processor time
@@ -155,6 +184,20 @@ class KillTest : public testing::Test {
     ASSERT_TRUE(all_still()) << "a child hangs";
   }
 
+  void write_figures(int kills, uint64_t operations) const {
+    const char* path = std::getenv("ALLOT_TEST_OUT");
+    if (path == nullptr) return;
+    uint64_t wall = 0, own = 0;
+    for (const Board::Place& place : board_->places) {
+      wall = std::max(wall, place.longest_ns.load());
+      own = std::max(own, place.longest_own_ns.load());
+    }
+    std::ofstream(path) << "{\"kills\": " << kills << ", \"operations\": " << operations
+                        << ", \"longest_ms\": " << static_cast<double>(wall) / 1e6
+                        << ", \"less_waiting_for_a_cpu_ms\": " << static_cast<double>(own) / 1e6
+                        << "}\n";
+  }
+
   TestFile file_{kLimit};
   Board* board_ = nullptr;
   uint64_t seed_ = 0;
@@ -202,6 +245,7 @@ TEST_F(KillTest, TheAccountIsExactAfterAnyKill) {
   EXPECT_GT(looks, 0u);
   EXPECT_GT(operations, static_cast<uint64_t>(kills));
   RecordProperty("operations", std::to_string(operations));
+  write_figures(kills, operations);
   for (uint32_t i = 0; i < kChildren; ++i) kill_child(i);
   ledger.reclaim(alive, this);
   EXPECT_EQ(ledger.used(0), 0u);

@@ -4,8 +4,11 @@
 // one after another with SIGKILL at random moments and starts new ones. Every so often all stand still and the
 // region is held against the truth: accounts equal a recount and cover what the living hold, no slot is
 // lost, no seat of the dead counts. In between everybody goes on: nobody waits for the dead. The longest time that
-// an allocation of a survivor took stands beside the same of a time without kills, because on a busy machine
-// most of it is waiting for a CPU.
+// an allocation of a survivor took stands beside the same less what the kernel says its thread waited for a CPU
+// (core/run_delay.h): on a busy machine that is most of it, and no waiting for the dead. The rest is the software
+// GPU's: of 42 survivors seen asleep in an allocation for more than 5 ms each waited for its lock (whose holder,
+// killed, had to get a CPU to die), none for anything of the region. What the region alone costs a survivor is
+// measured by ledger_kill_test.
 //
 // ALLOT_STRESS_ROUNDS=10000 (./dev stress) makes it long; ALLOT_STRESS_SEED repeats the kills; with
 // ALLOT_STRESS_OUT=FILE the figures are written there as JSON.
@@ -24,6 +27,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/run_delay.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
 #include "tests/shim/harness.h"
@@ -42,6 +46,7 @@ struct Board {
     std::atomic<uint64_t> operations;
     std::atomic<uint64_t> held_bytes;
     std::atomic<uint64_t> longest_ns;
+    std::atomic<uint64_t> longest_own_ns;  // less the waiting for a CPU
     std::atomic<bool> still;
   };
   Place places[kWorkers];
@@ -83,10 +88,9 @@ class Worker {
 
   template <class F>
   void timed(F operation) {
-    const uint64_t begin = sys::monotonic_ns();
-    operation();
-    const uint64_t took = sys::monotonic_ns() - begin;
-    if (took > place_.longest_ns.load()) place_.longest_ns.store(took);
+    const core::RunDelay::Took took = run_delay_.time(operation);
+    if (took.wall_ns > place_.longest_ns.load()) place_.longest_ns.store(took.wall_ns);
+    if (took.own_ns > place_.longest_own_ns.load()) place_.longest_own_ns.store(took.own_ns);
   }
 
   void take() {
@@ -123,6 +127,7 @@ class Worker {
   Cuda cuda_;
   Board& board_;
   Board::Place& place_;
+  core::RunDelay run_delay_;
   Set set_ = nullptr;
   std::minstd_rand random_;
   std::vector<Block> blocks_;
@@ -164,11 +169,18 @@ class Stress {
     });
   }
 
-  // The longest allocation since the last call, in milliseconds, of anybody.
-  double longest_ms() {
-    uint64_t longest = 0;
-    for (auto& place : board_->places) longest = std::max(longest, place.longest_ns.exchange(0));
-    return static_cast<double>(longest) / 1e6;
+  struct Longest {
+    double ms = 0;
+    double own_ms = 0;  // less the waiting for a CPU
+  };
+  // The longest allocations since the last call, of anybody.
+  Longest longest() {
+    uint64_t all = 0, own = 0;
+    for (auto& place : board_->places) {
+      all = std::max(all, place.longest_ns.exchange(0));
+      own = std::max(own, place.longest_own_ns.exchange(0));
+    }
+    return {static_cast<double>(all) / 1e6, static_cast<double>(own) / 1e6};
   }
 
   void one_round() {
@@ -273,17 +285,18 @@ TEST(Stress, KilledAtAnyInstantNobodyWaitsAndNothingIsLost) {
   SCOPED_TRACE("ALLOT_STRESS_SEED=" + std::to_string(stress.seed()));
   ASSERT_TRUE(stress.all_go_on());
   const auto begin = std::chrono::steady_clock::now();
-  stress.longest_ms();
+  stress.longest();
   std::this_thread::sleep_for(
       std::chrono::milliseconds(500));  // a time without kills, to compare with
-  const double quiet_ms = stress.longest_ms();
-  double longest_ms = 0;
+  const Stress::Longest quiet = stress.longest();
+  Stress::Longest longest;
   uint64_t checks = 0;
   for (uint64_t round = 1; round <= rounds && !testing::Test::HasFailure(); ++round) {
     stress.one_round();
     if (round % kCheckEvery != 0) continue;
     ASSERT_TRUE(stress.all_go_on()) << "round " << round;
-    longest_ms = std::max(longest_ms, stress.longest_ms());
+    const Stress::Longest now = stress.longest();
+    longest = {std::max(longest.ms, now.ms), std::max(longest.own_ms, now.own_ms)};
     stress.check();
     ++checks;
   }
@@ -294,9 +307,12 @@ TEST(Stress, KilledAtAnyInstantNobodyWaitsAndNothingIsLost) {
   std::snprintf(
       line, sizeof(line),
       "{\"rounds\": %llu, \"checks\": %llu, \"stuck\": 0, \"seconds\": %.1f, \"seed\": %llu, "
-      "\"longest_allocation_ms\": %.2f, \"longest_without_kills_ms\": %.2f, \"workers\": %u}\n",
+      "\"longest_allocation_ms\": %.2f, \"less_waiting_for_a_cpu_ms\": %.2f, "
+      "\"longest_without_kills_ms\": %.2f, \"less_waiting_for_a_cpu_without_kills_ms\": %.2f, "
+      "\"workers\": %u}\n",
       static_cast<unsigned long long>(rounds), static_cast<unsigned long long>(checks), seconds,
-      static_cast<unsigned long long>(stress.seed()), longest_ms, quiet_ms, kWorkers);
+      static_cast<unsigned long long>(stress.seed()), longest.ms, longest.own_ms, quiet.ms,
+      quiet.own_ms, kWorkers);
   std::printf("%s", line);
   if (const char* out = std::getenv("ALLOT_STRESS_OUT")) std::ofstream(out) << line;
 }

@@ -183,7 +183,7 @@ def launch_bound_trainings(machine):
         for which in ("slice", "native"):
             work(pairs[which], "launch", 1.0)
         # Its speed depends on the CPUs and wanders by a tenth: many short turns, side by side.
-        for which in ("alone",) + ("native", "slice", "slice", "native") * (2 if machine.quick else 5):
+        for which in ("alone",) + ("native", "slice", "slice", "native") * (2 if machine.quick else 4):
             answers = work(pairs[which], "launch", 1)
             rates[which].append(sum(answer["rate"] for answer in answers))
             cases.figures.setdefault(which, []).append(answers)
