@@ -24,7 +24,7 @@ bool lock(int folder) {
 
 }  // namespace
 
-Admission::Admission(const std::string& folder, std::string except_path) {
+Admission::Admission(const std::string& folder, const std::string& except_path) {
   folder_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   for (int waited = 0; folder_ >= 0 && waited < kPatienceMs; waited += kLookMs) {
     if (lock(folder_)) break;

@@ -18,7 +18,7 @@ class Admission {
  public:
   // Takes the lock and reads what is promised in `folder`. `except_path`: the slice that asks, which does not
   // count.
-  Admission(const std::string& folder, std::string except_path);
+  Admission(const std::string& folder, const std::string& except_path);
   ~Admission();
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;

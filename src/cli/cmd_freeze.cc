@@ -70,7 +70,7 @@ template <class Done>
 Progress wait_until(const shm::Tenant& tenant, double seconds, Done done) {
   const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
   for (;;) {
-    const Progress progress = look(tenant);
+    Progress progress = look(tenant);
     if (done(progress) || sys::monotonic_ns() >= end) return progress;
     poll(nullptr, 0, kLookMs);
   }

@@ -42,7 +42,7 @@ struct BasicCall {
 // The calling convention lets a function ignore the arguments it is given.
 template <class... A>
 struct DriverCall : BasicCall<CUresult, A...> {
-  constexpr explicit DriverCall(const char* entry)
+  constexpr explicit DriverCall(const char* entry) noexcept
       : BasicCall<CUresult, A...>{entry, find_in_driver,
                                   [](A...) { return entry_not_supported(); }} {}
 };

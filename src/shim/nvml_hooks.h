@@ -12,7 +12,7 @@ namespace allot::shim {
 // An NVML entry as our own code calls it; see DriverCall.
 template <class... A>
 struct NvmlCall : BasicCall<nvmlReturn_t, A...> {
-  constexpr explicit NvmlCall(const char* entry)
+  constexpr explicit NvmlCall(const char* entry) noexcept
       : BasicCall<nvmlReturn_t, A...>{entry, find_in_nvml,
                                       [](A...) { return NVML_ERROR_FUNCTION_NOT_FOUND; }} {}
 };
