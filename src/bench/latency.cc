@@ -11,7 +11,7 @@
 namespace allot::bench {
 namespace {
 
-constexpr double kWarmSeconds = 0.2;
+constexpr double kLatencyWarmSeconds = 0.2;
 
 }  // namespace
 
@@ -19,7 +19,7 @@ nlohmann::ordered_json run_latency(const LatencyOptions& options) {
   const Gpu gpu(options.gpu);
   const uint64_t iterations = options.iterations != 0
                                   ? options.iterations
-                                  : calibrate_spin(gpu, options.kernel_us, kWarmSeconds);
+                                  : calibrate_spin(gpu, options.kernel_us, kLatencyWarmSeconds);
   std::vector<double> times_ms;
   times_ms.reserve(static_cast<size_t>(options.seconds * 1e6 / options.period_us) + 1);
   uint64_t late = 0;

@@ -11,7 +11,7 @@
 namespace allot::bench {
 namespace {
 
-constexpr double kWarmSeconds = 0.3;
+constexpr double kLoadWarmSeconds = 0.3;
 
 // One launch of the load: a kernel, or a captured graph of them.
 class Work {
@@ -62,7 +62,7 @@ nlohmann::ordered_json run_load(const LoadOptions& options) {
   const Gpu gpu(options.gpu);
   const uint64_t iterations = options.iterations != 0
                                   ? options.iterations
-                                  : calibrate_spin(gpu, options.kernel_us, kWarmSeconds);
+                                  : calibrate_spin(gpu, options.kernel_us, kLoadWarmSeconds);
   const Work work(gpu, iterations, options.graph);
   const double expected_us = options.kernel_us * (options.graph ? kGraphKernels : 1);
   const double solo_us =

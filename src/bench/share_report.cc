@@ -71,7 +71,7 @@ double worst_points(const std::vector<double>& seconds, double due, bool only_ab
   return points(worst);
 }
 
-ordered_json percent(uint32_t permille) {
+ordered_json percent_json(uint32_t permille) {
   return permille == 0 ? ordered_json(nullptr) : ordered_json(permille / 10.0);
 }
 
@@ -141,8 +141,8 @@ ordered_json tenant_json(const std::vector<TenantRun>& runs, const Phase& phase,
                          const PhaseShare& got) {
   const Grant& grant = phase.grants[i];
   ordered_json out = {{"load", kind_name(runs[i].spec.load.kind)},
-                      {"share", percent(grant.share_permille)},
-                      {"max", percent(grant.max_permille)},
+                      {"share", percent_json(grant.share_permille)},
+                      {"max", percent_json(grant.max_permille)},
                       {"achieved", got.achieved},
                       {"gpu_time", got.gpu_time},
                       {"judged", got.judged},

@@ -15,7 +15,7 @@ namespace allot::cli {
 namespace {
 
 constexpr int kPatienceMs = 2000;
-constexpr int kLookMs = 5;
+constexpr int kLockLookMs = 5;
 
 // Not by its header, <sys/file.h>, which is ours by that name.
 bool lock(int folder) {
@@ -26,9 +26,9 @@ bool lock(int folder) {
 
 Admission::Admission(const std::string& folder, const std::string& except_path) {
   folder_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  for (int waited = 0; folder_ >= 0 && waited < kPatienceMs; waited += kLookMs) {
+  for (int waited = 0; folder_ >= 0 && waited < kPatienceMs; waited += kLockLookMs) {
     if (lock(folder_)) break;
-    poll(nullptr, 0, kLookMs);
+    poll(nullptr, 0, kLockLookMs);
   }
   for (const TenantView& tenant : read_region().tenants) {
     if (tenant.path == except_path) continue;

@@ -9,14 +9,14 @@
 namespace allot::cli {
 namespace {
 
-struct Options {
+struct CpusAttachOptions {
   CpuFlags flags;
   pid_t pid = 0;
   std::string name;
   bool follow = false, no_cpuset = false, as_json = false;
 };
 
-void attach(const Options& options, int* exit_status) {
+void attach(const CpusAttachOptions& options, int* exit_status) {
   if (!options.flags.wants_cpus()) wrong_usage("attach: say which CPUs: --cpus N, a list, or gpu");
   cpus::AttachRequest request;
   request.pid = options.pid;
@@ -51,7 +51,7 @@ void attach(const Options& options, int* exit_status) {
 }  // namespace
 
 void add_cpus_attach(CLI::App& cpus, int* exit_status) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CpusAttachOptions>();
   CLI::App* app =
       cpus.add_subcommand("attach", "move a running process with all its threads, none lost");
   app->add_option("pid", options->pid, "the process")

@@ -9,13 +9,14 @@
 namespace allot::cli {
 namespace {
 
-struct Options {
+struct CpusExplainOptions {
   std::string file, text, group, list, machine;
   pid_t pid = 0;
   bool as_json = false;
 };
 
-void finish(const cpus::Expected<cpus::Explanation>& e, const Options& options, int* exit_status) {
+void finish(const cpus::Expected<cpus::Explanation>& e, const CpusExplainOptions& options,
+            int* exit_status) {
   if (!e) throw_failure(e.error());
   if (e->os_errno != 0) *exit_status = kExitProblems;
   if (options.as_json) {
@@ -43,7 +44,7 @@ cpus::TreeModel tree_or_throw(const MachineView& m) {
 }  // namespace
 
 void add_cpus_explain(CLI::App& cpus, int* exit_status) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CpusExplainOptions>();
   CLI::App* app =
       cpus.add_subcommand("explain", "why a change fails or does not take effect; changes nothing");
   app->require_subcommand(1);

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct CpusPlanOptions {
   CpuFlags flags;
   std::vector<std::string> tenants;
   std::string machine;
@@ -111,7 +111,7 @@ std::string to_text(const cpus::MachinePlan& plan) {
   return text;
 }
 
-void plan(const Options& options) {
+void plan(const CpusPlanOptions& options) {
   std::vector<cpus::SliceRequest> requests;
   for (const std::string& text : options.tenants) requests.push_back(tenant_of(text));
   if (options.flags.wants_cpus()) requests.push_back(slice_request(options.flags, "run"));
@@ -133,7 +133,7 @@ void plan(const Options& options) {
 }  // namespace
 
 void add_cpus_plan(CLI::App& cpus, int*) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CpusPlanOptions>();
   CLI::App* app = cpus.add_subcommand(
       "plan", "who would get which CPUs, with every write and what the kernel would answer");
   add_cpu_flags(*app, &options->flags);

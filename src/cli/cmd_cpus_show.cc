@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct CpusShowOptions {
   std::string machine;
   bool as_json = false;
 };
@@ -72,7 +72,7 @@ json to_json(const MachineView& m) {
   return out;
 }
 
-void show(const Options& options) {
+void show(const CpusShowOptions& options) {
   MachineView m = read_machine(options.machine);
   if (options.as_json) {
     print_json(to_json(m));
@@ -108,7 +108,7 @@ void show(const Options& options) {
 }  // namespace
 
 void add_cpus_show(CLI::App& cpus, int*) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CpusShowOptions>();
   CLI::App* app = cpus.add_subcommand(
       "show", "the machine's CPUs, caches, nodes and GPUs, and who has which CPUs");
   app->add_option("--machine", options->machine,

@@ -10,7 +10,7 @@
 namespace allot::cli {
 namespace {
 
-struct Options {
+struct CpusSimOptions {
   std::string script, svg;
 };
 
@@ -22,7 +22,7 @@ std::string read_whole(const std::string& path) {
   return text.str();
 }
 
-void sim(const Options& options) {
+void sim(const CpusSimOptions& options) {
   std::string error;
   const std::optional<model::Scenario> scenario =
       model::parse_scenario(read_whole(options.script), &error);
@@ -39,7 +39,7 @@ void sim(const Options& options) {
 }  // namespace
 
 void add_cpus_sim(CLI::App& cpus, int*) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CpusSimOptions>();
   CLI::App* app = cpus.add_subcommand(
       "sim",
       "run a scenario (groups, tasks, pins, hotplug) on the kernel model; see docs/examples");

@@ -16,7 +16,7 @@
 namespace allot::cli {
 namespace {
 
-struct Options {
+struct CpusWatchOptions {
   cpus::WatchOptions watch;
   double seconds = 0;
   bool once = false, no_rebalance = false, as_json = false;
@@ -53,7 +53,7 @@ void log(const cpus::WatchAction& a, double since, bool dry_run, bool as_json) {
   std::fflush(stdout);
 }
 
-void watch(Options options) {
+void watch(CpusWatchOptions options) {
   if (options.watch.folder.empty())
     options.watch.folder = cpus::lease_folder(std::getenv(ALLOT_ENV_DIR));
   options.watch.rebalance = !options.no_rebalance;
@@ -82,7 +82,7 @@ void watch(Options options) {
 }  // namespace
 
 void add_cpus_watch(CLI::App& cpus, int*) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CpusWatchOptions>();
   CLI::App* app = cpus.add_subcommand(
       "watch",
       "put back what hotplug, daemons or threads change; spread pinned threads that pile up");

@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct DoctorOptions {
   bool as_json = false;
   std::string sim, program;
 };
@@ -29,7 +29,7 @@ const char* verdict_text(Verdict verdict) {
   }
 }
 
-Findings examine(const Options& options) {
+Findings examine(const DoctorOptions& options) {
   Findings findings;
   if (!options.sim.empty() && options.sim != "default")
     setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
@@ -65,7 +65,7 @@ void print_text(const Findings& findings, size_t problems) {
   print(text);
 }
 
-int doctor(const Options& options) {
+int doctor(const DoctorOptions& options) {
   const Findings findings = examine(options);
   size_t problems = 0;
   json list = json::array();
@@ -88,7 +88,7 @@ int doctor(const Options& options) {
 
 void add_doctor(CLI::App& app, int* exit_status) {
   CLI::App* sub = app.add_subcommand("doctor", "say what works on this machine, and what does not");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<DoctorOptions>();
   sub->add_option("program", options->program,
                   "also look whether this program can be held to a slice")
       ->type_name("PROGRAM");

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct EvictOrRestoreOptions {
   std::string name;
   double timeout_seconds = 30;
   std::string way;
@@ -39,7 +39,7 @@ std::string count_text(size_t count) {
   return fmt::format("{} process{}", count, count == 1 ? "" : "es");
 }
 
-void work(const Options& options, bool out) {
+void work(const EvictOrRestoreOptions& options, bool out) {
   const char* command = out ? "evict" : "restore";
   check_name(command, options.name);
   OpenTenant tenant(command, options.name);
@@ -64,7 +64,7 @@ void work(const Options& options, bool out) {
 void add(CLI::App& app, const char* command, const char* what, const char* waits,
          const char* footer, bool out, int* exit_status) {
   CLI::App* sub = app.add_subcommand(command, what);
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<EvictOrRestoreOptions>();
   sub->add_option("name", options->name, "the slice, as 'allot ps' names it")
       ->required()
       ->type_name("NAME");

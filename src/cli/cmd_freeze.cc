@@ -20,9 +20,9 @@
 namespace allot::cli {
 namespace {
 
-constexpr int kLookMs = 1;
+constexpr int kThawLookMs = 1;
 
-struct Options {
+struct FreezeOptions {
   std::string name;
   double timeout_seconds = 5;
 };
@@ -72,7 +72,7 @@ Progress wait_until(const shm::Tenant& tenant, double seconds, Done done) {
   for (;;) {
     Progress progress = look(tenant);
     if (done(progress) || sys::monotonic_ns() >= end) return progress;
-    poll(nullptr, 0, kLookMs);
+    poll(nullptr, 0, kThawLookMs);
   }
 }
 
@@ -81,7 +81,7 @@ std::string processes_text(size_t count) {
   return fmt::format("{} process{}", count, count == 1 ? "" : "es");
 }
 
-void freeze(const Options& options) {
+void freeze(const FreezeOptions& options) {
   check_name("freeze", options.name);
   OpenTenant tenant("freeze", options.name);
   shm::reclaim_dead(*tenant);
@@ -103,7 +103,7 @@ void freeze(const Options& options) {
   print(fmt::format("{}: frozen ({})\n", options.name, processes_text(progress.stopped.size())));
 }
 
-void thaw(const Options& options) {
+void thaw(const FreezeOptions& options) {
   check_name("thaw", options.name);
   OpenTenant tenant("thaw", options.name);
   shm::reclaim_dead(*tenant);
@@ -123,9 +123,9 @@ void thaw(const Options& options) {
 }
 
 void add(CLI::App& app, const char* command, const char* what, const char* footer,
-         void (*work)(const Options&), int* exit_status) {
+         void (*work)(const FreezeOptions&), int* exit_status) {
   CLI::App* sub = app.add_subcommand(command, what);
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<FreezeOptions>();
   sub->add_option("name", options->name, "the slice, as 'allot ps' names it")
       ->required()
       ->type_name("NAME");

@@ -103,12 +103,12 @@ json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
           {"gpus", gpus}};
 }
 
-struct Options {
+struct GpusOptions {
   bool as_json = false;
   std::string sim;
 };
 
-void gpus(const Options& options) {
+void gpus(const GpusOptions& options) {
   if (!options.sim.empty() && options.sim != "default")
     setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
   const Inventory inventory = need_gpus(options.sim.empty() ? find_driver() : need_sim());
@@ -124,7 +124,7 @@ void gpus(const Options& options) {
 
 void add_gpus(CLI::App& app, int* exit_status) {
   CLI::App* sub = app.add_subcommand("gpus", "list the GPUs and what the slices have of each");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<GpusOptions>();
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
   sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G")
       ->type_name("[=SPEC]");

@@ -30,7 +30,7 @@ extern char** environ;
 namespace allot::cli {
 namespace {
 
-struct Options {
+struct RunOptions {
   std::optional<std::string> gpu, name, share, max;
   std::string sim, fail = "closed", priority = "normal", level = "auto", swap = "driver";
   std::vector<std::string> gpu_mem;
@@ -44,7 +44,7 @@ void note(const std::string& line) {
   fmt::print(stderr, "allot: note: {}\n", line);
 }
 
-SliceSpec read_spec(const Options& options) {
+SliceSpec read_spec(const RunOptions& options) {
   SliceSpec spec;
   if (options.gpu) spec.gpus = parse_gpu_list("--gpu", *options.gpu);
   for (const std::string& text : options.gpu_mem) {
@@ -103,7 +103,7 @@ bool check_preload(const std::string& file, bool closed) {
   return false;
 }
 
-DriverFiles driver_files(const Options& options, bool closed) {
+DriverFiles driver_files(const RunOptions& options, bool closed) {
   if (!options.sim.empty()) return need_sim();
   DriverFiles driver = find_driver();
   if (closed && driver.cuda.empty()) {
@@ -128,14 +128,14 @@ std::string visible_gpus(const std::vector<ChosenGpu>& chosen) {
   return text;
 }
 
-int start(const Options& options, const Program& program, const SignalGuard& signals,
+int start(const RunOptions& options, const Program& program, const SignalGuard& signals,
           StartHook* hook) {
   if (options.exec) become(program, signals, hook);
   return supervise(program, signals, hook);
 }
 
 // In a slice of GPUs, which the launcher looks after.
-int start_watched(const Options& options, const Program& program, const SignalGuard& signals,
+int start_watched(const RunOptions& options, const Program& program, const SignalGuard& signals,
                   StartHook* hook, const std::string& name) {
   if (options.exec) become(program, signals, hook);
   const char* wanted = std::getenv(ALLOT_ENV_SIGNALS);
@@ -143,7 +143,7 @@ int start_watched(const Options& options, const Program& program, const SignalGu
   return supervise(program, signals, hook, [&](int number) { return watch.take_signal(number); });
 }
 
-int run_on_cpus(const Options& options, Program program) {
+int run_on_cpus(const RunOptions& options, Program program) {
   for (char** word = environ; *word != nullptr; ++word) program.env.emplace_back(*word);
   const SignalGuard signals;
   const std::string name = options.name.value_or(default_name(program.argv[0], getpid()));
@@ -151,7 +151,7 @@ int run_on_cpus(const Options& options, Program program) {
   return start(options, program, signals, cpus.get());
 }
 
-int run(const Options& options, const std::vector<std::string>& words, bool only_cpus) {
+int run(const RunOptions& options, const std::vector<std::string>& words, bool only_cpus) {
   const SliceSpec spec = read_spec(options);
   if (options.name) check_name("--name", *options.name);
   if (words.empty()) {
@@ -200,7 +200,7 @@ int run(const Options& options, const std::vector<std::string>& words, bool only
 
 void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_status) {
   CLI::App* sub = app.add_subcommand("run", "run a program in a slice of GPUs, CPUs or both");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<RunOptions>();
   sub->add_option("--gpu", options->gpu,
                   "only these GPUs: indexes or UUIDs (or the beginning of one), joined by commas")
       ->type_name("LIST");

@@ -17,7 +17,7 @@
 namespace allot::cli {
 namespace {
 
-struct Options {
+struct SetOptions {
   std::string name, gpu;
   std::vector<std::string> gpu_mem;
   std::optional<std::string> share, max, priority, level;
@@ -73,7 +73,7 @@ struct TimeChange {
   uint32_t share_before, max_before;
 };
 
-std::vector<Change> read_changes(const Options& options, const shm::Tenant& tenant,
+std::vector<Change> read_changes(const SetOptions& options, const shm::Tenant& tenant,
                                  const Inventory& mine) {
   std::vector<std::string> only;
   if (!options.gpu.empty()) only = parse_gpu_list("--gpu", options.gpu);
@@ -117,7 +117,7 @@ uint32_t permille_of(const uint32_t& field) {
   return std::min(__atomic_load_n(&field, __ATOMIC_RELAXED), core::kWhole);
 }
 
-std::vector<TimeChange> read_time_changes(const Options& options, const shm::Tenant& tenant,
+std::vector<TimeChange> read_time_changes(const SetOptions& options, const shm::Tenant& tenant,
                                           const Inventory& mine) {
   std::vector<TimeChange> changes;
   if (!options.share && !options.max) return changes;
@@ -155,7 +155,7 @@ std::string apply(shm::Tenant& tenant, const Inventory& mine, const TimeChange& 
                      percent_text(change.max_before), percent_text(change.max));
 }
 
-std::string apply_words(shm::Tenant& tenant, const Options& options) {
+std::string apply_words(shm::Tenant& tenant, const SetOptions& options) {
   AllotHeader& header = tenant.file->header;
   std::string report;
   if (options.priority) {
@@ -172,7 +172,7 @@ std::string apply_words(shm::Tenant& tenant, const Options& options) {
 }
 
 // Form before machine: a size that is none must not depend on which slices there are.
-void check_form(const Options& options) {
+void check_form(const SetOptions& options) {
   check_name("set", options.name);
   if (options.empty()) {
     wrong_usage(
@@ -185,7 +185,7 @@ void check_form(const Options& options) {
   if (options.level) parse_level("--level", *options.level);
 }
 
-void set(const Options& options) {
+void set(const SetOptions& options) {
   check_form(options);
   OpenTenant tenant("set", options.name);
   shm::reclaim_dead(*tenant);
@@ -218,7 +218,7 @@ void set(const Options& options) {
 
 void add_set(CLI::App& app, int* exit_status) {
   CLI::App* sub = app.add_subcommand("set", "change a slice while its programs run");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<SetOptions>();
   sub->add_option("name", options->name, "the slice, as 'allot ps' names it")
       ->required()
       ->type_name("NAME");

@@ -17,7 +17,7 @@ extern char** environ;
 namespace allot::cli {
 namespace {
 
-void add(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
+void add_preload(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
   findings->push_back({verdict, "preload", std::move(found), std::move(advice)});
 }
 
@@ -26,32 +26,35 @@ void check_program(const std::string& program, Findings* findings) {
   try {
     file = resolve_program(program, std::getenv("PATH"));
   } catch (const Failure& failure) {
-    add(findings, Verdict::kProblem, failure.line(), "write the program as you would start it");
+    add_preload(findings, Verdict::kProblem, failure.line(),
+                "write the program as you would start it");
     return;
   }
   switch (preload_effect(file)) {
     case Preload::kWorks:
-      add(findings, Verdict::kGood, file + ": obeys LD_PRELOAD");
+      add_preload(findings, Verdict::kGood, file + ": obeys LD_PRELOAD");
       break;
     case Preload::kStatic:
-      add(findings, Verdict::kNote,
+      add_preload(
+          findings, Verdict::kNote,
           file +
               ": is linked statically: ignores LD_PRELOAD itself, but the programs it starts obey "
               "it");
       break;
     case Preload::kSetId:
-      add(findings, Verdict::kProblem,
-          file + ": gains privileges when it starts, so the loader drops LD_PRELOAD",
-          "run 'allot run' behind it: sudo -u USER allot run ... -- PROGRAM");
+      add_preload(findings, Verdict::kProblem,
+                  file + ": gains privileges when it starts, so the loader drops LD_PRELOAD",
+                  "run 'allot run' behind it: sudo -u USER allot run ... -- PROGRAM");
       break;
     case Preload::kOtherLoader:
-      add(findings, Verdict::kProblem,
-          file + ": uses the musl C library, which cannot load allot's libraries",
-          "use a glibc build of it");
+      add_preload(findings, Verdict::kProblem,
+                  file + ": uses the musl C library, which cannot load allot's libraries",
+                  "use a glibc build of it");
       break;
     case Preload::kOtherMachine:
-      add(findings, Verdict::kProblem, file + ": is made for another processor or word size",
-          "use a 64-bit build of it");
+      add_preload(findings, Verdict::kProblem,
+                  file + ": is made for another processor or word size",
+                  "use a 64-bit build of it");
       break;
   }
 }
@@ -100,12 +103,13 @@ void check_preload(const std::string& program, Findings* findings) {
   std::string line;
   while (std::getline(file, line)) {
     if (line.find("libvgpu") != std::string::npos) {
-      add(findings, Verdict::kProblem,
-          "/etc/ld.so.preload loads another GPU sharing library: " + harmless(line),
-          "remove that line: two of them in one process answer for each other");
+      add_preload(findings, Verdict::kProblem,
+                  "/etc/ld.so.preload loads another GPU sharing library: " + harmless(line),
+                  "remove that line: two of them in one process answer for each other");
     }
   }
-  add(findings, Verdict::kNote,
+  add_preload(
+      findings, Verdict::kNote,
       "not held: set-user-ID programs (sudo, su), musl programs, and programs that talk to the "
       "kernel driver "
       "directly; 'allot doctor PROGRAM' looks at one");

@@ -16,7 +16,7 @@
 namespace allot::cli {
 namespace {
 
-void add(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
+void add_time(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
   findings->push_back({verdict, "time", std::move(found), std::move(advice)});
 }
 
@@ -30,27 +30,29 @@ bool has_mig(const Inventory& inventory) {
 // What a program started in this shell would get from --level auto.
 void expected_level(const Inventory& inventory, Findings* findings) {
   if (inventory.gpus.empty()) {
-    add(findings, Verdict::kNote, "held once there is a GPU");
+    add_time(findings, Verdict::kNote, "held once there is a GPU");
     return;
   }
   const bool daemon = !processes_named("nvidia-cuda-mps").empty();
   const bool client = std::getenv("CUDA_MPS_PIPE_DIRECTORY") != nullptr;
   if (daemon || client) {
-    add(findings, Verdict::kNote,
+    add_time(
+        findings, Verdict::kNote,
         fmt::format("level launch, because {}: an MPS client's channels are the MPS server's, so "
                     "they cannot be stopped for one client; each launch waits at a gate instead",
                     client ? "CUDA_MPS_PIPE_DIRECTORY is set" : "an MPS daemon runs"),
         "for level channel, unset CUDA_MPS_PIPE_DIRECTORY and end the MPS daemon");
   } else {
-    add(findings, Verdict::kGood,
+    add_time(
+        findings, Verdict::kGood,
         "level channel, if the driver answers its calls (tried when a program starts; else level "
         "launch)");
   }
   if (has_mig(inventory)) {
-    add(findings, Verdict::kNote,
-        "MIG is on: shares and ceilings count within an instance; between instances the card "
-        "itself "
-        "divides");
+    add_time(findings, Verdict::kNote,
+             "MIG is on: shares and ceilings count within an instance; between instances the card "
+             "itself "
+             "divides");
   }
 }
 
@@ -74,7 +76,8 @@ void levels_in_force(Findings* findings) {
   for (const auto& [level, names] : found) {
     std::string text;
     for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-    add(findings, Verdict::kNote, fmt::format("in force now: {} in {}", level, harmless(text)));
+    add_time(findings, Verdict::kNote,
+             fmt::format("in force now: {} in {}", level, harmless(text)));
   }
 }
 

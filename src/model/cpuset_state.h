@@ -19,6 +19,11 @@ namespace allot::model {
 // Partition states of v2; the negative ones are the invalid forms.
 enum PartitionState { kMember = 0, kRootPartition = 1, kIsolated = 2 };
 
+// A mask as a file of the kernel's shows it.
+inline std::string list_line(const Mask& mask) {
+  return mask.list() + "\n";
+}
+
 // What the cpuset subsystem keeps for a group (struct cpuset).
 struct Cpuset {
   Mask cpus, mems;                      // what was configured

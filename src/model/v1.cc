@@ -28,10 +28,6 @@ constexpr FlagFile kFlagFiles[] = {
     {"cpuset.memory_spread_slab", &Cpuset::spread_slab},
 };
 
-std::string line(const Mask& mask) {
-  return mask.list() + "\n";
-}
-
 // Why `inner` is no subset of `outer`; the group is the one named to the user.
 Outcome not_subset(int err, const Cpuset& inner, const Cpuset& outer, Why lacks, Why exclusive,
                    const std::string& path) {
@@ -131,10 +127,10 @@ std::optional<std::string> State::read_v1(int group, std::string_view file) cons
   for (const FlagFile& entry : kFlagFiles) {
     if (file == entry.name) return own.*entry.flag ? "1\n" : "0\n";
   }
-  if (file == "cpuset.cpus") return line(own.cpus);
-  if (file == "cpuset.mems") return line(own.mems);
-  if (file == "cpuset.effective_cpus") return line(own.effective_cpus);
-  if (file == "cpuset.effective_mems") return line(own.effective_mems);
+  if (file == "cpuset.cpus") return list_line(own.cpus);
+  if (file == "cpuset.mems") return list_line(own.mems);
+  if (file == "cpuset.effective_cpus") return list_line(own.effective_cpus);
+  if (file == "cpuset.effective_mems") return list_line(own.effective_mems);
   if (file == "cpuset.sched_relax_domain_level")
     return std::to_string(own.relax_domain_level) + "\n";
   if (file == "cgroup.clone_children") return at(group).clone_children ? "1\n" : "0\n";

@@ -13,10 +13,6 @@
 namespace allot::model {
 namespace {
 
-std::string line(const Mask& mask) {
-  return mask.list() + "\n";
-}
-
 std::string controller_names(unsigned bits) {
   std::string text;
   for (size_t i = 0; i < kControllers.size(); ++i) {
@@ -216,11 +212,11 @@ std::optional<std::string> State::read_v2(int group, std::string_view file) cons
   }
   if (!at(group).cpuset) return std::nullopt;
   const Cpuset& own = css(group);
-  if (file == "cpuset.cpus.effective") return line(own.effective_cpus);
-  if (file == "cpuset.mems.effective") return line(own.effective_mems);
+  if (file == "cpuset.cpus.effective") return list_line(own.effective_cpus);
+  if (file == "cpuset.mems.effective") return list_line(own.effective_mems);
   if (group == 0) return std::nullopt;
-  if (file == "cpuset.cpus") return line(own.cpus);
-  if (file == "cpuset.mems") return line(own.mems);
+  if (file == "cpuset.cpus") return list_line(own.cpus);
+  if (file == "cpuset.mems") return list_line(own.mems);
   if (file == "cpuset.cpus.partition") return partition_text(group);
   return std::nullopt;
 }

@@ -16,13 +16,12 @@
 extern char** environ;
 
 namespace allot::e2e {
-namespace {
-
-using Clock = std::chrono::steady_clock;
 
 double now() {
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+namespace {
 
 std::vector<std::string> environment(const std::map<std::string, std::string>& changes) {
   std::vector<std::string> entries;

@@ -11,6 +11,9 @@ namespace allot::e2e {
 
 inline constexpr double kPatienceSeconds = 10;
 
+// Seconds, for deadlines.
+double now();
+
 // A program with its input and output in our hands. Killed and reaped at the latest by the destructor.
 class Command {
  public:

@@ -8,8 +8,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kRefused = 125;
-
 class Evict : public MovingSlices {
  protected:
   Evict() : MovingSlices({}, 36 * kMiB) {}

@@ -7,6 +7,8 @@
 
 namespace allot::e2e {
 
+inline constexpr int kRefused = 125;
+
 class MovingSlices : public Machine {
  protected:
   // `flags` go to every slice's run; `last_bytes` is the last of a holder's three blocks.

@@ -11,8 +11,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kRefused = 125;
-
 class Swap : public MovingSlices {
  protected:
   Swap() : MovingSlices({"--swap", "fast"}, 36 * kMiB - 12) {}

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
 
@@ -14,10 +13,6 @@
 
 namespace allot::e2e {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // bash -c SCRIPT with a terminal of its own. The script must not end by itself: the end of a session's
 // leader hangs the terminal up, and Linux then throws away what was not read from it yet.
