@@ -34,6 +34,7 @@ target_compile_options(allot_guest_flags INTERFACE
 function(allot_guest_library name)
   cmake_parse_arguments(A "" "" "SOURCES;LINKS" ${ARGN})
   add_library(${name} STATIC ${A_SOURCES})
+  set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)  # small files with small headers
   target_link_libraries(${name} PUBLIC ${A_LINKS} PRIVATE allot_guest_flags INTERFACE allot_flags)
 endfunction()
 
