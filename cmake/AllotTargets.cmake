@@ -5,9 +5,11 @@
 #
 #   allot_guest_library(NAME SOURCES a.cc ... LINKS allot_base ...)     static, position independent
 #   allot_hosted_library(NAME SOURCES ... LINKS ...)
-#   allot_test(NAME SOURCES ... LINKS ... [LABELS unit] [COMPUTES])     a GoogleTest program, in ctest
+#   allot_test(NAME SOURCES ... LINKS ... [LABELS unit] [COMPUTES|PARTS])   a GoogleTest program, in ctest
 #   allot_quick_build(NAME)   code that waits and prints, made of templates: not optimised under sanitizers,
-#                             where that doubles the compile time. For tests but those that COMPUTE.
+#                             where that doubles the compile time.
+#   allot_quick_test(NAME)    a test's own code: never optimised, for the same reason; what it tests is. For tests
+#                             but those that COMPUTE, and those that compile PARTS of the product.
 find_package(Threads REQUIRED)
 
 add_library(allot_flags INTERFACE)
@@ -50,17 +52,23 @@ function(allot_quick_build name)
   endif()
 endfunction()
 
+function(allot_quick_test name)
+  target_compile_options(${name} PRIVATE -O0)
+endfunction()
+
 function(allot_test name)
   if(NOT ALLOT_TESTS)
     return()
   endif()
-  cmake_parse_arguments(A "COMPUTES" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(A "COMPUTES;PARTS" "" "SOURCES;LINKS;LABELS" ${ARGN})
   add_executable(${name} ${A_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
   target_link_libraries(${name} PRIVATE allot_flags ${A_LINKS} GTest::gtest GTest::gtest_main
                         Threads::Threads)
-  if(NOT A_COMPUTES)
+  if(A_PARTS)
     allot_quick_build(${name})
+  elseif(NOT A_COMPUTES)
+    allot_quick_test(${name})
   endif()
   if(NOT A_LABELS)
     set(A_LABELS unit)
