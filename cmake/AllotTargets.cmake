@@ -6,6 +6,7 @@
 #   allot_guest_library(NAME SOURCES a.cc ... LINKS allot_base ...)     static, position independent
 #   allot_hosted_library(NAME SOURCES ... LINKS ...)
 #   allot_test(NAME SOURCES ... LINKS ... [LABELS unit] [COMPUTES|PARTS])   a GoogleTest program, in ctest
+#   allot_test_waits(NAME SECONDS)   a test that mostly waits, and about how long it takes
 #   allot_quick_build(NAME)   code that waits and prints, made of templates: not optimised under sanitizers,
 #                             where that doubles the compile time.
 #   allot_quick_test(NAME)    a test's own code: never optimised, for the same reason; what it tests is. For tests
@@ -38,6 +39,14 @@ function(allot_guest_library name)
   add_library(${name} STATIC ${A_SOURCES})
   set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)  # small files with small headers
   target_link_libraries(${name} PUBLIC ${A_LINKS} PRIVATE allot_guest_flags INTERFACE allot_flags)
+endfunction()
+
+# ./dev runs two tests' worth of `PROCESSORS` on each CPU: whole processes mostly wait, for each other or for the
+# software GPU's time, and take one; tests that compute take two. The longest begin first.
+function(allot_test_waits name seconds)
+  if(TEST ${name})
+    set_tests_properties(${name} PROPERTIES PROCESSORS 1 COST ${seconds})
+  endif()
 endfunction()
 
 function(allot_hosted_library name)
@@ -75,4 +84,7 @@ function(allot_test name)
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT 300)
+  if(A_LABELS STREQUAL "unit")
+    set_tests_properties(${name} PROPERTIES PROCESSORS 2)
+  endif()
 endfunction()
