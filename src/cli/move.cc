@@ -33,7 +33,8 @@ sys::Fd lock_file(const std::string& command, const std::string& path, const std
   auto file = sys::open_file(sys::Root{}, path.c_str(), O_RDONLY | O_NOFOLLOW);
   if (!file) refuse("{}: {}: {}", command, path, describe(file.error()));
   if (!sys::lock_now(file->get())) {
-    refuse("{}: another evict or restore of '{}' is under way; wait for it", command, name);
+    throw NotNow(fmt::format("{}: another evict or restore of '{}' is under way; wait for it",
+                             command, name));
   }
   return std::move(*file);
 }

@@ -1,5 +1,6 @@
 // See run_wait.h. Nobody is woken: whoever ends or shrinks need not know who waits. What must not happen here:
-// a slice that runs evicted for another's sake, or one evicted in vain again and again: each is tried once.
+// a slice that runs evicted for another's sake, or one evicted in vain again and again: each is tried once. One that
+// somebody else moves at this moment was not tried.
 #include "cli/run_wait.h"
 
 #include <unistd.h>
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int kExitTimedOut = 124;  // as timeout(1)
 constexpr long kLookNs = 500'000'000;
+constexpr double kOthersMoveSeconds = 5;  // also without --wait: for a move by somebody else to end
 
 // Sleeps, unless a signal says to give up.
 void pause_or_give_up() {
@@ -58,10 +60,12 @@ bool holds_any_of(const TenantView& tenant, const std::vector<ChosenGpu>& gpus) 
   return false;
 }
 
-// True when one more slice has been evicted.
-bool evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
+enum class Room { kMade, kSoon, kNone };  // kSoon: somebody else moves one of them
+
+Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
                        std::set<std::string>* tried,
                        const std::function<void(const std::string&)>& say) {
+  Room room = Room::kNone;
   for (const TenantView& tenant : read_region().tenants) {
     if (tenant.uid != geteuid() || tenant.priority != ALLOT_PRIORITY_LOW || tenant.evicted())
       continue;
@@ -78,12 +82,15 @@ bool evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
       say(fmt::format(
           "evicted '{}', idle for {} s at least: {} in {:.2f} s; it comes back when it has work",
           tenant.name, seconds, size_text(moved.bytes), moved.seconds));
-      return true;
+      return Room::kMade;
+    } catch (const NotNow&) {
+      tried->erase(tenant.name);
+      room = Room::kSoon;
     } catch (const Failure& failure) {
       say(failure.line());
     }
   }
-  return false;
+  return room;
 }
 
 }  // namespace
@@ -103,10 +110,13 @@ std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& 
       why = not_now.line();
       if (!options.asked()) throw;
     }
-    const bool room_made = options.evict_idle_seconds >= 0 &&
-                           evict_an_idle_one(gpus, options.evict_idle_seconds, &tried, say);
-    if (!room_made && !options.wait) throw NotNow(why);
+    const Room room = options.evict_idle_seconds < 0
+                          ? Room::kNone
+                          : evict_an_idle_one(gpus, options.evict_idle_seconds, &tried, say);
+    const bool room_made = room == Room::kMade;
     const double waited = static_cast<double>(sys::monotonic_ns() - begin) / 1e9;
+    const bool soon = room == Room::kSoon && waited < kOthersMoveSeconds;
+    if (!room_made && !soon && !options.wait) throw NotNow(why);
     if (!room_made && options.timeout_seconds > 0 && waited >= options.timeout_seconds) {
       throw Failure(kExitTimedOut, fmt::format("run: no room after {:.0f} s: {}", waited, why));
     }

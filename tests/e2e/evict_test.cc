@@ -1,5 +1,8 @@
 // Evict and restore as users type them, on the software GPU: contents, several processes, every way to fail.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "tests/e2e/moving_slices.h"
 
@@ -253,6 +256,26 @@ TEST_F(Evict, AnIdleOneComesBackWhateverItCallsFirst) {
     EXPECT_TRUE(wait_until([&] { return !evicted("a"); })) << call;
   }
   EXPECT_EQ(ask(*idle, "check 3"), "ok");
+}
+
+// Seen as a wait without end: the idle one was just coming back from an eviction for somebody before.
+TEST_F(Evict, AnIdleOneThatIsBeingMovedIsTriedAgain) {
+  environment["ALLOT_SIM_GPUS"] = "1x4G";
+  auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});
+  for (const std::string flag : {"--wait", "--overcommit"}) {  // the second without waiting
+    const int file = open(tenant("a")["path"].get<std::string>().c_str(), O_RDONLY | O_CLOEXEC);
+    ASSERT_EQ(syscall(SYS_flock, file, 2), 0);  // LOCK_EX; <sys/file.h> is ours by that name
+    // Its notes go to standard output, where they can be read while it waits.
+    Command other({"sh", "-c", "exec \"$@\" 2>&1", "sh", ALLOT_BINARY, "run", "--sim", "--gpu-mem",
+                   "3G", flag, "--evict-idle=0.1", "--", "true"},
+                  environment);
+    EXPECT_NE(other.line().find("waiting:"), std::string::npos);
+    close(file);
+    EXPECT_EQ(other.wait(), 0) << other.out();
+    EXPECT_TRUE(evicted("a"));
+    EXPECT_EQ(ask(*idle, "check 3"), "ok");
+    EXPECT_TRUE(wait_until([&] { return !evicted("a"); }));
+  }
 }
 
 TEST_F(Evict, AnIdleOneThatCallsNothingStaysAway) {
