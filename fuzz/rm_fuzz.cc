@@ -20,14 +20,20 @@ void require(bool condition) {
 
 void call(const uint8_t* at) {
   const uint32_t status = at[1] < 200 ? NV_OK : at[1];
-  switch (at[0] % 4) {
+  switch (at[0] % 6) {
     case 0: {
+      NV0080_ALLOC_PARAMETERS_HEAD device = {at[3]};
+      NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS_HEAD group = {0, 0, 0, at[3]};
       NVOS64_PARAMETERS p = {};
       p.hRoot = at[2];
       p.hObjectParent = at[3];
       p.hObjectNew = at[4];
       p.hClass = kClasses[at[5] % 6];
       p.status = status;
+      if (p.hClass == NV01_DEVICE_0) p.pAllocParms = reinterpret_cast<uint64_t>(&device);
+      if (p.hClass == KEPLER_CHANNEL_GROUP_A && at[1] % 4 != 0) {
+        p.pAllocParms = reinterpret_cast<uint64_t>(&group);
+      }
       const MakingContextOn making(at[5] % 3);
       watch_rm_call(-1, ALLOT_RM_ALLOC, &p, 0);
       break;
@@ -46,6 +52,9 @@ void call(const uint8_t* at) {
       watch_rm_call(-1, ALLOT_RM_CONTROL, &p, 0);
       break;
     }
+    case 4:  // an eviction and its end, in any order
+      at[1] % 2 == 0 ? rm_let_go() : rm_take_hold();
+      break;
     default:  // a size that fits no structure, and none at all
       watch_rm_call(-1, ALLOT_RM_REQUEST(at[2], at[3]), nullptr, 0);
       watch_rm_call(-1, ALLOT_RM_REQUEST(NV_ESC_RM_ALLOC, 8), at, 0);
