@@ -267,7 +267,7 @@ TEST_F(Evict, AnIdleOneThatIsBeingMovedIsTriedAgain) {
     ASSERT_EQ(syscall(SYS_flock, file, 2), 0);  // LOCK_EX; <sys/file.h> is ours by that name
     // Its notes go to standard output, where they can be read while it waits.
     Command other({"sh", "-c", "exec \"$@\" 2>&1", "sh", ALLOT_BINARY, "run", "--sim", "--gpu-mem",
-                   "3G", flag, "--evict-idle=0.1", "--", "true"},
+                   "3G", flag, "--evict-idle=0", "--", "true"},
                   environment);
     EXPECT_NE(other.line().find("waiting:"), std::string::npos);
     close(file);
