@@ -208,7 +208,9 @@ class Stress {
     for (uint32_t i = 0; i < kWorkers; ++i) kill_one(i);
     for (const char* name : {"a", "b"}) {
       auto tenant = shm::open_tenant(file(name).c_str(), true);
-      ASSERT_TRUE(tenant);
+      // A worker that was just starting clears away a slice in which nobody is left.
+      if (!tenant && access(file(name).c_str(), F_OK) != 0) continue;
+      ASSERT_TRUE(tenant) << name;
       shm::reclaim_dead(*tenant);
       EXPECT_EQ(core::Ledger(tenant->file).used(0), 0u) << name;
       shm::unmap(*tenant);
