@@ -88,7 +88,7 @@ void Sim::gpus(const char* text) {
   setenv(ALLOT_ENV_SIM_GPUS, text, 1);
 }
 
-Child::Child(std::function<void()> body) {
+Child::Child(const std::function<void()>& body) {
   int down[2], up[2];
   if (pipe(down) != 0 || pipe(up) != 0) abort();
   pid_ = fork();

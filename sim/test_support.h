@@ -46,7 +46,7 @@ class Sim : public ::testing::Test {
 // Runs `body` in a child process.
 class Child {
  public:
-  explicit Child(std::function<void()> body);
+  explicit Child(const std::function<void()>& body);
   ~Child();
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -63,8 +63,8 @@ class Child {
 // For the child's side.
 void tell(const std::string& message);
 std::string listen();
-inline void in_child(std::function<void()> body) {
-  EXPECT_TRUE(Child(std::move(body)).finish());
+inline void in_child(const std::function<void()>& body) {
+  EXPECT_TRUE(Child(body).finish());
 }
 
 // ---- for the children -----------------------------------------------------------------------------
