@@ -48,6 +48,15 @@ TextBuf& TextBuf::hex(uint64_t value, uint32_t digits) {
   return *this;
 }
 
+TextBuf& TextBuf::uuid(const void* bytes) {
+  const auto* at = static_cast<const unsigned char*>(bytes);
+  for (uint32_t i = 0; i < 16; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) put('-');
+    hex(at[i], 2);
+  }
+  return *this;
+}
+
 uint64_t hash64(const void* data, uint64_t bytes) {
   const uint8_t* at = static_cast<const uint8_t*>(data);
   uint64_t hash = 0xcbf29ce484222325ull;

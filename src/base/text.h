@@ -23,6 +23,7 @@ class TextBuf {
   TextBuf& u64(uint64_t value);                       // decimal
   TextBuf& i64(int64_t value);                        // decimal
   TextBuf& hex(uint64_t value, uint32_t digits = 1);  // lower case, at least `digits` (1 to 16)
+  TextBuf& uuid(const void* bytes);                   // of 16 bytes, in groups of 8-4-4-4-12 digits
 
   uint32_t length() const { return length_; }  // without the NUL
   bool cut() const { return cut_; }            // something did not fit

@@ -18,6 +18,15 @@ TEST(TextBuf, AppendsAndCloses) {
   EXPECT_FALSE(text.cut());
 }
 
+TEST(TextBuf, WritesAUuidInGroups) {
+  unsigned char bytes[16];
+  for (unsigned i = 0; i < 16; ++i) bytes[i] = static_cast<unsigned char>(i * 17);
+  char out[40];
+  TextBuf text(out, sizeof(out));
+  EXPECT_EQ(text.uuid(bytes).view(), "00112233-4455-6677-8899-aabbccddeeff");
+  EXPECT_FALSE(text.cut());
+}
+
 TEST(TextBuf, WritesTheExtremes) {
   char out[128];
   TextBuf text(out, sizeof(out));

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "bench/share_load.h"
 
 namespace allot::bench {
@@ -25,12 +26,8 @@ std::string uuid_of(const Gpu& gpu) {
   CUuuid uuid{};
   if (gpu.name().find(" MIG ") != std::string::npos) return "";
   if (gpu.api().device_uuid.quiet(&uuid, gpu.device()) != CUDA_SUCCESS) return "";
-  std::string text = "GPU-";
-  for (size_t i = 0; i < sizeof uuid.bytes; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
-  }
-  return text;
+  char text[48];
+  return std::string(TextBuf(text, sizeof(text)).text("GPU-").uuid(uuid.bytes).view());
 }
 
 ordered_json about(const Gpu& gpu) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/text.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 
@@ -48,12 +49,9 @@ bool selects(const Gpu& gpu, std::string_view selector) {
 }  // namespace
 
 std::string uuid_to_text(const Uuid& uuid, std::string_view prefix) {
-  std::string out(prefix);
-  for (size_t i = 0; i < uuid.size(); ++i) {
-    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) out += '-';
-    out += fmt::format("{:02x}", uuid[i]);
-  }
-  return out;
+  char digits[40];
+  TextBuf text(digits, sizeof(digits));
+  return fmt::format("{}-{}", prefix, text.uuid(uuid.data()).view());
 }
 
 bool uuid_from_text(std::string_view text, Uuid* uuid) {

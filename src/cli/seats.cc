@@ -2,41 +2,36 @@
 // run is another question, answered by the heartbeat.
 #include "cli/seats.h"
 
+#include "core/shared.h"
 #include "shm/region.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
-namespace {
 
-template <class T>
-T load_acquire(const T& field) {
-  return __atomic_load_n(&field, __ATOMIC_ACQUIRE);
-}
-
-}  // namespace
+using core::load;
 
 std::vector<SeatView> read_seats(const AllotTenantFile& file) {
   const uint64_t now = sys::monotonic_ns();
   std::vector<SeatView> seats;
   for (const AllotTimeSeat& from : file.seats) {
-    const uint64_t owner = load_acquire(from.owner);
-    const uint32_t slot = load_acquire(from.slot);
-    const uint32_t gpu = load_acquire(from.gpu);
+    const uint64_t owner = load(from.owner);
+    const uint32_t slot = load(from.slot);
+    const uint32_t gpu = load(from.gpu);
     if (owner == 0 || slot >= ALLOT_MAX_SLOTS || gpu >= ALLOT_MAX_GPUS) continue;
-    if (load_acquire(file.slot_words[slot]) != owner) continue;
+    if (load(file.slot_words[slot]) != owner) continue;
     SeatView seat;
     seat.pid = ALLOT_SLOT_PID(owner);
     seat.slot = slot;
     seat.gpu = gpu;
-    seat.flags = load_acquire(from.flags);
-    seat.level = load_acquire(from.level);
-    seat.reason = load_acquire(from.reason);
-    seat.slice_us = load_acquire(from.slice_us);
-    seat.busy_permille = load_acquire(from.busy_permille);
-    seat.window_permille = load_acquire(from.window_permille);
-    seat.used_ns = load_acquire(from.used_ns);
-    seat.throttled_ns = load_acquire(from.throttled_ns);
-    const uint64_t heartbeat = load_acquire(from.heartbeat_ns);
+    seat.flags = load(from.flags);
+    seat.level = load(from.level);
+    seat.reason = load(from.reason);
+    seat.slice_us = load(from.slice_us);
+    seat.busy_permille = load(from.busy_permille);
+    seat.window_permille = load(from.window_permille);
+    seat.used_ns = load(from.used_ns);
+    seat.throttled_ns = load(from.throttled_ns);
+    const uint64_t heartbeat = load(from.heartbeat_ns);
     seat.answers = heartbeat >= now || now - heartbeat < ALLOT_SEAT_STALE_NS;
     seats.push_back(seat);
   }

@@ -15,16 +15,15 @@
 #include "abi/env.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "core/shared.h"
 #include "shm/region.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
-namespace {
 
-template <class T>
-T load(const T& field) {
-  return __atomic_load_n(&field, __ATOMIC_RELAXED);
-}
+using core::load;
+
+namespace {
 
 std::string user_name(uint32_t uid) {
   const struct passwd* entry = getpwuid(uid);

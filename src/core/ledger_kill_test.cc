@@ -23,8 +23,8 @@
 #include <string>
 
 #include "core/ledger.h"
-#include "core/run_delay.h"
 #include "core/test_file.h"
+#include "core/test_run_delay.h"
 
 namespace allot::core {
 namespace {

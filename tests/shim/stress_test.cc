@@ -5,7 +5,7 @@
 // region is held against the truth: accounts equal a recount and cover what the living hold, no slot is
 // lost, no seat of the dead counts. In between everybody goes on: nobody waits for the dead. The longest time that
 // an allocation of a survivor took stands beside the same less what the kernel says its thread waited for a CPU
-// (core/run_delay.h): on a busy machine that is most of it, and no waiting for the dead. The rest is the software
+// (core/test_run_delay.h): on a busy machine that is most of it, and no waiting for the dead. The rest is the software
 // GPU's: of 42 survivors seen asleep in an allocation for more than 5 ms each waited for its lock (whose holder,
 // killed, had to get a CPU to die), none for anything of the region. What the region alone costs a survivor is
 // measured by ledger_kill_test.
@@ -27,7 +27,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/run_delay.h"
+#include "core/test_run_delay.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
 #include "tests/shim/harness.h"

@@ -121,7 +121,7 @@ class Machine:
         """Everything on one GPU of several, and slices that do not see those of a run on another one."""
         self.plain_env["ALLOT_DIR"] = os.path.join(self.scratch, "region")
         os.makedirs(self.plain_env["ALLOT_DIR"], mode=0o700)
-        gpus = self.run([self.allot, "gpus", "--json", *self.sim_words()], 60).document()["gpus"]
+        gpus = self.gpus()
         found = [gpu["uuid"] for gpu in gpus if gpu["index"] == index]
         if not found:
             sys.exit(f"gpu_check: no GPU {index}; there are {len(gpus)}")
@@ -132,9 +132,13 @@ class Machine:
     def sim_words(self):
         return ["--sim=" + self.plain_env["ALLOT_SIM_GPUS"]] if self.sim else []
 
+    def gpus(self):
+        """What `allot gpus` says."""
+        return self.run([self.allot, "gpus", "--json", *self.sim_words()], 60).document()["gpus"]
+
     def gpu_row(self):
-        """What `allot gpus` says of the GPU that is used."""
-        rows = self.run([self.allot, "gpus", "--json", *self.sim_words()], 60).document()["gpus"]
+        """Its row of the GPU that is used."""
+        rows = self.gpus()
         return rows[0] if self.gpu is None else next(row for row in rows if row["uuid"] == self.uuid)
 
     def _missing(self):
@@ -231,6 +235,10 @@ def wait_for_line(process, timeout, starts="{"):
             if line.startswith(starts) and line.endswith("\n"):
                 return line.strip()
     return None
+
+
+def mean(values):
+    return sum(values) / len(values)
 
 
 def median(values):

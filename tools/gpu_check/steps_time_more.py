@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from common import Skip, expect, median, step
+from common import Skip, expect, mean, median, step
 from steps_life import Program, programs, tenant_of
 from steps_time import LOADS, limits, share
 from steps_time_torch import end, ready, work
@@ -103,15 +103,14 @@ def torch_program(machine, name=None, options=()):
 
 def steps_a_second(processes, seconds):
     """Of each, over whole seconds: whole cycles of windows."""
-    return [sum(answer["per_second"]) / len(answer["per_second"]) for answer in work(processes, "reduce", seconds)]
+    return [mean(answer["per_second"]) for answer in work(processes, "reduce", seconds)]
 
 
 @step("t.two_gpus", "time_more", needs=("torch",), cost=60, extra=True)
 def tenants_of_two_gpus(machine):
     """Two programs, each with kernels on two GPUs that wait for each other: an all-reduce goes on only while
     both of its GPUs are in its windows."""
-    count = len(machine.run([machine.allot, "gpus", "--json"], 60).document()["gpus"])
-    if count < 2 or machine.gpu is not None:
+    if machine.gpu is not None or len(machine.gpus()) < 2:
         raise Skip("needs two GPUs")
     cases, seconds = Cases(), 5
     names = ("gpu-check-two-0", "gpu-check-two-1")

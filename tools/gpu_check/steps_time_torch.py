@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from common import expect, median, step, stop, wait_for_line
+from common import expect, mean, median, step, stop, wait_for_line
 from nvml import Nvml, NvmlError
 from steps_frameworks import train_pair
 from steps_time import POINTS, window
@@ -79,12 +79,16 @@ def ready(processes):
             expect(False, f"torch_time.py did not start (exit {process.returncode})")
 
 
+def tell(process, kind, begin, seconds):
+    process.stdin.write(f"{kind} {begin} {seconds}\n")
+    process.stdin.flush()
+
+
 def work(processes, kind, seconds):
     """All of them at once for so long; their answers."""
     begin = time.monotonic() + 0.05
     for process in processes:
-        process.stdin.write(f"{kind} {begin} {seconds}\n")
-        process.stdin.flush()
+        tell(process, kind, begin, seconds)
     answers = [wait_for_line(process, seconds + 30) for process in processes]
     expect(None not in answers, f"a process did not answer {kind}")
     return [json.loads(answer) for answer in answers]
@@ -108,8 +112,7 @@ def measured(machine, process, kind, seconds, name):
     many cycles and a part of one, and the last wait always ends inside a window."""
     begin = time.monotonic() + 0.05
     with Clocks(machine.gpu) as clocks:
-        process.stdin.write(f"{kind} {begin} {seconds + 0.4}\n")
-        process.stdin.flush()
+        tell(process, kind, begin, seconds + 0.4)
         looks = []
         for at in (begin + 0.2, begin + 0.2 + seconds):
             time.sleep(max(0.0, at - time.monotonic()))
@@ -118,7 +121,7 @@ def measured(machine, process, kind, seconds, name):
     expect(line is not None, f"the process did not answer {kind}")
     answer = json.loads(line)
     answer["clocks"] = clocks.figures()
-    answer["rate"] = sum(answer["per_second"]) / len(answer["per_second"])
+    answer["rate"] = mean(answer["per_second"])
     if None not in looks:
         answer["time_by_allot"] = (looks[1][1] - looks[0][1]) / 1e9 / (looks[1][0] - looks[0][0])
     return answer
@@ -161,11 +164,11 @@ def judge_ceiling(cases, kind, maximum, got, alone):
     shown_too = [shown("of alone", of_alone), shown("clock x", clock), shown("by allot", by_allot)]
     if "busy_per_second" in got:
         # The gaps that it has alone are no fault of the ceiling.
-        whole = sum(alone["busy_per_second"]) / len(alone["busy_per_second"])
+        whole = mean(alone["busy_per_second"])
         per_second = [100 * busy / whole for busy in got["busy_per_second"]]
     else:
         per_second = [rate / alone["rate"] * 100 for rate in got["per_second"]]
-    achieved = sum(per_second) / len(per_second)
+    achieved = mean(per_second)
     checks = [at_most("error", achieved - maximum, POINTS),
               at_most("second", max(abs(each - maximum) for each in per_second), 2.0)]
     cases.add(f"max {maximum} {kind}", maximum, achieved, *checks, *shown_too)
