@@ -24,12 +24,12 @@ CPUSET = pathlib.Path("/sys/fs/cgroup/cpuset")
 NOBODY = 65534
 
 
-def allot(*words, uid=None, env=ENV):
+def allot(*words, uid=None, env=ENV, program=ALLOT):
     def drop():
         if uid is not None:
             os.setgid(uid)
             os.setuid(uid)
-    return subprocess.run([ALLOT, *map(str, words)], env=env, capture_output=True, text=True,
+    return subprocess.run([program, *map(str, words)], env=env, capture_output=True, text=True,
                           preexec_fn=drop, timeout=120)
 
 
@@ -226,17 +226,22 @@ def check_without_rights():
     if os.geteuid() != 0:
         print("not root: cannot try another user's rights")
         return
-    if allot("run", "--cpus", "1", "--", "true", uid=NOBODY, env=dict(ENV, ALLOT_DIR="/nonexistent")).returncode != 125:
-        raise AssertionError("a ledger that cannot be made was not reported")
     folder = tempfile.mkdtemp(prefix="allot-cpus-nobody-")
+    # Where he may read it: a checkout may lie in a home that is closed to others.
+    program = shutil.copy(ALLOT, folder)
     os.chown(folder, NOBODY, NOBODY)
-    env = dict(ENV, ALLOT_DIR=folder)
+    as_nobody = {"uid": NOBODY, "program": program}
+    if allot("run", "--cpus", "1", "--", "true", env=dict(ENV, ALLOT_DIR="/nonexistent"), **as_nobody).returncode != 125:
+        raise AssertionError("a ledger that cannot be made was not reported")
+    os.mkdir(folder + "/leases")
+    os.chown(folder + "/leases", NOBODY, NOBODY)
+    as_nobody["env"] = dict(ENV, ALLOT_DIR=folder + "/leases")
     mine, theirs = sleeper(), sleeper(NOBODY)
     try:
         before = mask(mine.pid)
-        expect_line(run("attach", mine.pid, "--cpus", "0,", uid=NOBODY, env=env), 125, "belongs to another user")
+        expect_line(run("attach", mine.pid, "--cpus", "0,", **as_nobody), 125, "belongs to another user")
         assert mask(mine.pid) == before
-        result = run("attach", theirs.pid, "--cpus", "0,", "--json", uid=NOBODY, env=env)
+        result = run("attach", theirs.pid, "--cpus", "0,", "--json", **as_nobody)
         assert result.returncode == 0, result.stderr
         report = json.loads(result.stdout)
         assert report["level"] == "advised" and report["reason"], report
