@@ -238,7 +238,7 @@ TEST_F(Evict, ARunWaitsForMemory) {
   ASSERT_EQ(ask(*first, "alloc 1048576"), "ok");
   EXPECT_TRUE(tenant("b").empty());
   first->write("exit 0\n");
-  EXPECT_EQ(second->line(), "ready");
+  EXPECT_EQ(second->line(), "ready") << second->err();
 }
 
 // Each in its turn, after an eviction for somebody who has ended since: there is room to come back.
