@@ -32,8 +32,10 @@
 // window; and one that leaves gaps takes a window, too, when its part is 70 % of its max or more. Maxima
 // that sum to <= 100 % are the case in which that holds for all: all windows are disjoint.
 //
-// Priorities. High: never closed by a window, and while one has work all others run by slices of 50 us, so
-// that its work waits little; shares then divide what it leaves, and only its own max bounds it. Low beside
+// Priorities. High: never closed by a window, and while one has work all others run by slices of 20 us, so
+// that its work waits little; shares then divide what it leaves, and only its own max bounds it. While one is awake
+// the others take windows, whatever they leave in them (side by side by such slices they would do little but switch),
+// in the longest cycle, for nothing of it runs during a change of windows either. Low beside
 // normal ones: its share (1 % without one) and none of the time that is lent, unless the normal ones are
 // all at their max. Without normal ones beside it, low is normal.
 //
@@ -88,7 +90,7 @@ void plan_gpu(std::span<const TimeTenant> tenants, uint64_t now_ns, std::span<Ti
 // The length of a cycle, in nanoseconds, with places for `windows` tenants: long enough that switches
 // (0.7 ms each) cost little, and a whole number of them in a second. Where a tenant has a max the cycle is
 // kCeilingSpanNs, for of a longer one its ceiling would cut the windows short; and where one works on several
-// GPUs, so that its windows begin together on all of them.
+// GPUs, so that its windows begin together on all of them. Beside a high-priority tenant it is that of the most.
 uint64_t cycle_ns(uint32_t windows);
 
 // A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used, hence in

@@ -152,9 +152,22 @@ TEST(Plan, HighIsAlwaysOpenAndOthersGiveWayAtOnce) {
   for (uint64_t now = 0; now < 200 * kMs; now += 3 * kMs) {
     const auto grants = set.at(now);
     EXPECT_TRUE(same(grants[2], {true, kForever, 10'000, kWhole}));
-    EXPECT_EQ(grants[0].slice_us, 50u);
-    EXPECT_EQ(grants[1].slice_us, 50u);
+    EXPECT_EQ(grants[0].slice_us, 20u);
+    EXPECT_EQ(grants[1].slice_us, 20u);
   }
+}
+
+// By slices of 20 us two side by side would do little but switch; and each change of windows makes the high one wait.
+TEST(Plan, BesideAHighTenantOthersTakeTurnsInTheLongestCycle) {
+  Set set = Set().add(0, 0, false).add(0, 0, false).add(0, 0, true, ALLOT_PRIORITY_HIGH);
+  for (const bool active : {true, false}) {  // between two requests nothing moves
+    set.tenants[2].active = active;
+    EXPECT_TRUE(same(set.at(0)[0], {true, 125 * kMs, active ? 20u : 10'000u, 500})) << active;
+    EXPECT_FALSE(set.at(0)[1].open) << active;
+  }
+  set.tenants[2].awake = false;
+  EXPECT_EQ(set.at(0)[0].window_permille, kWhole);
+  EXPECT_EQ(set.at(0)[1].window_permille, kWhole);
 }
 
 TEST(Plan, FrozenIsClosedAndTakesNoPart) {
