@@ -53,8 +53,7 @@ bool words_ok(uint64_t address, uint64_t words) {
   return address % 4 == 0 && words <= (1ull << 48) && device_reaches(address, words * 4);
 }
 
-KernelOutcome spin(const KernelBody& k) {
-  if (!has_params(k, {8, 8})) return {CUDA_ERROR_INVALID_VALUE, 0};
+KernelOutcome spin_of(const KernelBody& k) {
   const auto iterations = param<uint64_t>(k, 0), sink = param<uint64_t>(k, 1);
   // Addresses of 0 are accepted: such a kernel never stores.
   if (sink != 0 && !device_reaches(sink, 4)) return {CUDA_ERROR_ILLEGAL_ADDRESS, 0};
@@ -63,6 +62,19 @@ KernelOutcome spin(const KernelBody& k) {
     memcpy(reinterpret_cast<void*>(sink), &word, sizeof word);
   }
   return {CUDA_SUCCESS, scaled(std::max<uint64_t>(kEmptyNs, iterations))};
+}
+
+KernelOutcome spin(const KernelBody& k) {
+  return has_params(k, {8, 8}) ? spin_of(k) : KernelOutcome{CUDA_ERROR_INVALID_VALUE, 0};
+}
+
+// What it did before it began is all that it tells: a card shows every round of its loop.
+KernelOutcome spin_told(const KernelBody& k) {
+  if (!has_params(k, {8, 8, 8, 8})) return {CUDA_ERROR_INVALID_VALUE, 0};
+  const auto told = param<uint64_t>(k, 2), base = param<uint64_t>(k, 3);
+  if (!device_reaches(told, 8)) return {CUDA_ERROR_ILLEGAL_ADDRESS, 0};
+  __atomic_store_n(reinterpret_cast<uint64_t*>(told), base, __ATOMIC_RELAXED);
+  return spin_of(k);
 }
 
 KernelOutcome fill(const KernelBody& k) {
@@ -107,6 +119,8 @@ KernelOutcome do_kernel(const KernelBody& kernel) {
   switch (kernel.function->kind) {
     case KernelKind::kSpin:
       return spin(kernel);
+    case KernelKind::kSpinTold:
+      return spin_told(kernel);
     case KernelKind::kFill:
       return fill(kernel);
     case KernelKind::kCheck:

@@ -109,6 +109,7 @@ Declaration read_declaration(Tokens& t) {
 
 KernelKind kind_of(const std::string& name, bool empty_body) {
   if (name == "allot_spin") return KernelKind::kSpin;
+  if (name == "allot_spin_told") return KernelKind::kSpinTold;
   if (name == "allot_fill") return KernelKind::kFill;
   if (name == "allot_check") return KernelKind::kCheck;
   if (name == "allot_fma") return KernelKind::kFma;

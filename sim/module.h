@@ -15,7 +15,7 @@
 
 namespace allot::sim {
 
-enum class KernelKind : uint8_t { kUnknown, kEmpty, kSpin, kFill, kCheck, kFma };
+enum class KernelKind : uint8_t { kUnknown, kEmpty, kSpin, kSpinTold, kFill, kCheck, kFma };
 
 struct Param {
   uint32_t offset, bytes;

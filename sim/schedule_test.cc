@@ -131,6 +131,21 @@ TEST_F(SimSchedule, SlicesHoldForLongKernels) {
   expect_share([] { worker(20'000'000, 7000); }, [] { worker(20'000'000, 3000); }, 70, 7);
 }
 
+TEST_F(SimSchedule, AKernelThatTellsSaysAtItsBeginningWhatWasDoneBefore) {
+  in_child([] {
+    start();
+    void* word = nullptr;
+    EXPECT_CU(CU(cuMemHostAlloc)(&word, size_t{8}, unsigned{CU_MEMHOSTALLOC_DEVICEMAP}));
+    const int64_t from = clock_ns();
+    EXPECT_CU(spin_told(nullptr, 20'000'000, reinterpret_cast<uint64_t>(word), 77));
+    EXPECT_CU(CU(cuCtxSynchronize)());
+    EXPECT_GE(clock_ns() - from, 20'000'000);
+    EXPECT_EQ(*static_cast<uint64_t*>(word), 77u);
+    EXPECT_CU(spin_told(nullptr, 1, 0x1000, 0));
+    EXPECT_EQ(CU(cuCtxSynchronize)(), CUDA_ERROR_ILLEGAL_ADDRESS);
+  });
+}
+
 TEST_F(SimSchedule, AnIdleNeighbourCostsNothing) {
   Child idle([] {
     start();

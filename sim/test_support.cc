@@ -51,6 +51,8 @@ const char kPtx[] = R"(
 .target sm_70
 .address_size 64
 .visible .entry allot_spin(.param .u64 iters, .param .u64 sink) { mov.u64 %rd1, 1; ret; }
+.visible .entry allot_spin_told(.param .u64 iters, .param .u64 sink, .param .u64 told,
+                                .param .u64 base) { mov.u64 %rd1, 1; ret; }
 .visible .entry allot_fill(.param .u64 dst, .param .u64 words, .param .u32 value) { mov.u64 %rd1, 1; ret; }
 .visible .entry allot_check(.param .u64 src, .param .u64 words, .param .u32 value,
                             .param .u64 mismatches) { mov.u64 %rd1, 1; ret; }
@@ -195,6 +197,12 @@ CUresult spin(CUstream stream, uint64_t ns) {
   uint64_t sink = 0;
   void* arguments[] = {&ns, &sink};
   return launch(stream, f, arguments);
+}
+
+CUresult spin_told(CUstream stream, uint64_t ns, uint64_t told, uint64_t base) {
+  uint64_t sink = 0;
+  void* arguments[] = {&ns, &sink, &told, &base};
+  return launch(stream, function("allot_spin_told"), arguments);
 }
 
 CUresult fill(CUstream stream, CUdeviceptr at, uint64_t words, uint32_t value) {

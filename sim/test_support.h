@@ -73,6 +73,7 @@ uint64_t free_memory();
 uint64_t nvml_used(unsigned gpu, int pid);  // of one process, by NVML; 0 when it is not listed
 CUfunction function(const char* name);      // of kPtx, in the current context
 CUresult spin(CUstream stream, uint64_t ns);
+CUresult spin_told(CUstream stream, uint64_t ns, uint64_t told, uint64_t base);
 CUresult fill(CUstream stream, CUdeviceptr at, uint64_t words, uint32_t value);
 // Counted by the check kernel; `sum` is memory for its result, 0 = allocate some.
 uint64_t mismatches(CUdeviceptr at, uint64_t words, uint32_t value, CUdeviceptr sum = 0);

@@ -47,6 +47,9 @@ class Failure : public std::runtime_error {
   X(alloc, "cuMemAlloc_v2", CUresult(CUdeviceptr*, size_t))                                       \
   X(alloc_pitch, "cuMemAllocPitch_v2", CUresult(CUdeviceptr*, size_t*, size_t, size_t, unsigned)) \
   X(alloc_managed, "cuMemAllocManaged", CUresult(CUdeviceptr*, size_t, unsigned))                 \
+  X(host_alloc, "cuMemHostAlloc", CUresult(void**, size_t, unsigned))                             \
+  X(host_free, "cuMemFreeHost", CUresult(void*))                                                  \
+  X(host_address, "cuMemHostGetDevicePointer_v2", CUresult(CUdeviceptr*, void*, unsigned))        \
   X(free, "cuMemFree_v2", CUresult(CUdeviceptr))                                                  \
   X(alloc_async, "cuMemAllocAsync", CUresult(CUdeviceptr*, size_t, CUstream))                     \
   X(free_async, "cuMemFreeAsync", CUresult(CUdeviceptr, CUstream))                                \

@@ -39,6 +39,7 @@ Gpu::Gpu(int index) : api_(load_driver(&library_)), index_(index) {
     check(api_.context_set(context_), "cuCtxSetCurrent");
     check(api_.module_load(&module_, kernel_ptx()), "cuModuleLoadData");
     check(api_.module_function(&spin_, module_, kSpinKernel), "cuModuleGetFunction");
+    check(api_.module_function(&spin_told_, module_, kSpinToldKernel), "cuModuleGetFunction");
     check(api_.module_function(&fill_, module_, kFillKernel), "cuModuleGetFunction");
     check(api_.module_function(&check_, module_, kCheckKernel), "cuModuleGetFunction");
     check(api_.stream_create(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
@@ -71,6 +72,12 @@ void Gpu::launch_spin(uint64_t iterations) const {
   uint64_t steps = iterations, sink = scratch_;
   void* parameters[] = {&steps, &sink};
   launch(spin_, static_cast<unsigned>(multiprocessors_), parameters);
+}
+
+void Gpu::launch_spin_told(uint64_t iterations, CUdeviceptr told, uint64_t base) const {
+  uint64_t steps = iterations, sink = scratch_, target = told, before = base;
+  void* parameters[] = {&steps, &sink, &target, &before};
+  launch(spin_told_, static_cast<unsigned>(multiprocessors_), parameters);
 }
 
 void Gpu::fill(CUdeviceptr address, uint64_t words, uint32_t value) const {

@@ -43,6 +43,9 @@ class Gpu {
   // Launches `iterations` spin steps on every multiprocessor; does not wait.
   void launch_spin(uint64_t iterations) const;
 
+  // The same of the kernel that tells: `told` is device-visible memory of 8 bytes (kernels.h).
+  void launch_spin_told(uint64_t iterations, CUdeviceptr told, uint64_t base) const;
+
   // Writes `value` into `words` 32-bit words at `address` and waits.
   void fill(CUdeviceptr address, uint64_t words, uint32_t value) const;
 
@@ -67,7 +70,7 @@ class Gpu {
   CUdevice device_ = 0;
   CUcontext context_ = nullptr;
   CUmodule module_ = nullptr;
-  CUfunction spin_ = nullptr, fill_ = nullptr, check_ = nullptr;
+  CUfunction spin_ = nullptr, spin_told_ = nullptr, fill_ = nullptr, check_ = nullptr;
   CUstream stream_ = nullptr;
   CUdeviceptr scratch_ = 0;  // a sink for spin (first word) and a counter for check (from byte 256)
   int multiprocessors_ = 1;

@@ -37,6 +37,45 @@ SPIN_DONE:
   ret;
 }
 
+.visible .entry allot_spin_told(
+  .param .u64 iters,
+  .param .u64 sink,
+  .param .u64 told,
+  .param .u64 base
+)
+{
+  .reg .pred %p<4>;
+  .reg .b32 %r<4>;
+  .reg .b64 %rd<8>;
+
+  ld.param.u64 %rd1, [iters];
+  ld.param.u64 %rd2, [sink];
+  ld.param.u64 %rd4, [told];
+  ld.param.u64 %rd5, [base];
+  cvta.to.global.u64 %rd3, %rd2;
+  cvta.to.global.u64 %rd6, %rd4;
+  mov.u32 %r1, %tid.x;
+  mov.u32 %r2, %ctaid.x;
+  or.b32 %r3, %r1, %r2;
+  setp.eq.u32 %p3, %r3, 0;
+TOLD_ROUND:
+  @%p3 st.volatile.global.u64 [%rd6], %rd5;
+  setp.eq.u64 %p1, %rd1, 0;
+  @%p1 bra TOLD_DONE;
+  min.u64 %rd7, %rd1, 65536;
+  sub.s64 %rd1, %rd1, %rd7;
+  add.s64 %rd5, %rd5, %rd7;
+TOLD_LOOP:
+  mad.lo.u32 %r1, %r1, 1664525, 1013904223;
+  add.s64 %rd7, %rd7, -1;
+  setp.ne.s64 %p2, %rd7, 0;
+  @%p2 bra TOLD_LOOP;
+  bra TOLD_ROUND;
+TOLD_DONE:
+  st.global.u32 [%rd3], %r1;
+  ret;
+}
+
 .visible .entry allot_fill(
   .param .u64 dst,
   .param .u64 words,

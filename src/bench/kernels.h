@@ -6,6 +6,9 @@
 // pins them. PTX 7.0 for sm_70 is what every driver from CUDA 11.8 on compiles for its card.
 //
 //   allot_spin (u64 iters, u64 sink)                      every thread does `iters` dependent steps
+//   allot_spin_told(u64 iters, u64 sink, u64 told, u64 base)
+//                                                         the same; while it runs the first thread
+//                                                         writes base + steps done to *told
 //   allot_fill (u64 dst, u64 words, u32 value)            dst[0..words) = value
 //   allot_check(u64 src, u64 words, u32 value, u64 mismatches)
 //                                                         *mismatches += words that differ,
@@ -19,6 +22,7 @@
 namespace allot::bench {
 
 inline constexpr char kSpinKernel[] = "allot_spin";
+inline constexpr char kSpinToldKernel[] = "allot_spin_told";
 inline constexpr char kFillKernel[] = "allot_fill";
 inline constexpr char kCheckKernel[] = "allot_check";
 inline constexpr char kFmaKernel[] = "allot_fma";
@@ -28,7 +32,7 @@ inline constexpr char kFmaKernel[] = "allot_fma";
 // time hardly depends on what else runs.
 inline constexpr unsigned kBlockThreads = 256;
 
-// The PTX module with the four entries, closed by NUL; lives as long as the program.
+// The PTX module with the five entries, closed by NUL; lives as long as the program.
 // Any thread; neither allocates nor blocks.
 const char* kernel_ptx();
 

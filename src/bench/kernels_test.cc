@@ -31,12 +31,14 @@ std::map<std::string, std::vector<std::string>> entries_of(const std::string& pt
 TEST(KernelPtx, HasTheEntriesTheSoftwareGpuKnows) {
   const std::map<std::string, std::vector<std::string>> expected = {
       {"allot_spin", {".u64", ".u64"}},
+      {"allot_spin_told", {".u64", ".u64", ".u64", ".u64"}},
       {"allot_fill", {".u64", ".u64", ".u32"}},
       {"allot_check", {".u64", ".u64", ".u32", ".u64"}},
       {"allot_fma", {".u64", ".u64", ".u32"}},
   };
   EXPECT_EQ(entries_of(kernel_ptx()), expected);
-  EXPECT_TRUE(expected.count(kSpinKernel) && expected.count(kFillKernel));
+  EXPECT_TRUE(expected.count(kSpinKernel) && expected.count(kSpinToldKernel) &&
+              expected.count(kFillKernel));
   EXPECT_TRUE(expected.count(kCheckKernel) && expected.count(kFmaKernel));
 }
 

@@ -2,7 +2,7 @@
 //
 // A program knows when a launch (or a batch of them) ended and when the one before it did; between the two its
 // work counts as evenly spread. Figures over less than such an interval mean nothing, so loads that are to be
-// looked at closely use short kernels. Pure: nothing here reads a clock.
+// looked at closely use short kernels, or kernels that tell on their way (told_spin.h). Pure: nothing here reads a clock.
 #pragma once
 
 #include <cstddef>

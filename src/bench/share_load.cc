@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <random>
+#include <thread>
 
 #include "bench/pace.h"
 #include "bench/statistics.h"
+#include "bench/told_spin.h"
 
 namespace allot::bench {
 namespace {
@@ -21,6 +24,7 @@ class Launcher {
   Launcher(const Gpu& gpu, const LoadSpec& load, double iters_per_us)
       : gpu_(gpu), iters_per_us_(iters_per_us), sizes_us_{load.kernel_us} {
     if (load.kind == LoadKind::kMixed) draw_sizes();
+    if (load.kind == LoadKind::kLong) told_ = std::make_unique<ToldSpin>(gpu);
     if (load.kernels < 2) return;
     work_of_graph_ = load.kernel_us * load.kernels;
     CUgraph captured = nullptr;
@@ -46,9 +50,15 @@ class Launcher {
       return work_of_graph_;
     }
     const double size_us = sizes_us_[next_++ % sizes_us_.size()];
-    gpu_.launch_spin(steps(size_us));
+    if (told_ != nullptr) {
+      told_->launch(steps(size_us));
+    } else {
+      gpu_.launch_spin(steps(size_us));
+    }
     return size_us;
   }
+  ToldSpin* told() const { return told_.get(); }
+  double work_of(uint64_t steps) const { return static_cast<double>(steps) / iters_per_us_; }
   uint64_t launches() const { return launches_; }
   size_t period() const { return sizes_us_.size(); }
 
@@ -73,6 +83,7 @@ class Launcher {
   uint64_t launches_ = 0;
   double work_of_graph_ = 0;
   CUgraphExec exec_ = nullptr;
+  std::unique_ptr<ToldSpin> told_;
 };
 
 // What the loops share.
@@ -104,7 +115,7 @@ void batches(const Run& run, double until_s, double gap_us = 0) {
   }
 }
 
-// Keeps `inflight` launches in flight and notes each one's end.
+// Keeps `inflight` launches in flight and notes each one's end, or what they tell on their way.
 void rolling(const Run& run, double until_s) {
   struct Flight {
     CUevent end = nullptr;
@@ -119,10 +130,18 @@ void rolling(const Run& run, double until_s) {
     if (flight.work <= 0) return;
     run.gpu.check(api.event_synchronize(flight.end), "cuEventSynchronize");
     const double now = now_s();
-    run.done(last_s, now, flight.work);
+    if (run.launcher.told() == nullptr) run.done(last_s, now, flight.work);
     last_s = now;
     flight.work = 0;
   };
+  std::jthread listener;
+  if (ToldSpin* told = run.launcher.told(); told != nullptr) {
+    listener = std::jthread([&run, told](const std::stop_token& end) {
+      told->listen(end, [&run](double from_s, double to_s, uint64_t steps) {
+        run.done(from_s, to_s, run.launcher.work_of(steps));
+      });
+    });
+  }
   for (size_t i = 0; now_s() < until_s; ++i) {
     Flight& flight = flights[i % flights.size()];
     land(flight);
@@ -131,6 +150,7 @@ void rolling(const Run& run, double until_s) {
   }
   // The oldest first; which one that is no longer matters for the sum.
   for (Flight& flight : flights) land(flight);
+  if (run.launcher.told() != nullptr) run.launcher.told()->landed();
   for (Flight& flight : flights) api.event_destroy.quiet(flight.end);
 }
 
@@ -220,6 +240,7 @@ LoadLog run_share_load(const Gpu& gpu, const LoadSpec& load, double iters_per_us
   if (load.kind != LoadKind::kIdle) {  // what a first launch costs is not the run's
     for (int i = 0; i < 2 && now_s() < start_s; ++i) launcher.submit();
     gpu.synchronize();
+    if (launcher.told() != nullptr) launcher.told()->landed();
   }
   const uint64_t before = launcher.launches();
   pace_until(begin_s);
@@ -240,7 +261,7 @@ Calibration calibrate_share_load(const Gpu& gpu, const LoadSpec& load) {
   LoadSpec now = load;
   now.from_s = 0;
   const bool rhythm = load.kind == LoadKind::kBursty || load.kind == LoadKind::kRequest;
-  const double seconds = rhythm ? 2 : 1.1, start_s = now_s() + 0.01;
+  const double seconds = rhythm ? 4 : 1.1, start_s = now_s() + 0.01;
   const LoadLog log =
       run_share_load(gpu, now, calibration.iters_per_us, start_s, start_s + seconds);
   calibration.work_rate = measure_work_rate(log, load, seconds);
@@ -252,11 +273,9 @@ Calibration calibrate_share_load(const Gpu& gpu, const LoadSpec& load) {
 
 nlohmann::json latency_figures(const std::vector<double>& latencies_ms) {
   if (latencies_ms.empty()) return nullptr;
-  return {{"requests", latencies_ms.size()},
-          {"p50", percentile(latencies_ms, 500)},
-          {"p99", percentile(latencies_ms, 990)},
-          {"p999", percentile(latencies_ms, 999)},
-          {"max", percentile(latencies_ms, 1000)}};
+  return {{"requests", latencies_ms.size()},       {"p50", percentile(latencies_ms, 500)},
+          {"p90", percentile(latencies_ms, 900)},  {"p99", percentile(latencies_ms, 990)},
+          {"p999", percentile(latencies_ms, 999)}, {"max", percentile(latencies_ms, 1000)}};
 }
 
 nlohmann::ordered_json calibration_json(const Calibration& calibration) {

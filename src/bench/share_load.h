@@ -20,7 +20,7 @@ struct Calibration {
   double iters_per_us = 1000;  // spin steps of a nominal microsecond
   double gpu_per_work = 1;     // device time of a microsecond of work, launches back to back
   double work_rate = 1e6;      // work of a second, alone
-  nlohmann::json latency;      // kRequest: p50, p99, p999, max alone, in milliseconds; else null
+  nlohmann::json latency;      // kRequest: p50, p90, p99, p999, max alone, in milliseconds; else null
 
   // Part of the time in which the load alone keeps the GPU busy.
   double busy_alone() const { return gpu_per_work * work_rate / 1e6; }
@@ -42,13 +42,13 @@ struct LoadLog {
 LoadLog run_share_load(const Gpu& gpu, const LoadSpec& load, double iters_per_us, double start_s,
                        double end_s);
 
-// Measures the load alone; the GPU must be idle otherwise. Takes about two seconds.
+// Measures the load alone; the GPU must be idle otherwise. Takes two to five seconds.
 Calibration calibrate_share_load(const Gpu& gpu, const LoadSpec& load);
 
 nlohmann::ordered_json calibration_json(const Calibration& calibration);
 Calibration calibration_from_json(const nlohmann::json& json);
 
-// p50, p99, p999 and max in milliseconds, and how many; null for none.
+// p50, p90, p99, p999 and max in milliseconds, and how many; null for none.
 nlohmann::json latency_figures(const std::vector<double>& latencies_ms);
 
 }  // namespace allot::bench

@@ -137,6 +137,32 @@ std::vector<double> rounded(std::vector<double> values) {
   return values;
 }
 
+// When the slowest came tells a burst of the machine from a tail of its own.
+ordered_json slowest(std::vector<LoadLog::Request> requests) {
+  constexpr size_t kNamed = 20;
+  const size_t named = std::min(requests.size(), kNamed);
+  std::partial_sort(requests.begin(), requests.begin() + static_cast<ptrdiff_t>(named),
+                    requests.end(),
+                    [](const auto& a, const auto& b) { return a.latency_ms > b.latency_ms; });
+  ordered_json out = ordered_json::array();
+  for (size_t i = 0; i < named; ++i) out.push_back({requests[i].due_ms, requests[i].latency_ms});
+  return out;
+}
+
+void add_latency(const TenantRun& run, const Phase& phase, ordered_json& out) {
+  std::vector<double> latencies;
+  std::vector<LoadLog::Request> requests;
+  for (const LoadLog::Request& request : run.log.requests) {
+    if (request.due_ms < phase.begin_ms || request.due_ms >= phase.end_ms) continue;
+    latencies.push_back(request.latency_ms);
+    requests.push_back(request);
+  }
+  if (latencies.empty()) return;
+  out["latency"] = latency_figures(latencies);
+  out["latency_alone"] = run.calibration.latency;
+  out["slowest"] = slowest(std::move(requests));
+}
+
 ordered_json tenant_json(const std::vector<TenantRun>& runs, const Phase& phase, size_t i,
                          const PhaseShare& got) {
   const Grant& grant = phase.grants[i];
@@ -160,15 +186,7 @@ ordered_json tenant_json(const std::vector<TenantRun>& runs, const Phase& phase,
     out["max_worst_second_points"] = worst_points(got.judged_per_second, max, false);
     out["max_passed_points"] = worst_points(got.judged_per_second, max, true);
   }
-  std::vector<double> latencies;
-  for (const LoadLog::Request& request : runs[i].log.requests) {
-    if (request.due_ms >= phase.begin_ms && request.due_ms < phase.end_ms)
-      latencies.push_back(request.latency_ms);
-  }
-  if (!latencies.empty()) {
-    out["latency"] = latency_figures(latencies);
-    out["latency_alone"] = runs[i].calibration.latency;
-  }
+  add_latency(runs[i], phase, out);
   if (ordered_json ms = settled(runs, phase, i); phase.changed_ms >= 0) out["settled_ms"] = ms;
   if (ordered_json back = returns(runs, phase, i); !back.is_null()) out["back_from_idle"] = back;
   return out;
