@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import common  # noqa: E402
 import main  # noqa: E402
 import sampler  # noqa: E402
+import steps_ends  # noqa: E402,F401
 import steps_frameworks  # noqa: E402,F401
 import steps_memory  # noqa: E402
 import steps_overhead  # noqa: E402,F401
@@ -23,6 +24,7 @@ import steps_time_overhead  # noqa: E402,F401
 import steps_time_torch  # noqa: E402,F401
 import steps_views  # noqa: E402,F401
 import time_cases  # noqa: E402
+import traced  # noqa: E402
 
 MIB = common.MIB
 
@@ -161,6 +163,31 @@ class ProcessTest(unittest.TestCase):
         self.assertLess(time.monotonic() - begin, 20)
         with self.assertRaises(common.StepFailed):
             ran.json()
+
+    def test_a_held_thread_stands_still_and_ends_alone(self):
+        program = ("import threading, time; "
+                   "threading.Thread(target=lambda: time.sleep(600), daemon=True).start(); "
+                   "print('{}', flush=True); time.sleep(600)")
+        machine = self.machine()
+        process = machine.start([sys.executable, "-c", program])
+        try:
+            self.assertEqual(common.wait_for_line(process, 10), "{}")
+            other = next(int(t) for t in os.listdir(f"/proc/{process.pid}/task") if int(t) != process.pid)
+            try:
+                held = traced.HeldThread(other)
+            except OSError as error:
+                self.skipTest(f"no tracing here: {error}")
+            with open(f"/proc/{process.pid}/task/{other}/stat") as file:
+                self.assertEqual(file.read().rsplit(")", 1)[1].split()[0], "t")
+            held.end()
+            until = time.monotonic() + 10
+            while os.path.exists(f"/proc/{process.pid}/task/{other}") and time.monotonic() < until:
+                time.sleep(0.01)
+            self.assertFalse(os.path.exists(f"/proc/{process.pid}/task/{other}"))
+            self.assertIsNone(process.poll())
+        finally:
+            common.stop(process)
+            process.communicate()
 
     def test_the_last_object_is_the_result(self):
         ran = self.machine().run(["sh", "-c", "echo '{\"a\": 1}'; echo noise; echo '{\"a\": 2}'; echo end"], 10)

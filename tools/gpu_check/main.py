@@ -209,6 +209,7 @@ def load_steps(kind):
     elif kind == "life":
         import steps_life  # noqa: F401
     else:
+        import steps_ends  # noqa: F401
         import steps_time  # noqa: F401
         import steps_time_more  # noqa: F401
         import steps_time_overhead  # noqa: F401

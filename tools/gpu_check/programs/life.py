@@ -10,12 +10,15 @@ load KIND          keeps the GPU busy until further notice: 1ms, 50ms or graph (
 rate FROM TO       launches per second in that time of the monotonic clock; how many batches ended in it
 fault              stores to a bad address; answers the driver's error
 end
+SIGUSR1 at any moment: exit(), from another thread than the one that works.
 """
 import ctypes as C
 import json
 import os
 import select
+import signal
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -207,7 +210,15 @@ class Program:
         return {"load": self.load, "check": self.check, "fault": self.fault}[word](*rest)
 
 
+def exit_when_told():
+    """In a thread of its own, for the other one may stand in the driver."""
+    signal.sigwait({signal.SIGUSR1})
+    C.CDLL(None).exit(3)
+
+
 def main():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    threading.Thread(target=exit_when_told, daemon=True).start()
     program = Program(sys.argv[1], "green" in sys.argv[2:])
     print(json.dumps({"ready": True, "pid": os.getpid()}), flush=True)
     buffer = b""
