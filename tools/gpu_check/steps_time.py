@@ -45,7 +45,7 @@ def window(machine, full, quick):
 
 def ceilings(machine, name):
     maxima = (25, 75) if machine.quick else (10, 25, 50, 75)
-    result = share(machine, [f"max={maxima[0]}," + LOADS[name]], window(machine, 3.5, 2),
+    result = share(machine, [f"max={maxima[0]}," + LOADS[name]], window(machine, 3.2, 2),
                    [f"max={maximum}" for maximum in maxima[1:]])
     cases = Cases()
     cases.figures["result"] = result
@@ -90,7 +90,7 @@ def shares(machine, name):
     load = LOADS[name]
     splits = ("30:70",) if machine.quick else ("50:50", "30:70", "10:90")
     parts = [granted.split(":") for granted in splits]
-    result = share(machine, [f"share={part},{load}" for part in parts[0]], window(machine, 3.5, 3),
+    result = share(machine, [f"share={part},{load}" for part in parts[0]], window(machine, 3.2, 3),
                    [f"share={a}/share={b}" for a, b in parts[1:]])
     cases = Cases()
     cases.figures["result"] = result
