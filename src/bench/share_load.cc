@@ -261,7 +261,8 @@ Calibration calibrate_share_load(const Gpu& gpu, const LoadSpec& load) {
   LoadSpec now = load;
   now.from_s = 0;
   const bool rhythm = load.kind == LoadKind::kBursty || load.kind == LoadKind::kRequest;
-  const double seconds = rhythm ? 4 : 1.1, start_s = now_s() + 0.01;
+  const bool tail = load.kind == LoadKind::kRequest;  // a p99 wants many
+  const double seconds = tail ? 4 : rhythm ? 2 : 1.1, start_s = now_s() + 0.01;
   const LoadLog log =
       run_share_load(gpu, now, calibration.iters_per_us, start_s, start_s + seconds);
   calibration.work_rate = measure_work_rate(log, load, seconds);

@@ -13,7 +13,7 @@ from time_cases import Cases, at_least, at_most, shown
 POINTS, SECOND_POINTS = 1.0, 2.0
 TOTAL = 0.97
 SHORT = "kernel-us=200"  # finer progress for what happens within 100 ms
-LOADS = {"20us": "load=eager,kernel-us=20", "1ms": "load=eager", "50ms": "load=long",
+LOADS = {"20us": "load=eager,kernel-us=20,inflight=64", "1ms": "load=eager", "50ms": "load=long",
          "graph": "load=graph", "step": "load=step", "mixed": "load=mixed"}
 
 

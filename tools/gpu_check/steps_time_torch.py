@@ -7,6 +7,7 @@ throughput can come out above its ceiling, and the bf16 matmul runs into the pow
 lower duty. Of a training, in which kernels follow each other too closely for that, throughput is judged.
 """
 import json
+import os
 import subprocess
 import threading
 import time
@@ -52,17 +53,22 @@ class Clocks:
         return {"sm_mhz": sum(self.mhz) / len(self.mhz), "watts": sum(self.watts) / max(1, len(self.watts))}
 
 
-def start(machine, count_in_slices, bare=0, flags=()):
-    """Started all at once: importing takes seconds and CPUs are many."""
+def start(machine, count_in_slices, bare=0, flags=(), cpus=None):
+    """Started all at once: importing takes seconds and CPUs are many. cpus: of the n-th in a slice and of the n-th
+    without one."""
     command = machine.python("torch_time.py")
     processes = []
+
+    def pinned(i):
+        return {} if cpus is None else {"preexec_fn": lambda: os.sched_setaffinity(0, cpus[i])}
+
     for i in range(count_in_slices):
         options = list(flags)
         if machine.level:
             options += ["--level", machine.level]
         processes.append(machine.start(machine.in_slice(command, name=f"gpu-check-torch-{i}", options=options),
-                                       stdin=subprocess.PIPE))
-    processes += [machine.start(command, bare=True, stdin=subprocess.PIPE) for _ in range(bare)]
+                                       stdin=subprocess.PIPE, **pinned(i)))
+    processes += [machine.start(command, bare=True, stdin=subprocess.PIPE, **pinned(i)) for i in range(bare)]
     return processes
 
 
@@ -127,11 +133,9 @@ def measured(machine, process, kind, seconds, name):
     return answer
 
 
-@step("t.torch_max", "time_torch", needs=("torch",), cost=33)
-def torch_ceilings(machine):
+def torch_ceilings(machine, kinds):
     name = "gpu-check-torch-0"
     maxima = (25, 75) if machine.quick else (10, 25, 50, 75)
-    kinds = ("matmul", "matmul32", "train")
     seconds = {"matmul": 2, "matmul32": 2, "train": 3}
     processes = start(machine, 1, flags=("--gpu-max", "100"))
     cases = Cases()
@@ -155,6 +159,16 @@ def torch_ceilings(machine):
     return cases.done()
 
 
+@step("t.torch_max_matmul", "time_torch", needs=("torch",), cost=45)
+def ceilings_on_matmuls(machine):
+    return torch_ceilings(machine, ("matmul", "matmul32"))
+
+
+@step("t.torch_max_train", "time_torch", needs=("torch",), cost=28)
+def ceilings_on_a_training(machine):
+    return torch_ceilings(machine, ("train",))
+
+
 def judge_ceiling(cases, kind, maximum, got, alone):
     of_alone = got["rate"] / alone["rate"] * 100
     by_allot = got["time_by_allot"] * 100 if "time_by_allot" in got else None
@@ -174,10 +188,16 @@ def judge_ceiling(cases, kind, maximum, got, alone):
     cases.add(f"max {maximum} {kind}", maximum, achieved, *checks, *shown_too)
 
 
-@step("t.torch_pair", "time_torch", needs=("torch",), cost=24)
+def cpus_of_pair():
+    """Four each, the same for both ways; None where there are not so many."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return (set(allowed[:4]), set(allowed[4:8])) if len(allowed) >= 12 else None
+
+
+@step("t.torch_pair", "time_torch", needs=("torch",), cost=45)
 def launch_bound_trainings(machine):
     """Two small trainings in slices of half the GPU against two under the driver's own slicing, in turns."""
-    processes = start(machine, 2, bare=2, flags=("--gpu-share", "50"))
+    processes = start(machine, 2, bare=2, flags=("--gpu-share", "50"), cpus=cpus_of_pair())
     cases = Cases()
     rates = {"slice": [], "native": [], "alone": []}
     try:
@@ -185,9 +205,9 @@ def launch_bound_trainings(machine):
         pairs = {"slice": processes[:2], "native": processes[2:], "alone": processes[2:3]}
         for which in ("slice", "native"):
             work(pairs[which], "launch", 1.0)
-        # Its speed depends on the CPUs and wanders by a tenth: many short turns, side by side.
-        for which in ("alone",) + ("native", "slice", "slice", "native") * (2 if machine.quick else 4):
-            answers = work(pairs[which], "launch", 1)
+        # Its speed depends on the CPUs and wanders by a fifth within seconds: many short turns on the same CPUs.
+        for which in ("alone",) * 2 + ("native", "slice", "slice", "native") * (4 if machine.quick else 12):
+            answers = work(pairs[which], "launch", 0.5)
             rates[which].append(sum(answer["rate"] for answer in answers))
             cases.figures.setdefault(which, []).append(answers)
     finally:

@@ -1,7 +1,7 @@
 """torch_time.py: works as told by lines on stdin: "KIND BEGIN SECONDS", BEGIN on the monotonic clock.
 
 matmul: bf16, large enough to fill the GPU and to run into its power limit. matmul32: the same in float32,
-which does not. train: a transformer that keeps the GPU busy. launch: many small
+which does not. train: a transformer that keeps the GPU busy, always two steps ahead of it. launch: many small
 layers, so that the time goes into launches. reduce: matmuls on two GPUs and an all-reduce between them.
 Answers with the steps done a second, over all and in each full
 second, counted at waits for the GPU.
@@ -13,7 +13,8 @@ import time
 import torch
 from torch import nn
 
-WAIT_EVERY = {"matmul": 8, "matmul32": 4, "train": 2, "launch": 1, "reduce": 4}
+WAIT_EVERY = {"matmul": 8, "matmul32": 4, "launch": 1, "reduce": 4}
+STEPS_AHEAD = {"train": 2}  # waits for the step so many before: the GPU never runs dry, whatever the CPUs do
 TIMED = ("matmul", "matmul32")  # steps that are one kernel, of which the device tells how long each ran
 
 
@@ -116,13 +117,37 @@ def wait(kind):
         torch.cuda.synchronize(1)
 
 
+def ahead(step, until, steps):
+    """When each step ended."""
+    marks, ends = [], []
+    while not ends or ends[-1] < until:
+        step()
+        marks.append(torch.cuda.Event())
+        marks[-1].record()
+        if len(marks) > steps:
+            marks.pop(0).synchronize()
+            ends.append(time.monotonic())
+    for mark in marks:
+        mark.synchronize()
+        ends.append(time.monotonic())
+    return ends
+
+
+def answer_of(kind, start, seconds, ends, each):
+    wall = ends[-1] - start
+    return {"kind": kind, "steps": len(ends) * each, "seconds": wall, "rate": len(ends) * each / wall,
+            "per_second": per_second(ends, start, seconds, [each] * len(ends))}
+
+
 def run(work, kind, begin, seconds):
-    step, each = work.step(kind), WAIT_EVERY[kind]
+    step, each = work.step(kind), WAIT_EVERY.get(kind, 1)
     step()
     wait(kind)
     while time.monotonic() < begin:
         time.sleep(max(0.0, min(0.01, begin - time.monotonic())))
     start, ends, batches = time.monotonic(), [], []
+    if kind in STEPS_AHEAD:
+        return answer_of(kind, start, seconds, ahead(step, start + seconds, STEPS_AHEAD[kind]), 1)
     while not ends or ends[-1] < start + seconds:
         timed = Timed(each) if kind in TIMED else None
         for i in range(each):
@@ -132,9 +157,7 @@ def run(work, kind, begin, seconds):
         wait(kind)
         ends.append(time.monotonic())
         batches += [timed] if timed else []
-    wall = ends[-1] - start
-    answer = {"kind": kind, "steps": len(ends) * each, "seconds": wall, "rate": len(ends) * each / wall,
-              "per_second": per_second(ends, start, seconds, [each] * len(ends))}
+    answer = answer_of(kind, start, seconds, ends, each)
     if batches:  # asked only now: between the batches it would be a gap
         answer["busy_per_second"] = per_second(ends, start, seconds, [timed.seconds() for timed in batches])
     return answer
