@@ -165,9 +165,9 @@ def run_step(machine, step, results, log):
     log.flush()
 
 
-def merge(folders):
-    """Medians over the cases of several runs: time_medians.json in the first folder (or $OUT), and a table."""
-    runs = [time_cases.read_cases(folder) for folder in folders]
+def merge(folders, only):
+    """Medians over the cases of several runs (of the steps that `only` names): time_medians.json in the first folder (or $OUT), and a table."""
+    runs = [time_cases.read_cases(folder, only) for folder in folders]
     merged = time_cases.merge(runs)
     target = os.environ.get("OUT") or folders[0]
     os.makedirs(target, exist_ok=True)
@@ -225,10 +225,14 @@ def kind_of(step):
     return "memory"
 
 
-def chosen(steps, options):
+def prefixes(options):
     prefix = {"time": "t.", "life": "l."}.get(options.kind, "")
-    only = tuple(part if part.startswith(prefix) else prefix + part
+    return tuple(part if part.startswith(prefix) else prefix + part
                  for part in options.only.split(",") if part)
+
+
+def chosen(steps, options):
+    only = prefixes(options)
     if only:
         return [step for step in steps if step.name.startswith(only)]
     return [step for step in steps if not step.extra and (options.variant == "full" or step.quick)]
@@ -251,7 +255,7 @@ def run_all(machine, steps, options, results, folder):
 def main():
     options = read_options()
     if options.merge:
-        return merge(options.merge.split(","))
+        return merge(options.merge.split(","), prefixes(options))
     steps = chosen(load_steps(options.kind), options)
     if options.list:
         print("\n".join(f"{step.name:<26}{step.cost:>5.0f} s" if options.kind != "memory" else step.name

@@ -70,19 +70,19 @@ class Cases:
         return self.figures
 
 
-def cases_of(groups):
-    """All cases of the steps' figures, in order. groups: {group: [step rows]}."""
-    return [case for rows in groups.values() for row in rows
+def cases_of(groups, only=()):
+    """All cases of the steps' figures, in order. groups: {group: [step rows]}; only: beginnings of steps' names."""
+    return [case for rows in groups.values() for row in rows if not only or row["step"].startswith(only)
             for case in (row.get("figures") or {}).get("cases", [])]
 
 
-def read_cases(folder):
+def read_cases(folder, only=()):
     cases = []
     for name in sorted(os.listdir(folder)):
         if name.startswith("time") and name.endswith(".json") and name != "time_medians.json":
             with open(os.path.join(folder, name)) as file:
                 content = json.load(file)
-            cases += cases_of({name: content["steps"]})
+            cases += cases_of({name: content["steps"]}, only)
     return cases
 
 
