@@ -20,7 +20,7 @@ struct Calibration {
   double iters_per_us = 1000;  // spin steps of a nominal microsecond
   double gpu_per_work = 1;     // device time of a microsecond of work, launches back to back
   double work_rate = 1e6;      // work of a second, alone
-  nlohmann::json latency;      // kRequest: p50, p90, p99, p999, max alone, in milliseconds; else null
+  nlohmann::json latency;  // kRequest: p50, p90, p99, p999, max alone, in milliseconds; else null
 
   // Part of the time in which the load alone keeps the GPU busy.
   double busy_alone() const { return gpu_per_work * work_rate / 1e6; }
