@@ -123,6 +123,7 @@ void rolling(const Run& run, double until_s) {
   };
   std::vector<Flight> flights(std::max(run.load.inflight, 1u));
   const DriverApi& api = run.gpu.api();
+  ToldSpin* const told = run.launcher.told();
   for (Flight& flight : flights)
     run.gpu.check(api.event_create(&flight.end, CU_EVENT_DISABLE_TIMING), "cuEventCreate");
   double last_s = now_s();
@@ -130,12 +131,12 @@ void rolling(const Run& run, double until_s) {
     if (flight.work <= 0) return;
     run.gpu.check(api.event_synchronize(flight.end), "cuEventSynchronize");
     const double now = now_s();
-    if (run.launcher.told() == nullptr) run.done(last_s, now, flight.work);
+    if (told == nullptr) run.done(last_s, now, flight.work);
     last_s = now;
     flight.work = 0;
   };
   std::jthread listener;
-  if (ToldSpin* told = run.launcher.told(); told != nullptr) {
+  if (told != nullptr) {
     listener = std::jthread([&run, told](const std::stop_token& end) {
       told->listen(end, [&run](double from_s, double to_s, uint64_t steps) {
         run.done(from_s, to_s, run.launcher.work_of(steps));
@@ -150,7 +151,7 @@ void rolling(const Run& run, double until_s) {
   }
   // The oldest first; which one that is no longer matters for the sum.
   for (Flight& flight : flights) land(flight);
-  if (run.launcher.told() != nullptr) run.launcher.told()->landed();
+  if (told != nullptr) told->landed();
   for (Flight& flight : flights) api.event_destroy.quiet(flight.end);
 }
 

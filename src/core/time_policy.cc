@@ -228,9 +228,8 @@ void set_cycle(Table& table) {
     short_cycle |= player.max < kFull || player.gpus > 1;
     if (player.fills) ++places;
   }
-  table.cycle_ns = short_cycle        ? kCeilingSpanNs
-                   : table.high_awake ? cycle_ns(kMaxTimeTenants)
-                                      : cycle_ns(places);
+  if (table.high_awake) places = kMaxTimeTenants;
+  table.cycle_ns = short_cycle ? kCeilingSpanNs : cycle_ns(places);
 }
 
 // Tenants of several GPUs first, so that their windows begin together on all of them; then by id.

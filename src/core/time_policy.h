@@ -35,7 +35,7 @@
 // Priorities. High: never closed by a window, and while one has work all others run by slices of 20 us, so
 // that its work waits little; shares then divide what it leaves, and only its own max bounds it. While one is awake
 // the others take windows, whatever they leave in them (side by side by such slices they would do little but switch),
-// in the longest cycle, for nothing of it runs during a change of windows either. Low beside
+// in the longest cycle, for nothing of it runs during a change of windows either (docs/adr/0010). Low beside
 // normal ones: its share (1 % without one) and none of the time that is lent, unless the normal ones are
 // all at their max. Without normal ones beside it, low is normal.
 //

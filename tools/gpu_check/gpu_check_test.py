@@ -73,6 +73,10 @@ class StepsTest(unittest.TestCase):
             self.assertLessEqual(set(step.needs), known, step.name)
             self.assertFalse(step.sim and step.needs, step.name)
 
+    def test_the_list_of_time_checks_fits_its_time(self):
+        listed = [step for step in common.STEPS if main.kind_of(step) == "time" and not step.extra]
+        self.assertLessEqual(sum(step.cost for step in listed), main.DEADLINE_S["time"])
+
     def test_every_program_is_there(self):
         folder = os.path.dirname(os.path.abspath(__file__))
         for name in os.listdir(folder):

@@ -41,7 +41,7 @@ class Region:
         seats = self.seats()
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
-            if all(done(self.word(at)) for at in seats):
+            if seats and all(done(self.word(at)) for at in seats):
                 return time.perf_counter() - begin
         return None
 

@@ -12,19 +12,11 @@ import time
 from common import Skip, expect, step
 from region import SEAT_ACTIVE, SEAT_OPEN, Region
 from steps_life import Program, programs, tenant_of
-from time_cases import Cases, at_least, at_most, shown
+from time_cases import Cases, Judge, at_least, at_most, shown
 from traced import HeldThread, thread_named
 
 MAX = 30
 NAME, BESIDE = "gpu-check-ends", "gpu-check-beside"
-
-
-class Judge:
-    """Checks on a card; on the software GPU, where two CPUs do everything, most are there to be read."""
-
-    def __init__(self, machine):
-        self.at_least = (lambda what, value, _: shown(what, value)) if machine.sim else at_least
-        self.at_most = (lambda what, value, _: shown(what, value)) if machine.sim else at_most
 
 
 def closing(region, is_open=False):
@@ -55,9 +47,9 @@ ENDINGS = {"SIGKILL": signal.SIGKILL, "SIGABRT": signal.SIGABRT, "SIGSEGV": sign
            "SIGTERM": signal.SIGTERM, "exit()": signal.SIGUSR1}  # life.py calls exit() when USR1 comes
 
 
-def limited(machine, load, *options, name=NAME):
-    """A program under a ceiling of MAX, at work, and its region."""
-    program = Program(machine, name, options=("--gpu-max", str(MAX), *options))
+def limited(machine, load, *options):
+    """A program under a ceiling of MAX, at work."""
+    program = Program(machine, NAME, options=("--gpu-max", str(MAX), *options))
     program.ask(f"load {load}", 60)
     return program
 

@@ -13,7 +13,7 @@ import time
 from common import GIB, MIB, StepFailed, expect, step, stop
 from nvml import Nvml, NvmlError
 from region import Region
-from time_cases import Cases, at_least, at_most, shown
+from time_cases import Cases, Judge, at_least, at_most, shown
 
 FREEZE_MS = 5.0
 RESIDUE = 64 * MIB
@@ -129,10 +129,10 @@ def freeze(machine, kind):
         inside = program.ask(f"rate {began + 0.15} {ended}")
         after = program.ask(f"rate {ended} {ended + 0.5}")
     cases.figures.update({"freeze_ms": [1e3 * f for f in freezes], "thaw_ms": [1e3 * t for t in thaws]})
-    judged = (lambda what, value, _: shown(what, value)) if machine.sim else at_most
+    judge = Judge(machine)
     for what, values in (("freeze", freezes), ("thaw", thaws)):
         ms = [1e3 * value for value in values]
-        cases.add(f"{what} {kind}", None, percentile(ms, 990), judged("p99 ms", percentile(ms, 990), FREEZE_MS),
+        cases.add(f"{what} {kind}", None, percentile(ms, 990), judge.at_most("p99 ms", percentile(ms, 990), FREEZE_MS),
                   shown("p50", percentile(ms, 500)), shown("max", max(ms)))
     cases.add(f"stands still {kind}", None, inside["ended"], at_most("batches frozen", inside["ended"], 0),
               at_least("batches after", after["ended"], 1))
@@ -189,11 +189,10 @@ def evict_beside_a_neighbour(machine):
         times = evict_and_restore(machine, program, "gpu-check-life", cases, size)
         alone = beside.rate(times[0] - 1.5, times[0])
         during_out, during_back = beside.rate(times[0], times[1]), beside.rate(times[2], times[3])
-    check = shown if machine.sim else at_least
     for what, rate in (("evict", during_out), ("restore", during_back)):
         of_alone = rate / alone if alone else 0
         cases.add(f"neighbour during {what}", None, of_alone * 100,
-                  *([check("of alone", of_alone)] if machine.sim else [check("of alone", of_alone, 0.95)]))
+                  Judge(machine).at_least("of alone", of_alone, 0.95))
     return cases.done()
 
 
@@ -343,7 +342,7 @@ def fault_beside_a_neighbour(machine):
     # The driver resets the engine for a fault: the whole card stands still for a moment (docs/limits.md).
     lost_ms = (1 - during / before) * 500 if before else None
     cases.add("fault beside", None, of_before * 100,
-              shown("of before", of_before) if machine.sim else at_least("of before", of_before, NEIGHBOUR),
+              Judge(machine).at_least("of before", of_before, NEIGHBOUR),
               at_most("still charged MiB", charged / MIB, 0), shown("lost ms", lost_ms))
     expect(answer["error"] and "700" in answer["error"], f"the fault answered {answer}", cases.figures)
     return cases.done()

@@ -115,8 +115,8 @@ def register(names, prefix, function, cost, quick=(), extra=False):
             lambda machine, name=name: function(machine, name))
 
 
-register(("1ms", "graph", "50ms", "step"), "share", shares, cost=17, quick=("1ms", "graph", "50ms", "step"))
-register(("1ms", "graph", "50ms", "20us"), "max", ceilings, cost=20, quick=("1ms", "50ms"))
+register(("1ms", "graph", "50ms", "step"), "share", shares, cost=16, quick=("1ms", "graph", "50ms", "step"))
+register(("1ms", "graph", "50ms", "20us"), "max", ceilings, cost=18, quick=("1ms", "50ms"))
 register(("1ms", "graph", "50ms", "step"), "four", four, cost=7, quick=("1ms",))
 register(("mixed",), "share", shares, cost=17, extra=True)
 
@@ -141,10 +141,10 @@ def latency(machine, name):
     return cases.done()
 
 
-register(("1ms", "50ms", "graph"), "latency", latency, cost=7, quick=("1ms", "50ms"))
+register(("1ms", "50ms", "graph"), "latency", latency, cost=8, quick=("1ms", "50ms"))
 
 
-@step("t.idle", "time", sim=True, cost=11, quick=True)
+@step("t.idle", "time", sim=True, cost=16, quick=True)
 def idle_neighbour(machine):
     """First the neighbour only holds a context, then it works for 600 ms of each second."""
     result = share(machine, ["share=50,load=eager," + SHORT,

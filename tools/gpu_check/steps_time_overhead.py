@@ -9,7 +9,7 @@ WATCH_S = 5.0
 WAKEUPS = 10.0
 
 
-@step("t.hooks", "time_overhead", sim=True, cost=8, quick=True)
+@step("t.hooks", "time_overhead", sim=True, cost=4, quick=True)
 def launch_cost(machine):
     command = [machine.bench, "hooks", "--json", "--seconds", "0.8", "--live", "10"]
     result = machine.run(machine.in_slice(command), 90).json()
@@ -81,7 +81,7 @@ def wakeups(machine, command):
                     for task, (name, count) in threads.items()} for which, threads in after.items()}
 
 
-@step("t.wakeups", "time_overhead", sim=True, cost=9)
+@step("t.wakeups", "time_overhead", sim=True, cost=8)
 def thread_wakeups(machine):
     load = [machine.bench, "load", "--seconds", "60"]
     seen = wakeups(machine, load)

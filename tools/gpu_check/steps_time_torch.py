@@ -133,9 +133,11 @@ def measured(machine, process, kind, seconds, name):
     return answer
 
 
-def torch_ceilings(machine, kinds):
+@step("t.torch_max", "time_torch", needs=("torch",), cost=58)
+def torch_ceilings(machine):
     name = "gpu-check-torch-0"
     maxima = (25, 75) if machine.quick else (10, 25, 50, 75)
+    kinds = ("matmul", "matmul32", "train")
     seconds = {"matmul": 2, "matmul32": 2, "train": 3}
     processes = start(machine, 1, flags=("--gpu-max", "100"))
     cases = Cases()
@@ -157,16 +159,6 @@ def torch_ceilings(machine, kinds):
     finally:
         end(processes)
     return cases.done()
-
-
-@step("t.torch_max_matmul", "time_torch", needs=("torch",), cost=45)
-def ceilings_on_matmuls(machine):
-    return torch_ceilings(machine, ("matmul", "matmul32"))
-
-
-@step("t.torch_max_train", "time_torch", needs=("torch",), cost=28)
-def ceilings_on_a_training(machine):
-    return torch_ceilings(machine, ("train",))
 
 
 def judge_ceiling(cases, kind, maximum, got, alone):
@@ -194,7 +186,7 @@ def cpus_of_pair():
     return (set(allowed[:4]), set(allowed[4:8])) if len(allowed) >= 12 else None
 
 
-@step("t.torch_pair", "time_torch", needs=("torch",), cost=45)
+@step("t.torch_pair", "time_torch", needs=("torch",), cost=36)
 def launch_bound_trainings(machine):
     """Two small trainings in slices of half the GPU against two under the driver's own slicing, in turns."""
     processes = start(machine, 2, bare=2, flags=("--gpu-share", "50"), cpus=cpus_of_pair())
@@ -206,7 +198,7 @@ def launch_bound_trainings(machine):
         for which in ("slice", "native"):
             work(pairs[which], "launch", 1.0)
         # Its speed depends on the CPUs and wanders by a fifth within seconds: many short turns on the same CPUs.
-        for which in ("alone",) * 2 + ("native", "slice", "slice", "native") * (4 if machine.quick else 12):
+        for which in ("alone",) * 2 + ("native", "slice", "slice", "native") * (4 if machine.quick else 6):
             answers = work(pairs[which], "launch", 0.5)
             rates[which].append(sum(answer["rate"] for answer in answers))
             cases.figures.setdefault(which, []).append(answers)

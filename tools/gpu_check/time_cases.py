@@ -21,6 +21,14 @@ def shown(what, value):
     return {"what": what, "value": value, "limit": None, "kind": "shown"}
 
 
+class Judge:
+    """Checks on a card; on the software GPU, where a few CPUs do everything, the same to be read only."""
+
+    def __init__(self, machine):
+        self.at_least = (lambda what, value, _: shown(what, value)) if machine.sim else at_least
+        self.at_most = (lambda what, value, _: shown(what, value)) if machine.sim else at_most
+
+
 def holds(check):
     if check["kind"] == "shown":
         return True
@@ -79,7 +87,7 @@ def cases_of(groups, only=()):
 def read_cases(folder, only=()):
     cases = []
     for name in sorted(os.listdir(folder)):
-        if name.startswith("time") and name.endswith(".json") and name != "time_medians.json":
+        if name.startswith("time") and name.endswith(".json") and not name.startswith("time_medians"):
             with open(os.path.join(folder, name)) as file:
                 content = json.load(file)
             cases += cases_of({name: content["steps"]}, only)
