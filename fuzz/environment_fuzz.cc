@@ -13,14 +13,14 @@
 #include <string_view>
 #include <vector>
 
-#include "cli/child_env.h"
+#include "cli/launch/child_env.h"
 #include "cli/failure.h"
 #include "cli/slice_spec.h"
-#include "shim/child_environment.h"
-#include "shim/own_files.h"
-#include "shim/slice_search.h"
-#include "shim/start_environment.cc"  // for its state: a process reads its environment once
-#include "shm/region.h"
+#include "shim/entry/child_environment.h"
+#include "shim/process/own_files.h"
+#include "shim/process/slice_search.h"
+#include "shim/process/start_environment.cc"  // for its state: a process reads its environment once
+#include "shm/tenant_file.h"
 
 namespace allot::shm {
 

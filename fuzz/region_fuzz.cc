@@ -13,7 +13,7 @@
 #include <cstring>
 #include <string>
 
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 #include "shm/test_hostile.h"
 #include "shm/time_view.h"
 

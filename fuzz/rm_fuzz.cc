@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "shim/rm_watch.h"
+#include "shim/time/rm_tracker.h"
 
 using namespace allot::shim;
 

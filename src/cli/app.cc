@@ -12,7 +12,7 @@
 #include "bench/commands.h"
 #endif
 #ifdef ALLOT_HAVE_CPUS
-#include "cli/cmd_cpus.h"
+#include "cli/cpus/cmd_cpus.h"
 #endif
 
 #ifndef ALLOT_VERSION

@@ -14,9 +14,9 @@
 #include "abi/env.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/libraries.h"
+#include "cli/gpus/libraries.h"
 #include "cli/output.h"
-#include "cli/tenants.h"
+#include "cli/region/region_view.h"
 #include "cli/worker.h"
 
 namespace allot::cli {

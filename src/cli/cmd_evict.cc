@@ -2,7 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "cli/evict.h"
+#include "cli/evict/evict.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"

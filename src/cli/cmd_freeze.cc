@@ -10,11 +10,11 @@
 
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/open_tenant.h"
+#include "cli/region/open_tenant.h"
 #include "cli/output.h"
-#include "cli/seats.h"
+#include "cli/region/agent_view.h"
 #include "cli/slice_spec.h"
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 #include "sys/clock.h"
 
 namespace allot::cli {

@@ -6,9 +6,9 @@
 #include "abi/env.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/gpu_inventory.h"
+#include "cli/gpus/gpu_inventory.h"
 #include "cli/output.h"
-#include "cli/tenants.h"
+#include "cli/region/region_view.h"
 
 namespace allot::cli {
 namespace {

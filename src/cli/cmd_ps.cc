@@ -1,12 +1,12 @@
 // allot ps: the slices and the processes in them, read from the region. Needs no driver.
 #include <nlohmann/json.hpp>
 
-#include "cli/admission.h"
+#include "cli/launch/admission.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"
-#include "cli/tenants.h"
+#include "cli/region/region_view.h"
 
 namespace allot::cli {
 namespace {

@@ -11,19 +11,19 @@
 #include <optional>
 
 #include "abi/env.h"
-#include "cli/child_env.h"
+#include "cli/launch/child_env.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/gpu_inventory.h"
-#include "cli/life_watch.h"
+#include "cli/gpus/gpu_inventory.h"
+#include "cli/launch/evict_watcher.h"
 #include "cli/output.h"
-#include "cli/program_check.h"
-#include "cli/run_cpus.h"
-#include "cli/run_wait.h"
-#include "cli/slice_file.h"
+#include "cli/launch/program_check.h"
+#include "cli/launch/run_cpus.h"
+#include "cli/launch/run_wait.h"
+#include "cli/launch/slice_file.h"
 #include "cli/slice_spec.h"
-#include "cli/supervise.h"
-#include "cli/tenants.h"
+#include "cli/launch/supervise.h"
+#include "cli/region/region_view.h"
 
 extern char** environ;
 

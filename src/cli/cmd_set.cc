@@ -3,16 +3,16 @@
 // agents have been woken.
 #include <optional>
 
-#include "cli/admission.h"
+#include "cli/launch/admission.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/gpu_inventory.h"
-#include "cli/open_tenant.h"
+#include "cli/gpus/gpu_inventory.h"
+#include "cli/region/open_tenant.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"
 #include "core/ledger.h"
 #include "core/time_policy.h"
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 
 namespace allot::cli {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "base/units.h"
 #include "cli/failure.h"
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 
 namespace allot::cli {
 namespace {

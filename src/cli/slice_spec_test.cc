@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "cli/failure.h"
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 
 namespace allot::cli {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 
 namespace allot::shm {
 

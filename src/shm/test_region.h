@@ -12,7 +12,7 @@
 #include <functional>
 #include <string>
 
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 
 namespace allot::shm {
 

@@ -9,7 +9,7 @@
 
 #include "abi/region.h"
 #include "base/result.h"
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 
 namespace allot::shm {
 

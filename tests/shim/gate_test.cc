@@ -1,12 +1,12 @@
 // The gate: holds what puts work on the GPU and nothing else, lets it go again, keeps the work behind it
 // short, and never waits for what cannot come.
-#include "shim/gate.h"
+#include "shim/time/launch_gate.h"
 
 #include <atomic>
 #include <thread>
 #include <vector>
 
-#include "shim/streams.h"
+#include "shim/time/streams.h"
 #include "tests/shim/time_support.h"
 
 namespace allot::shim_time {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "core/ledger.h"
-#include "shm/region.h"
+#include "shm/tenant_file.h"
 #include "tests/shim/driver.h"
 
 namespace allot::shim_test {

@@ -1,11 +1,11 @@
 // unfinished_work(): right about what runs, and harmless to captures and to streams and contexts that end.
-#include "shim/streams.h"
+#include "shim/time/streams.h"
 
 #include <atomic>
 #include <thread>
 
-#include "shim/stream_table.h"
-#include "shim/submit.h"
+#include "shim/time/stream_table.h"
+#include "shim/time/submit.h"
 #include "tests/shim/time_support.h"
 
 namespace allot::shim_time {

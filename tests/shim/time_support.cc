@@ -6,10 +6,10 @@
 #include <filesystem>
 #include <thread>
 
-#include "shim/gate.h"
-#include "shim/process.h"
-#include "shim/streams.h"
-#include "shim/submit.h"
+#include "shim/time/launch_gate.h"
+#include "shim/process/process.h"
+#include "shim/time/streams.h"
+#include "shim/time/submit.h"
 
 namespace allot::shim {
 

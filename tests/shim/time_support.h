@@ -12,7 +12,7 @@
 #include <string>
 
 #include "driver/cuda_abi.h"
-#include "shim/hooks.h"
+#include "shim/entry/hooks.h"
 
 namespace allot::shim_time {
 

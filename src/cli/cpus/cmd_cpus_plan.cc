@@ -1,0 +1,149 @@
+// allot cpus plan: who would get which CPUs and what each write would do; changes nothing.
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "cli/cpus/cmd_cpus.h"
+#include "cli/failure.h"
+#include "cli/output.h"
+#include "cpus/plan_report.h"
+
+namespace allot::cli {
+namespace {
+
+using nlohmann::json;
+
+struct CpusPlanOptions {
+  CpuFlags flags;
+  std::vector<std::string> tenants;
+  std::string machine;
+  bool as_json = false;
+};
+
+// "alice=8", "bob=4,gpu=1,cores,exclusive", "carol=0-3:mems=auto": name, CPUs, then words after ':'.
+cpus::SliceRequest tenant_of(const std::string& text) {
+  size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    wrong_usage("--tenant {}: write NAME=CPUS, as in alice=8 or alice=8:gpu=1:exclusive", text);
+  }
+  CpuFlags flags;
+  std::string_view rest = std::string_view(text).substr(equals + 1);
+  for (bool first = true; first || !rest.empty(); first = false) {
+    size_t end = std::min(rest.find(':'), rest.size());
+    std::string_view word = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (first) {
+      flags.cpus = word;
+    } else if (word == "cores") {
+      flags.cores = true;
+    } else if (word == "threads") {
+      flags.threads = true;
+    } else if (word == "exclusive") {
+      flags.exclusive = true;
+    } else if (word.starts_with("mems=")) {
+      flags.mems = word.substr(5);
+    } else if (word.starts_with("gpu=") &&
+               std::from_chars(word.data() + 4, word.data() + word.size(), flags.gpu).ec ==
+                   std::errc{}) {
+    } else {
+      wrong_usage("--tenant {}: '{}' is none of gpu=N, mems=LIST, cores, threads, exclusive", text,
+                  word);
+    }
+  }
+  return slice_request(flags, text.substr(0, equals));
+}
+
+json to_json(const cpus::MachinePlan& plan) {
+  json out{{"tenants", json::array()}, {"cost", plan.cost}};
+  for (const cpus::TenantPlan& t : plan.tenants) {
+    json steps = json::array();
+    for (const cpus::PlannedStep& s : t.steps) {
+      const char* op = s.step.op == cpus::Step::Op::kMkdir   ? "mkdir"
+                       : s.step.op == cpus::Step::Op::kRmdir ? "rmdir"
+                                                             : "write";
+      steps.push_back({{"op", op},
+                       {"path", s.step.path},
+                       {"text", s.step.text},
+                       {"errno", s.os_errno},
+                       {"errno_name", cpus::errno_name(s.os_errno)},
+                       {"why", s.why}});
+    }
+    out["tenants"].push_back(
+        {{"name", t.name},
+         {"cpus", to_list(t.cpus)},
+         {"idle", to_list(t.blocked)},
+         {"mems", to_list(t.mems)},
+         {"effective", to_list(t.effective)},
+         {"level", level_name(t.level)},
+         {"reason", t.reason},
+         {"group", t.group},
+         {"expected_cpus", t.expected_cpus < 0 ? json(nullptr) : json(t.expected_cpus)},
+         {"steps", steps},
+         {"notes", t.notes}});
+  }
+  return out;
+}
+
+std::string to_text(const cpus::MachinePlan& plan) {
+  Table table({"SLICE", "CPUS", "MEMORY", "EXPECTED", "LEVEL"});
+  for (const cpus::TenantPlan& t : plan.tenants) {
+    std::string expected =
+        t.expected_cpus < 0 ? "unknown" : fmt::format("{:.1f} CPUs", t.expected_cpus);
+    std::string level(level_name(t.level));
+    if (!t.reason.empty()) level += ": " + t.reason;
+    table.row({harmless(t.name), to_list(t.cpus),
+               t.mems.empty() ? "any" : "node " + to_list(t.mems), expected, level});
+    if (!t.blocked.empty())
+      table.note(fmt::format("  CPU {} of the same cores stays idle", to_list(t.blocked)));
+    for (const std::string& note : t.notes) table.note("  " + note);
+  }
+  std::string text = table.text() + "\n";
+  for (const cpus::TenantPlan& t : plan.tenants) {
+    for (const cpus::PlannedStep& s : t.steps) {
+      std::string line = s.step.op == cpus::Step::Op::kMkdir
+                             ? fmt::format("mkdir {}", s.step.path)
+                             : fmt::format("echo {} > {}", s.step.text, s.step.path);
+      text +=
+          line +
+          (s.os_errno == 0 ? "" : fmt::format("   # {}: {}", cpus::errno_name(s.os_errno), s.why)) +
+          "\n";
+    }
+  }
+  return text;
+}
+
+void plan(const CpusPlanOptions& options) {
+  std::vector<cpus::SliceRequest> requests;
+  for (const std::string& text : options.tenants) requests.push_back(tenant_of(text));
+  if (options.flags.wants_cpus()) requests.push_back(slice_request(options.flags, "run"));
+  if (requests.empty())
+    wrong_usage("plan: say what to plan: --cpus N, or --tenant NAME=CPUS for each of several");
+  MachineView m = read_machine(options.machine);
+  std::string why_not;
+  std::optional<cpus::TreeModel> tree = read_tree(m, &why_not);
+  cpus::Expected<cpus::MachinePlan> made = cpus::make_plan(
+      m.fs, m.topology, m.topology.allowed, m.leases, requests, tree ? &*tree : nullptr, why_not);
+  if (!made) throw_failure(made.error());
+  if (options.as_json) {
+    print_json(to_json(*made));
+  } else {
+    print(to_text(*made));
+  }
+}
+
+}  // namespace
+
+void add_cpus_plan(CLI::App& cpus, int*) {
+  auto options = std::make_shared<CpusPlanOptions>();
+  CLI::App* app = cpus.add_subcommand(
+      "plan", "who would get which CPUs, with every write and what the kernel would answer");
+  add_cpu_flags(*app, &options->flags);
+  app->add_option("--tenant", options->tenants,
+                  "NAME=CPUS[:gpu=N][:mems=LIST][:cores|threads][:exclusive]; once for each")
+      ->type_name("TENANT");
+  app->add_option("--machine", options->machine, "a captured machine instead of this one")
+      ->type_name("DIR");
+  app->add_flag("--json", options->as_json, "print JSON");
+  app->callback([options] { plan(*options); });
+}
+
+}  // namespace allot::cli

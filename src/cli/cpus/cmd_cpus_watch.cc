@@ -1,0 +1,98 @@
+// allot cpus watch: holds slices as they were given until it is stopped; every action is logged.
+#include <signal.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "abi/env.h"
+#include "cli/cpus/cmd_cpus.h"
+#include "cli/failure.h"
+#include "cli/output.h"
+#include "cpus/watch.h"
+
+namespace allot::cli {
+namespace {
+
+struct CpusWatchOptions {
+  cpus::WatchOptions watch;
+  double seconds = 0;
+  bool once = false, no_rebalance = false, as_json = false;
+};
+
+std::atomic<bool> stopped{false};
+void on_signal(int) {
+  stopped.store(true);
+}
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void log(const cpus::WatchAction& a, double since, bool dry_run, bool as_json) {
+  if (as_json) {
+    print(nlohmann::json{{"s", since},
+                         {"slice", a.tenant},
+                         {"kind", action_name(a.kind)},
+                         {"what", a.what},
+                         {"why", a.why},
+                         {"done", a.done},
+                         {"error", a.error}}
+              .dump() +
+          "\n");
+  } else {
+    bool report = a.kind == cpus::WatchAction::Kind::kReport;
+    std::string outcome = !a.error.empty()     ? " FAILED: " + a.error
+                          : dry_run && !report ? " (dry run: not done)"
+                                               : "";
+    print(fmt::format("{:8.1f} s  {}: {}: {}: {}{}\n", since, harmless(a.tenant),
+                      action_name(a.kind), a.what, a.why, outcome));
+  }
+  std::fflush(stdout);
+}
+
+void watch(CpusWatchOptions options) {
+  if (options.watch.folder.empty())
+    options.watch.folder = cpus::lease_folder(std::getenv(ALLOT_ENV_DIR));
+  options.watch.rebalance = !options.no_rebalance;
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  cpus::Watcher watcher(options.watch);
+  double from = now_s();
+  bool first = true;
+  while (!stopped.load()) {
+    double now = now_s();
+    for (const cpus::WatchAction& a : watcher.look(now))
+      log(a, now - from, options.watch.dry_run, options.as_json);
+    if (first && !options.as_json)
+      fmt::print(stderr, "allot: watching {} slices in {}\n", watcher.tenants(),
+                 options.watch.folder);
+    first = false;
+    if (options.once || (options.seconds > 0 && now - from >= options.seconds)) break;
+    // A write to a watched file ends the wait at once; what cannot be listened to is polled this often,
+    // five times within the second that a restoration may take.
+    watcher.wait(200);
+  }
+}
+
+}  // namespace
+
+void add_cpus_watch(CLI::App& cpus, int*) {
+  auto options = std::make_shared<CpusWatchOptions>();
+  CLI::App* app = cpus.add_subcommand(
+      "watch",
+      "put back what hotplug, daemons or threads change; spread pinned threads that pile up");
+  app->add_option("slice", options->watch.tenant, "only this slice");
+  app->add_flag("--dry-run", options->watch.dry_run, "only say what would be done");
+  app->add_flag("--no-rebalance", options->no_rebalance, "put back drift only");
+  app->add_flag("--once", options->once, "look once and end");
+  app->add_option("--for", options->seconds, "end after so many seconds")->type_name("S");
+  app->add_flag("--json", options->as_json, "one JSON object a line");
+  app->callback([options] { watch(*options); });
+}
+
+}  // namespace allot::cli

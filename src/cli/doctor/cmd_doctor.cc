@@ -1,0 +1,107 @@
+// allot doctor: what of a slice can be enforced on this machine, and why the rest cannot.
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "abi/env.h"
+#include "cli/commands.h"
+#include "cli/doctor/doctor_checks.h"
+#include "cli/failure.h"
+#include "cli/output.h"
+
+namespace allot::cli {
+namespace {
+
+using nlohmann::json;
+
+struct DoctorOptions {
+  bool as_json = false;
+  std::string sim, program;
+};
+
+const char* verdict_text(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kGood:
+      return "ok";
+    case Verdict::kNote:
+      return "note";
+    default:
+      return "problem";
+  }
+}
+
+Findings examine(const DoctorOptions& options) {
+  Findings findings;
+  if (!options.sim.empty() && options.sim != "default")
+    setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
+  DriverFiles driver;
+  Inventory inventory;
+  try {
+    driver = options.sim.empty() ? find_driver() : need_sim();
+    inventory = ask_driver(driver);
+    check_driver(driver, inventory, &findings);
+    check_exports(driver, &findings);
+  } catch (const Failure& failure) {
+    findings.push_back({Verdict::kProblem, "driver", failure.line(), ""});
+  }
+  check_shim(&findings);
+  check_region(&findings);
+  check_mps(&findings);
+  check_preload(options.program, &findings);
+  check_environment(&findings);
+  check_memory(!inventory.gpus.empty(), &findings);
+  check_time(inventory, &findings);
+  return findings;
+}
+
+void print_text(const Findings& findings, size_t problems) {
+  std::string text;
+  for (const Finding& finding : findings) {
+    text += fmt::format("{:<8} {:<12} {}\n", verdict_text(finding.verdict), finding.check,
+                        finding.found);
+    if (!finding.advice.empty()) text += fmt::format("{:<21} -> {}\n", "", finding.advice);
+  }
+  text += problems == 0 ? "no problem found\n"
+                        : fmt::format("{} problem{} found\n", problems, problems == 1 ? "" : "s");
+  print(text);
+}
+
+int doctor(const DoctorOptions& options) {
+  const Findings findings = examine(options);
+  size_t problems = 0;
+  json list = json::array();
+  for (const Finding& finding : findings) {
+    problems += finding.verdict == Verdict::kProblem ? 1 : 0;
+    list.push_back({{"check", finding.check},
+                    {"verdict", verdict_text(finding.verdict)},
+                    {"found", finding.found},
+                    {"advice", finding.advice}});
+  }
+  if (options.as_json) {
+    print_json({{"problems", problems}, {"findings", list}});
+  } else {
+    print_text(findings, problems);
+  }
+  return problems == 0 ? kExitOk : kExitProblems;
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& app, int* exit_status) {
+  CLI::App* sub = app.add_subcommand("doctor", "say what works on this machine, and what does not");
+  const auto options = std::make_shared<DoctorOptions>();
+  sub->add_option("program", options->program,
+                  "also look whether this program can be held to a slice")
+      ->type_name("PROGRAM");
+  sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
+  sub->add_option("--sim", options->sim, "look at the software GPU instead of the machine's driver")
+      ->type_name("[=SPEC]");
+  sub->footer(
+      "Exit status: 0 no problem, 1 problems found.\n"
+      "\n"
+      "Examples:\n"
+      "  allot doctor\n"
+      "  allot doctor python3");
+  sub->callback([options, exit_status] { *exit_status = doctor(*options); });
+}
+
+}  // namespace allot::cli

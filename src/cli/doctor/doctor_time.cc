@@ -1,0 +1,91 @@
+// The check about GPU time: which level would hold it here, and why not a better one.
+//
+// Whether the driver answers the calls of level channel can be known only from inside a process that works
+// on the GPU; its agent says in its seat what it found. So this check says what can be seen from outside,
+// and adds what the agents of running slices say.
+#include <cstdlib>
+#include <map>
+#include <set>
+
+#include "cli/doctor/doctor_checks.h"
+#include "cli/failure.h"
+#include "cli/output.h"
+#include "cli/slice_spec.h"
+#include "cli/region/region_view.h"
+
+namespace allot::cli {
+namespace {
+
+void add_time(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
+  findings->push_back({verdict, "time", std::move(found), std::move(advice)});
+}
+
+bool has_mig(const Inventory& inventory) {
+  for (const Gpu& gpu : inventory.gpus) {
+    if (gpu.mig_enabled) return true;
+  }
+  return false;
+}
+
+// What a program started in this shell would get from --level auto.
+void expected_level(const Inventory& inventory, Findings* findings) {
+  if (inventory.gpus.empty()) {
+    add_time(findings, Verdict::kNote, "held once there is a GPU");
+    return;
+  }
+  const bool daemon = !processes_named("nvidia-cuda-mps").empty();
+  const bool client = std::getenv("CUDA_MPS_PIPE_DIRECTORY") != nullptr;
+  if (daemon || client) {
+    add_time(
+        findings, Verdict::kNote,
+        fmt::format("level launch, because {}: an MPS client's channels are the MPS server's, so "
+                    "they cannot be stopped for one client; each launch waits at a gate instead",
+                    client ? "CUDA_MPS_PIPE_DIRECTORY is set" : "an MPS daemon runs"),
+        "for level channel, unset CUDA_MPS_PIPE_DIRECTORY and end the MPS daemon");
+  } else {
+    add_time(
+        findings, Verdict::kGood,
+        "level channel, if the driver answers its calls (tried when a program starts; else level "
+        "launch)");
+  }
+  if (has_mig(inventory)) {
+    add_time(findings, Verdict::kNote,
+             "MIG is on: shares and ceilings count within an instance; between instances the card "
+             "itself "
+             "divides");
+  }
+}
+
+// "alice: channel", and why where it is less.
+void levels_in_force(Findings* findings) {
+  RegionView region;
+  try {
+    region = read_region();
+  } catch (const Failure&) {
+    return;  // check_region says it
+  }
+  std::map<std::string, std::set<std::string>> found;  // what is in force -> in which slices
+  for (const TenantView& tenant : region.tenants) {
+    for (const SeatView& seat : tenant.seats) {
+      if (seat.level == ALLOT_LEVEL_AUTO) continue;
+      const std::string why = reason_text(seat.reason);
+      const std::string level = level_text(seat.level);
+      found[why.empty() ? level : fmt::format("{} ({})", level, why)].insert(tenant.name);
+    }
+  }
+  for (const auto& [level, names] : found) {
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+    add_time(findings, Verdict::kNote,
+             fmt::format("in force now: {} in {}", level, harmless(text)));
+  }
+}
+
+}  // namespace
+
+void check_time(const Inventory& inventory, Findings* findings) {
+  expected_level(inventory, findings);
+  levels_in_force(findings);
+}
+
+}  // namespace allot::cli

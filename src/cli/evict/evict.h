@@ -1,0 +1,63 @@
+// Moves the GPU memory of a slice to the host and back: by the driver's checkpoint calls, or fast.
+//
+//   evict      look, say no         nothing has been touched so far
+//              flag EVICTED         agents let go: channels run, no descriptor of the driver is kept
+//              lock    p1 p2 p3     calls of the programs wait from now on; what is submitted ends
+//              move    p1 p2 p3     memory to the host, the card's is free
+//   restore    move    p1 p2 p3     back, at the same addresses
+//              flag off             agents hold the slice again
+//              unlock  p1 p2 p3
+//
+// All are locked before the first is moved, so that one which cannot stop costs the others a pause and no
+// more. Whatever fails after the flag is undone in the opposite order: the slice runs on, or stays wholly
+// evicted. The fast way (`run --swap fast`, docs/adr/0008) has the same order; what the driver does there, each
+// process does for its own memory, and what cannot move stays on the card. What must not happen here: a process left locked or half of a slice moved without anybody being
+// told. A command that is killed in between leaves such a slice; `restore` mends it from any state.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cli/evict/checkpoint.h"
+#include "cli/region/open_tenant.h"
+
+namespace allot::cli {
+
+struct MovedProcess {
+  uint32_t pid = 0;
+  std::string command;
+  uint64_t bytes = 0;  // moved
+  uint64_t stays_bytes =
+      0;  // on the card, the fast way; the driver leaves some MiB that are not charged
+  double lock_seconds = 0;  // until its work had ended (evict), its calls went on (restore)
+  double move_seconds = 0;
+};
+
+struct Moved {
+  std::vector<MovedProcess> processes;
+  uint64_t bytes = 0;
+  double seconds = 0;    // of all
+  bool nothing = false;  // it was so already
+  const char* way = "driver";
+};
+
+enum class Way { kAsStarted, kDriver, kFast };
+
+struct MoveOptions {
+  double timeout_seconds =
+      30;                // evict: how long to wait for work that was submitted; restore: for agents
+  bool returns = false;  // evict: its launcher restores it when it has work again
+  Way way = Way::kAsStarted;
+  std::function<void(const std::string&)> say = [](const std::string&) {};
+};
+
+// Both throw a Failure (exit 125) that says what was wrong and in which state the slice is now. They block for
+// as long as memory takes to move (some 2 GB/s to the host, 5 GB/s back), and hold the file's lock meanwhile.
+Moved evict(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
+Moved restore(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
+
+// Bytes of host memory that a process may still take: what the machine has left, and its cgroups.
+uint64_t host_room(uint32_t pid);
+
+}  // namespace allot::cli

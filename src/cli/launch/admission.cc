@@ -1,0 +1,88 @@
+// See admission.h.
+#include "cli/launch/admission.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cli/failure.h"
+#include "cli/output.h"
+#include "cli/region/region_view.h"
+#include "core/time_policy.h"
+
+namespace allot::cli {
+namespace {
+
+constexpr int kPatienceMs = 2000;
+constexpr int kLockLookMs = 5;
+
+// Not by its header, <sys/file.h>, which is ours by that name.
+bool lock(int folder) {
+  return syscall(SYS_flock, folder, LOCK_EX | LOCK_NB) == 0;
+}
+
+}  // namespace
+
+Admission::Admission(const std::string& folder, const std::string& except_path) {
+  folder_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (int waited = 0; folder_ >= 0 && waited < kPatienceMs; waited += kLockLookMs) {
+    if (lock(folder_)) break;
+    poll(nullptr, 0, kLockLookMs);
+  }
+  for (const TenantView& tenant : read_region().tenants) {
+    if (tenant.path == except_path) continue;
+    for (const TenantGpuView& gpu : tenant.gpus) {
+      const bool holds = gpu.limit_bytes != ALLOT_UNLIMITED && !tenant.evicted();
+      const uint64_t untaken =
+          holds && gpu.limit_bytes > gpu.used_bytes ? gpu.limit_bytes - gpu.used_bytes : 0;
+      if (gpu.share_permille == 0 && untaken == 0) continue;
+      promises_.push_back(
+          {tenant.name, gpu.uuid, std::min(gpu.share_permille, core::kWhole), untaken});
+    }
+  }
+}
+
+Admission::~Admission() {
+  if (folder_ >= 0) close(folder_);
+}
+
+void Admission::check(const Uuid& gpu, const std::string& label, uint32_t share_permille) const {
+  std::vector<uint32_t> shares;
+  std::string who;
+  uint32_t sum = 0;
+  for (const Promise& promise : promises_) {
+    if (promise.gpu != gpu || promise.share_permille == 0) continue;
+    shares.push_back(promise.share_permille);
+    sum += promise.share_permille;
+    who += fmt::format("{}{} has {}", who.empty() ? "" : ", ", promise.tenant,
+                       percent_text(promise.share_permille));
+  }
+  if (core::share_fits(shares, share_permille)) return;
+  const uint32_t left = sum < core::kWhole ? core::kWhole - sum : 0;
+  throw NotNow(fmt::format(
+      "--gpu-share: {} of GPU {} are more than is left, which is {} ({}); ask for less, or add "
+      "--overcommit: all shares shrink in proportion then",
+      percent_text(share_permille), label, left == 0 ? "nothing" : percent_text(left), who));
+}
+
+void Admission::check_memory(const Gpu& gpu, uint64_t bytes) const {
+  if (bytes == ALLOT_UNLIMITED || !gpu.free_known) return;
+  uint64_t promised = 0;
+  for (const Promise& promise : promises_) {
+    if (promise.gpu == gpu.uuid) promised += promise.untaken_bytes;
+  }
+  const uint64_t free = gpu.free_bytes > promised ? gpu.free_bytes - promised : 0;
+  if (bytes <= free) return;
+  throw NotNow(fmt::format(
+      "--gpu-mem: {} of GPU {} are not free: {} are unused, {} of them promised to slices",
+      size_text(bytes), gpu.index, size_text(gpu.free_bytes), size_text(promised)));
+}
+
+std::string percent_text(uint32_t permille) {
+  if (permille == 0) return "none";
+  return permille % 10 == 0 ? fmt::format("{}%", permille / 10)
+                            : fmt::format("{}.{}%", permille / 10, permille % 10);
+}
+
+}  // namespace allot::cli

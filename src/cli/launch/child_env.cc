@@ -1,0 +1,105 @@
+// Builds the list anew instead of calling setenv: the command's own environment, and with it the
+// children that ask the driver, must stay outside the slice.
+#include "cli/launch/child_env.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "abi/env.h"
+
+namespace allot::cli {
+namespace {
+
+class Environment {
+ public:
+  explicit Environment(const char* const* inherited) {
+    for (; inherited != nullptr && *inherited != nullptr; ++inherited)
+      entries_.emplace_back(*inherited);
+  }
+
+  std::string get(std::string_view name) const {
+    for (const std::string& entry : entries_) {
+      if (is(entry, name)) return entry.substr(name.size() + 1);
+    }
+    return "";
+  }
+
+  void unset(std::string_view name) {
+    std::erase_if(entries_, [&](const std::string& entry) { return is(entry, name); });
+  }
+
+  void set(std::string_view name, std::string_view value) {
+    unset(name);
+    entries_.push_back(std::string(name) + "=" + std::string(value));
+  }
+
+  std::vector<std::string> take() { return std::move(entries_); }
+
+ private:
+  static bool is(std::string_view entry, std::string_view name) {
+    return entry.size() > name.size() && entry.starts_with(name) && entry[name.size()] == '=';
+  }
+  std::vector<std::string> entries_;
+};
+
+// `first`, then the parts of `old` (joined by any of `separators`) that are not in it already.
+std::string put_first(const std::vector<std::string>& first, const std::string& old,
+                      std::string_view separators, char joiner, bool keep_empty) {
+  std::string out;
+  for (const std::string& part : first) out += (out.empty() ? "" : std::string(1, joiner)) + part;
+  size_t begin = 0;
+  while (!old.empty() && begin <= old.size()) {
+    const size_t end = std::min(old.find_first_of(separators, begin), old.size());
+    const std::string part = old.substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() && !keep_empty) continue;
+    if (std::find(first.begin(), first.end(), part) == first.end()) out += joiner + part;
+  }
+  return out;
+}
+
+// A sanitizer's runtime refuses to start unless it is the first library of the process.
+bool must_be_first(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  return name.starts_with("libasan.") || name.starts_with("libtsan.") ||
+         name.starts_with("liblsan.");
+}
+
+std::string preload_list(const ShimFiles& shim, const std::string& old) {
+  std::vector<std::string> first;
+  for (size_t begin = 0; begin < old.size();) {
+    const size_t end = std::min(old.find_first_of(" :", begin), old.size());
+    const std::string part = old.substr(begin, end - begin);
+    if (must_be_first(part)) first.push_back(part);
+    begin = end + 1;
+  }
+  first.push_back(shim.cuda);
+  first.push_back(shim.nvml);
+  return put_first(first, old, " :", ' ', false);
+}
+
+}  // namespace
+
+std::vector<std::string> slice_environment(const SliceEnvironment& slice,
+                                           const char* const* inherited) {
+  Environment env(inherited);
+  if (slice.preload) {
+    env.set("LD_PRELOAD", preload_list(slice.shim, env.get("LD_PRELOAD")));
+    // An empty part of LD_LIBRARY_PATH means the current folder: odd, but the user's.
+    env.set("LD_LIBRARY_PATH",
+            put_first({slice.shim.folder}, env.get("LD_LIBRARY_PATH"), ":;", ':', true));
+  }
+  env.set(ALLOT_ENV_TENANT, slice.tenant_path);
+  env.set(ALLOT_ENV_LIBDIR, slice.shim.folder);
+  env.set(ALLOT_ENV_FAIL, slice.fail_closed ? "closed" : "open");
+  env.unset(ALLOT_ENV_DISABLE);  // would undo the slice that was just asked for
+  if (!slice.visible_gpus.empty()) env.set("CUDA_VISIBLE_DEVICES", slice.visible_gpus);
+  if (slice.simulated) {
+    env.set(ALLOT_ENV_REAL_CUDA, slice.sim.cuda);
+    env.set(ALLOT_ENV_REAL_NVML, slice.sim.nvml);
+    if (!slice.sim_spec.empty()) env.set(ALLOT_ENV_SIM_GPUS, slice.sim_spec);
+  }
+  return env.take();
+}
+
+}  // namespace allot::cli

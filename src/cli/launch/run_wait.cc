@@ -1,0 +1,132 @@
+// See run_wait.h. Nobody is woken: whoever ends or shrinks need not know who waits. What must not happen here:
+// a slice that runs evicted for another's sake, or one evicted in vain again and again: each is tried once. One that
+// somebody else moves at this moment was not tried.
+#include "cli/launch/run_wait.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <set>
+
+#include "cli/evict/evict.h"
+#include "cli/failure.h"
+#include "cli/region/open_tenant.h"
+#include "cli/output.h"
+#include "cli/region/region_view.h"
+#include "sys/clock.h"
+
+namespace allot::cli {
+namespace {
+
+constexpr int kExitTimedOut = 124;  // as timeout(1)
+constexpr long kLookNs = 500'000'000;
+constexpr double kOthersMoveSeconds = 5;  // also without --wait: for a move by somebody else to end
+
+// Sleeps, unless a signal says to give up.
+void pause_or_give_up() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&set, number);
+  const timespec look = {0, kLookNs};
+  const int number = sigtimedwait(&set, nullptr, &look);
+  if (number > 0)
+    throw Failure(kExitSignalBase + number, "run: ended while it waited for its slice");
+}
+
+void refresh(Inventory* inventory, const DriverFiles& driver) {
+  const Inventory now = ask_driver(driver);
+  for (Gpu& gpu : inventory->gpus) {
+    for (const Gpu& fresh : now.gpus) {
+      if (fresh.uuid != gpu.uuid) continue;
+      gpu.free_bytes = fresh.free_bytes;
+      gpu.free_known = fresh.free_known;
+    }
+  }
+}
+
+bool idle_for(const TenantView& tenant, double seconds) {
+  for (const ProcessView& process : tenant.processes) {
+    if (static_cast<double>(process.idle_ns) < seconds * 1e9) return false;
+  }
+  return !tenant.processes.empty();
+}
+
+bool holds_any_of(const TenantView& tenant, const std::vector<ChosenGpu>& gpus) {
+  for (const TenantGpuView& held : tenant.gpus) {
+    for (const ChosenGpu& wanted : gpus) {
+      if (held.uuid == wanted.gpu->uuid && held.used_bytes > held.host_bytes) return true;
+    }
+  }
+  return false;
+}
+
+enum class Room { kMade, kSoon, kNone };  // kSoon: somebody else moves one of them
+
+Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
+                       std::set<std::string>* tried,
+                       const std::function<void(const std::string&)>& say) {
+  Room room = Room::kNone;
+  for (const TenantView& tenant : read_region().tenants) {
+    if (tenant.uid != geteuid() || tenant.priority != ALLOT_PRIORITY_LOW || tenant.evicted())
+      continue;
+    // Without a launcher nobody would bring it back.
+    if (tenant.launcher_pid <= 0 || !idle_for(tenant, seconds) || !holds_any_of(tenant, gpus))
+      continue;
+    if (!tried->insert(tenant.name).second) continue;
+    try {
+      OpenTenant open("run", tenant.name);
+      MoveOptions move;
+      move.timeout_seconds = 2;  // it was idle: what does not stop at once has work again
+      move.returns = true;
+      const Moved moved = evict(open, tenant.name, move);
+      say(fmt::format(
+          "evicted '{}', idle for {} s at least: {} in {:.2f} s; it comes back when it has work",
+          tenant.name, seconds, size_text(moved.bytes), moved.seconds));
+      return Room::kMade;
+    } catch (const NotNow&) {
+      tried->erase(tenant.name);
+      room = Room::kSoon;
+    } catch (const Failure& failure) {
+      say(failure.line());
+    }
+  }
+  return room;
+}
+
+}  // namespace
+
+std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& spec,
+                                      Inventory* inventory, const std::vector<ChosenGpu>& gpus,
+                                      const DriverFiles& driver, const WaitOptions& options,
+                                      const std::function<void(const std::string&)>& say) {
+  const uint64_t begin = sys::monotonic_ns();
+  std::set<std::string> tried;
+  bool said = false;
+  for (;;) {
+    std::string why;
+    try {
+      return std::make_unique<SliceFile>(name, spec, gpus, inventory->software);
+    } catch (const NotNow& not_now) {
+      why = not_now.line();
+      if (!options.asked()) throw;
+    }
+    const Room room = options.evict_idle_seconds < 0
+                          ? Room::kNone
+                          : evict_an_idle_one(gpus, options.evict_idle_seconds, &tried, say);
+    const bool room_made = room == Room::kMade;
+    const double waited = static_cast<double>(sys::monotonic_ns() - begin) / 1e9;
+    const bool soon = room == Room::kSoon && waited < kOthersMoveSeconds;
+    if (!room_made && !soon && !options.wait) throw NotNow(why);
+    if (!room_made && options.timeout_seconds > 0 && waited >= options.timeout_seconds) {
+      throw Failure(kExitTimedOut, fmt::format("run: no room after {:.0f} s: {}", waited, why));
+    }
+    if (!room_made) {
+      if (!said) say("waiting: " + why);
+      said = true;
+      pause_or_give_up();
+    }
+    refresh(inventory, driver);
+  }
+}
+
+}  // namespace allot::cli

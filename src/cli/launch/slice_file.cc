@@ -1,0 +1,100 @@
+// Creation is by name: the file appears complete or not at all (shm::create_tenant), but its GPUs are
+// added after that. Nobody can be in the slice yet, since its path is handed to the program later.
+#include "cli/launch/slice_file.h"
+
+#include <unistd.h>
+
+#include "cli/launch/admission.h"
+#include "cli/failure.h"
+#include "cli/region/region_view.h"
+
+namespace allot::cli {
+namespace {
+
+[[noreturn]] void cannot_make(const std::string& name, const std::string& path,
+                              const Error& error) {
+  if (error.code == Errc::kExists) {
+    refuse(
+        "--name: a slice '{}' is in use ({}); choose another name, or end its program ('allot ps')",
+        name, path);
+  }
+  if (error.code == Errc::kWrongVersion || error.code == Errc::kDamaged) {
+    refuse(
+        "--name: '{}' is taken by a file that is {}: {}; choose another name, or remove the file "
+        "when "
+        "no program uses it",
+        name, describe(error), path);
+  }
+  if (error.code == Errc::kNoPermission) {
+    refuse(
+        "cannot make {}: {}; give yourself write permission on that folder, or set ALLOT_DIR to "
+        "another",
+        path, describe(error));
+  }
+  refuse("cannot make {}: {}; free some shared memory, or set ALLOT_DIR to another folder", path,
+         describe(error));
+}
+
+// A file of another version may be in use by programs of that version; create_tenant would replace it.
+void refuse_foreign(const std::string& name, const std::string& path) {
+  Result<shm::Tenant> existing = shm::open_tenant(path.c_str(), false);
+  if (existing) shm::unmap(*existing);
+  if (!existing && existing.error().code == Errc::kWrongVersion)
+    cannot_make(name, path, existing.error());
+}
+
+}  // namespace
+
+SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
+                     const std::vector<ChosenGpu>& gpus, bool software) {
+  const std::string folder = region_folder(true);
+  clear_stale(folder);
+  path_ = tenant_path(folder, name);
+  refuse_foreign(name, path_);
+  const Admission admission(folder, path_);
+  if (!spec.overcommit) {
+    for (const ChosenGpu& entry : gpus) {
+      admission.check(entry.gpu->uuid, std::to_string(entry.gpu->index), spec.share_permille);
+    }
+  }
+  if (spec.free_memory) {
+    for (const ChosenGpu& entry : gpus) admission.check_memory(*entry.gpu, entry.limit_bytes);
+  }
+  const uint32_t flags = (spec.fail_closed ? ALLOT_TENANT_FAIL_CLOSED : 0u) |
+                         (software ? ALLOT_TENANT_SOFTWARE : 0u) |
+                         (spec.swap_fast ? ALLOT_TENANT_SWAP_FAST : 0u);
+  const shm::NewTenant wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};
+  const Result<shm::Tenant> made = shm::create_tenant(folder.c_str(), wanted);
+  if (!made) cannot_make(name, path_, made.error());
+  tenant_ = *made;
+  try {
+    write_limits(spec, gpus);
+  } catch (...) {
+    shm::unmap(tenant_);
+    shm::remove_tenant(path_.c_str(), static_cast<uint32_t>(getpid()));
+    throw;
+  }
+}
+
+SliceFile::~SliceFile() {
+  shm::unmap(tenant_);
+  shm::remove_tenant(path_.c_str(), static_cast<uint32_t>(getpid()));
+}
+
+void SliceFile::write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus) {
+  for (const ChosenGpu& entry : gpus) {
+    const Result<uint32_t> index = shm::find_or_add_gpu(tenant_, entry.gpu->uuid.data(),
+                                                        entry.limit_bytes, entry.gpu->total_bytes);
+    if (!index)
+      refuse("GPU {}: {}; this is a fault of allot", entry.gpu->index, describe(index.error()));
+    AllotGpu& gpu = tenant_.file->gpus[*index];
+    // A MIG instance has its card's index, which would say less than its UUID.
+    if (!entry.gpu->uuid_text.starts_with("MIG-")) {
+      __atomic_store_n(&gpu.index_plus_one, entry.gpu->index + 1, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&gpu.share_permille, spec.share_permille, __ATOMIC_RELAXED);
+    __atomic_store_n(&gpu.max_permille, spec.max_permille, __ATOMIC_RELAXED);
+  }
+}
+
+}  // namespace allot::cli

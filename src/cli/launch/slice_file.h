@@ -1,0 +1,33 @@
+// The region file of a slice, for as long as `allot run` lives.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/gpus/gpu_inventory.h"
+#include "cli/slice_spec.h"
+#include "shm/tenant_file.h"
+
+namespace allot::cli {
+
+// Makes the file with all its limits; the destructor removes it unless processes that outlive the
+// program still stand in it (then the next command that finds it empty does). With `run --exec` the
+// destructor never runs, and the same holds.
+class SliceFile {
+ public:
+  // Throws a Failure (exit 125): name in use, folder not usable, no room, share not left.
+  SliceFile(const std::string& name, const SliceSpec& spec, const std::vector<ChosenGpu>& gpus,
+            bool software);
+  ~SliceFile();
+  SliceFile(const SliceFile&) = delete;
+  SliceFile& operator=(const SliceFile&) = delete;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  void write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus);
+  std::string path_;
+  shm::Tenant tenant_;
+};
+
+}  // namespace allot::cli

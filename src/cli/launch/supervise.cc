@@ -1,0 +1,198 @@
+// One loop over sigwaitinfo: no handler, hence nothing that runs at an unexpected moment.
+#include "cli/launch/supervise.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "cli/failure.h"
+
+namespace allot::cli {
+namespace {
+
+constexpr std::array kPassedOn = {SIGINT,  SIGTERM,  SIGHUP,  SIGQUIT, SIGUSR1,
+                                  SIGUSR2, SIGWINCH, SIGCONT, SIGTSTP};
+
+constexpr int kHookRefused = -1;  // where otherwise an errno stands
+
+sigset_t waited_for() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : kPassedOn) sigaddset(&set, number);
+  sigaddset(&set, SIGCHLD);
+  return set;
+}
+
+std::vector<char*> pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> out;
+  out.reserve(texts.size() + 1);
+  for (const std::string& text : texts) out.push_back(const_cast<char*>(text.c_str()));
+  out.push_back(nullptr);
+  return out;
+}
+
+// Executes, by env(1)'s rules: what the kernel does not take for a program is given to the shell.
+// Returns the errno of the failure. Between fork and exec, so it allocates nothing itself.
+int execute(const char* file, char* const* argv, char* const* shell_argv, char* const* env) {
+  execve(file, argv, env);
+  if (errno == ENOEXEC) {
+    execve("/bin/sh", shell_argv, env);
+    errno = ENOEXEC;
+  }
+  return errno;
+}
+
+struct ExecPlan {
+  explicit ExecPlan(const Program& program)
+      : shell_words({"sh", program.file}),
+        argv(pointers(program.argv)),
+        env(pointers(program.env)) {
+    shell_words.insert(shell_words.end(), program.argv.begin() + 1, program.argv.end());
+    shell_argv = pointers(shell_words);
+  }
+  std::vector<std::string> shell_words;
+  std::vector<char*> argv;
+  std::vector<char*> env;
+  std::vector<char*> shell_argv;
+};
+
+[[noreturn]] void not_started(const Program& program, int why) {
+  const bool missing = why == ENOENT || why == ENOTDIR;
+  const bool denied = why == EACCES || why == EPERM || why == ENOEXEC;
+  throw Failure(missing  ? kExitNotFound
+                : denied ? kExitNotExecutable
+                         : kExitRefused,
+                fmt::format("{}: cannot be executed: {}{}", program.argv[0], describe_errno(why),
+                            missing ? " (the file, or the interpreter it names)" : ""));
+}
+
+// Reports the child's failed exec through a pipe that a successful one closes. 0 = it runs.
+int exec_failure(int pipe_end) {
+  int why = 0;
+  ssize_t n;
+  do {
+    n = read(pipe_end, &why, sizeof why);
+  } while (n < 0 && errno == EINTR);
+  return n == sizeof why ? why : 0;
+}
+
+bool from_kernel(const siginfo_t& info) {
+  return info.si_code == SI_KERNEL;
+}
+
+bool has_terminal() {
+  const int terminal = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (terminal >= 0) close(terminal);
+  return terminal >= 0;
+}
+
+// Collects what happened to the child. True when it has ended; then *status is set.
+bool reap(pid_t child, int* status) {
+  for (;;) {
+    const pid_t pid = waitpid(child, status, WUNTRACED | WNOHANG);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid < 0) refuse("waitpid: {}", describe_errno(errno));
+    if (pid == 0) return false;
+    if (!WIFSTOPPED(*status)) return true;
+    // A shell with job control waits for us, not for the child: stop as well. SIGSTOP, because the
+    // gentler ones are blocked here. We go on from here when the shell continues us. Without a terminal
+    // whoever stopped the child continues the child, and we must be awake to see it end.
+    if (!has_terminal()) continue;
+    raise(SIGSTOP);
+    kill(child, SIGCONT);
+  }
+}
+
+int wait_for(pid_t child, const SignalTaker& taker) {
+  const sigset_t set = waited_for();
+  int status = 0;
+  while (!reap(child, &status)) {
+    siginfo_t info = {};
+    const int number = sigwaitinfo(&set, &info);
+    if (number < 0 || number == SIGCHLD || (taker && taker(number))) continue;
+    // SIGCONT has already continued us, and may be all the child is waiting for.
+    if (number == SIGCONT || !from_kernel(info)) kill(child, number);
+  }
+  return WIFSIGNALED(status) ? kExitSignalBase + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+}  // namespace
+
+SignalGuard::SignalGuard() {
+  const sigset_t set = waited_for();
+  sigprocmask(SIG_BLOCK, &set, &old_mask_);
+  // With SIGCHLD ignored (some parents leave it so) the kernel would throw the exit status away.
+  struct sigaction usual = {};
+  usual.sa_handler = SIG_DFL;
+  sigaction(SIGCHLD, &usual, &old_child_action_);
+}
+
+SignalGuard::~SignalGuard() {
+  // What came while the program ended was for the program. Unblocked, it would kill us instead, and a
+  // Ctrl-C just before the end would turn the program's exit status into 130.
+  const sigset_t set = waited_for();
+  constexpr timespec kAtOnce = {0, 0};
+  int number;
+  do {
+    number = sigtimedwait(&set, nullptr, &kAtOnce);
+  } while (number > 0 || (number < 0 && errno == EINTR));
+  restore();
+}
+
+void SignalGuard::restore() const {
+  sigaction(SIGCHLD, &old_child_action_, nullptr);
+  sigprocmask(SIG_SETMASK, &old_mask_, nullptr);
+}
+
+int supervise(const Program& program, const SignalGuard& guard, StartHook* hook,
+              const SignalTaker& taker) {
+  const ExecPlan plan(program);
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) refuse("pipe: {}", describe_errno(errno));
+  const pid_t child = hook != nullptr ? hook->start() : fork();
+  if (child < 0) {
+    const int why = errno;
+    close(ends[0]);
+    close(ends[1]);
+    refuse("fork: {}; fewer processes, or a higher limit (ulimit -u), would help",
+           describe_errno(why));
+  }
+  if (child == 0) {
+    guard.restore();
+    const int why = hook != nullptr && !hook->enter()
+                        ? kHookRefused
+                        : execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(),
+                                  plan.env.data());
+    const ssize_t ignored = write(ends[1], &why, sizeof why);
+    _exit(ignored == sizeof why ? kExitRefused : kExitNotFound);
+  }
+  close(ends[1]);
+  if (hook != nullptr) hook->started(child);
+  const int why = exec_failure(ends[0]);
+  close(ends[0]);
+  if (why != 0) {
+    while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    if (why == kHookRefused) refuse("{}", hook->refusal());
+    not_started(program, why);
+  }
+  if (hook != nullptr) hook->say();
+  return wait_for(child, taker);
+}
+
+void become(const Program& program, const SignalGuard& guard, StartHook* hook) {
+  const ExecPlan plan(program);
+  if (hook != nullptr) {
+    hook->started(getpid());
+    if (!hook->enter()) refuse("{}", hook->refusal());
+    hook->say();
+  }
+  guard.restore();
+  not_started(program, execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(),
+                               plan.env.data()));
+}
+
+}  // namespace allot::cli

@@ -1,0 +1,42 @@
+// See open_tenant.h.
+#include "cli/region/open_tenant.h"
+
+#include "cli/failure.h"
+#include "cli/region/region_view.h"
+#include "shm/time_view.h"
+
+namespace allot::cli {
+namespace {
+
+[[noreturn]] void cannot_open(const std::string& command, const std::string& name,
+                              const std::string& path, const Error& error) {
+  if (error.code == Errc::kNotFound) {
+    refuse("{}: no slice '{}'; 'allot ps' lists what there is", command, name);
+  }
+  if (error.code == Errc::kNoPermission) {
+    refuse("{}: '{}' is another user's slice ({}); only its owner may change it", command, name,
+           path);
+  }
+  refuse("{}: {}: {}; end its programs and remove the file", command, path, describe(error));
+}
+
+}  // namespace
+
+OpenTenant::OpenTenant(const std::string& command, const std::string& name)
+    : folder_(region_folder(false)), path_(folder_.empty() ? "" : tenant_path(folder_, name)) {
+  const Result<shm::Tenant> opened = folder_.empty() ? Result<shm::Tenant>(fail(Errc::kNotFound))
+                                                     : shm::open_tenant(path_.c_str(), true);
+  if (!opened) cannot_open(command, name, path_, opened.error());
+  tenant_ = *opened;
+}
+
+OpenTenant::~OpenTenant() {
+  shm::unmap(tenant_);
+}
+
+void OpenTenant::tell_agents() {
+  __atomic_fetch_add(&tenant_.file->header.config_sequence, 1, __ATOMIC_SEQ_CST);
+  shm::ring(tenant_);
+}
+
+}  // namespace allot::cli

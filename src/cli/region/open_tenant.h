@@ -1,0 +1,34 @@
+// A slice opened for a change: by name, in the region's folder.
+#pragma once
+
+#include <string>
+
+#include "shm/tenant_file.h"
+
+namespace allot::cli {
+
+// Holds the mapping for as long as the command needs it.
+class OpenTenant {
+ public:
+  // `command` stands at the start of complaints ("set", "freeze"). Throws a Failure (exit 125): no such
+  // slice, another user's, another version's.
+  OpenTenant(const std::string& command, const std::string& name);
+  ~OpenTenant();
+  OpenTenant(const OpenTenant&) = delete;
+  OpenTenant& operator=(const OpenTenant&) = delete;
+
+  shm::Tenant& operator*() { return tenant_; }
+  shm::Tenant* operator->() { return &tenant_; }
+  const std::string& folder() const { return folder_; }
+  const std::string& path() const { return path_; }
+
+  // Says that a number of the slice has changed, and wakes its agents, so that it counts now.
+  void tell_agents();
+
+ private:
+  std::string folder_;
+  std::string path_;
+  shm::Tenant tenant_;
+};
+
+}  // namespace allot::cli

@@ -1,0 +1,253 @@
+// Listings read a copy of each file, never the mapping: what its owner does to it meanwhile cannot hurt
+// the reader. Only this user's own files are opened for writing, to tidy them up.
+#include "cli/region/region_view.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+
+#include "abi/env.h"
+#include "cli/failure.h"
+#include "cli/output.h"
+#include "core/shared.h"
+#include "shm/tenant_file.h"
+#include "sys/clock.h"
+
+namespace allot::cli {
+
+using core::load;
+
+namespace {
+
+std::string user_name(uint32_t uid) {
+  const struct passwd* entry = getpwuid(uid);
+  return entry != nullptr ? entry->pw_name : std::to_string(uid);
+}
+
+// The command line of a process, words joined by spaces; `fallback` where /proc does not tell.
+std::string command_line(uint32_t pid, const std::string& fallback) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  std::replace(text.begin(), text.end(), '\0', ' ');
+  return harmless(text.empty() ? fallback : text);
+}
+
+std::string bounded_text(const char* bytes, size_t size) {
+  return harmless(std::string_view(bytes, strnlen(bytes, size)));
+}
+
+std::string name_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  constexpr std::string_view kSuffix = ALLOT_REGION_SUFFIX;
+  if (name.ends_with(kSuffix)) name.resize(name.size() - kSuffix.size());
+  return harmless(name);
+}
+
+void copy_gpus(const AllotTenantFile& file, TenantView* view) {
+  const uint32_t count = std::min(load(file.header.gpu_count), ALLOT_MAX_GPUS);
+  for (uint32_t i = 0; i < count; ++i) {
+    const AllotGpu& from = file.gpus[i];
+    TenantGpuView gpu;
+    std::memcpy(gpu.uuid.data(), from.uuid, gpu.uuid.size());
+    gpu.index = static_cast<int>(std::min(load(from.index_plus_one), 1u << 16)) - 1;
+    gpu.limit_bytes = load(from.limit_bytes);
+    gpu.peak_bytes = load(from.peak_bytes);
+    gpu.physical_bytes = load(from.physical_bytes);
+    gpu.refused = load(from.refused);
+    gpu.share_permille = load(from.share_permille);
+    gpu.max_permille = load(from.max_permille);
+    gpu.time_used_ns = load(from.time_used_ns);
+    gpu.time_throttled_ns = load(from.time_throttled_ns);
+    view->gpus.push_back(gpu);
+  }
+}
+
+uint64_t idle_since(const AllotSlot& slot, const std::vector<SeatView>& seats) {
+  for (const SeatView& seat : seats) {
+    if (seat.active() || !seat.answers) return 0;
+  }
+  const uint64_t last = load(slot.last_work_ns);
+  const uint64_t begin = last != 0 ? last : load(slot.joined_unix_ns);
+  const uint64_t now = last != 0 ? sys::monotonic_ns() : sys::realtime_ns();
+  return now > begin ? now - begin : 0;
+}
+
+// The live slots, and by their sum what each GPU holds: for a read-only file the account word cannot
+// be mended, and its dead processes must not count.
+void copy_processes(const AllotTenantFile& file, TenantView* view) {
+  const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
+  for (uint32_t i = 0; i < high; ++i) {
+    const uint64_t word = __atomic_load_n(&file.slot_words[i], __ATOMIC_ACQUIRE);
+    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE) continue;
+    const AllotSlot& slot = file.slots[i];
+    ProcessView process;
+    process.pid = ALLOT_SLOT_PID(word);
+    if (!shm::process_alive(nullptr, process.pid, slot)) continue;
+    for (const SeatView& seat : view->seats) {
+      if (seat.slot != i || seat.pid != process.pid) continue;
+      process.seats.push_back(seat);
+      // The same on all GPUs, or not known yet on some.
+      if (seat.level == ALLOT_LEVEL_AUTO) continue;
+      process.level = seat.level;
+      process.reason = seat.reason;
+    }
+    process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
+    process.evicted = load(slot.evicted);
+    const AllotSwap& swap = file.swaps[i];
+    const bool swapped = process.evicted == ALLOT_EVICTED_FAST && load(swap.owner) == word;
+    process.idle_ns = idle_since(slot, process.seats);
+    for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
+      ByKind charges{};
+      for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
+        charges[kind] = load(slot.charges[gpu][kind]);
+        view->gpus[gpu].by_kind[kind] += charges[kind];
+        view->gpus[gpu].used_bytes += charges[kind];
+      }
+      const uint64_t held = std::accumulate(charges.begin(), charges.end(), uint64_t{0});
+      const uint64_t on_host = swapped ? std::min(load(swap.movable[gpu]), held)
+                               : process.evicted == ALLOT_EVICTED_DRIVER ? held
+                                                                         : 0;
+      view->gpus[gpu].host_bytes += on_host;
+      process.host_bytes += on_host;
+      process.charges.push_back(charges);
+    }
+    view->processes.push_back(std::move(process));
+  }
+}
+
+TenantView copy_tenant(const std::string& path, const shm::Tenant& tenant) {
+  const AllotHeader& header = tenant.file->header;
+  TenantView view;
+  view.path = path;
+  view.name = bounded_text(header.name, sizeof header.name);
+  view.uid = tenant.owner_uid;
+  view.user = user_name(view.uid);
+  view.flags = load(header.flags);
+  view.priority = load(header.priority);
+  view.level = load(header.level);
+  view.launcher_pid = header.launcher_pid;
+  view.created_unix_ns = header.created_unix_ns;
+  view.unknown_symbols = load(header.unknown_symbols);
+  copy_gpus(*tenant.file, &view);
+  view.seats = read_seats(*tenant.file);
+  copy_processes(*tenant.file, &view);
+  return view;
+}
+
+std::vector<std::string> tenant_files(const std::string& folder) {
+  std::vector<std::string> paths;
+  shm::list_tenants(
+      folder.c_str(),
+      [](void* context, const char* path) {
+        static_cast<std::vector<std::string>*>(context)->emplace_back(path);
+      },
+      &paths);
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+// Returns what dead processes of the tenant held; removes it when nobody is left. True = removed.
+bool tidy_up(const std::string& path) {
+  Result<shm::Tenant> tenant = shm::open_tenant(path.c_str(), true);
+  if (!tenant) {
+    // Of an earlier boot: nobody can stand in it. Another version's file is not ours to judge.
+    return tenant.error().code == Errc::kNotFound &&
+           shm::remove_tenant(path.c_str(), 0).has_value();
+  }
+  bool removed = false;
+  if (tenant->owner_uid == geteuid()) {
+    shm::reclaim_dead(*tenant);
+    removed = !shm::tenant_in_use(*tenant) && shm::remove_tenant(path.c_str(), 0).has_value();
+  }
+  shm::unmap(*tenant);
+  return removed;
+}
+
+}  // namespace
+
+std::string region_folder(bool create) {
+  char folder[shm::kPathBytes];
+  const char* chosen = std::getenv(ALLOT_ENV_DIR);
+  const Result<void> found = shm::region_folder(chosen, create, folder);
+  if (found) return folder;
+  if (found.error().code == Errc::kNotFound && !create) return "";
+  const std::string where = chosen != nullptr ? fmt::format("{} (from {})", chosen, ALLOT_ENV_DIR)
+                                              : "the region's folder";
+  refuse("{}: {}; it must be a folder of yours that only you may write, or the machine's {}", where,
+         describe(found.error()), "/run/allot");
+}
+
+std::string tenant_path(const std::string& folder, const std::string& name) {
+  char path[shm::kPathBytes];
+  const Result<void> made = shm::tenant_path(folder.c_str(), name.c_str(), path);
+  if (!made)
+    refuse("{}/{}: {}; choose a shorter name or folder", folder, name, describe(made.error()));
+  return path;
+}
+
+RegionView read_region() {
+  RegionView view;
+  view.folder = region_folder(false);
+  if (view.folder.empty()) return view;
+  for (const std::string& path : tenant_files(view.folder)) {
+    if (tidy_up(path)) {
+      view.cleared.push_back(name_of(path));
+      continue;
+    }
+    Result<shm::Tenant> tenant = shm::open_tenant(path.c_str(), false);
+    if (!tenant) {
+      // Gone between the listing and the opening: its program has just ended.
+      if (tenant.error().code != Errc::kNotFound)
+        view.unreadable.push_back({path, describe(tenant.error())});
+      continue;
+    }
+    if (shm::tenant_in_use(*tenant)) {
+      view.tenants.push_back(copy_tenant(path, *tenant));
+    } else {
+      view.stale.push_back(name_of(path));
+    }
+    shm::unmap(*tenant);
+  }
+  return view;
+}
+
+std::vector<std::string> clear_stale(const std::string& folder) {
+  std::vector<std::string> cleared;
+  for (const std::string& path : tenant_files(folder)) {
+    if (tidy_up(path)) cleared.push_back(name_of(path));
+  }
+  return cleared;
+}
+
+const char* TenantView::eviction_text() const {
+  if (!evicted()) return "";
+  for (const ProcessView& process : processes) {
+    const auto holds = [](const ByKind& kinds) {
+      return std::any_of(kinds.begin(), kinds.end(), [](uint64_t bytes) { return bytes > 0; });
+    };
+    const bool any = std::any_of(process.charges.begin(), process.charges.end(), holds);
+    if (any && process.evicted == ALLOT_EVICTED_NOT) return "evicting";
+  }
+  return "evicted";
+}
+
+const char* TenantView::eviction_way() const {
+  const bool fast = evicted() ? (flags & ALLOT_TENANT_EVICTED_FAST) != 0 : swaps_fast();
+  return fast ? "fast" : "driver";
+}
+
+const char* kind_text(unsigned kind) {
+  static constexpr std::array<const char*, ALLOT_KINDS> kTexts = {
+      "linear", "array", "managed", "pool", "vmm", "graph", "import", "driver"};
+  return kind < kTexts.size() ? kTexts[kind] : "?";
+}
+
+}  // namespace allot::cli

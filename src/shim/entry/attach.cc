@@ -1,0 +1,316 @@
+// The process joins its slice: at cuInit, and not before.
+//
+// The slice is found and joined before the real cuInit, so that a slice which fails closed leaves the
+// driver uninitialised and every later call refused by the driver itself. Then the driver initialises
+// (and forks helpers, which inherit everything; they never call us, and the fork guard is not up yet), then
+// the devices it shows are matched with the region's by UUID, which honours CUDA_VISIBLE_DEVICES in any
+// form because the driver has read it.
+//
+// CUDA_ERROR_NOT_PERMITTED is the answer where the slice cannot be set up and fails closed: NO_DEVICE
+// would make frameworks fall back to the CPU silently.
+//
+// The end. The slot is left to whoever looks next (a refusal, cuMemGetInfo, `allot ps`): /proc says that
+// a process has ended only after the kernel has closed its devices and the memory is really free, whereas
+// a slot ended in a destructor would let others in while the card still holds the memory. Only a process in
+// another pid namespace than the tenant's maker, whom nobody there can ask after, ends its slot itself.
+#include <sys/mman.h>
+
+#include "base/text.h"
+#include "core/ledger.h"
+#include "core/shared.h"
+#include "shim/time/agent.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/process/log.h"
+#include "shim/process/hook_lists.h"
+#include "shim/memory/pool.h"
+#include "shim/process/process.h"
+#include "shim/process/real_library.h"
+#include "shim/memory/slabs.h"
+#include "shim/process/slice_search.h"
+#include "shim/process/start_environment.h"
+#include "shim/time/streams.h"
+#include "shim/swap/swap.h"
+#include "shm/tenant_file.h"
+#include "shm/time_view.h"
+#include "sys/clock.h"
+#include "sys/file.h"
+#include "sys/keep_errno.h"
+#include "sys/process.h"
+
+namespace allot::shim {
+
+constinit Process process;
+constinit thread_local uint32_t hook_depth = 0;
+
+namespace {
+
+constexpr uint64_t kGuardBytes = 4096;
+constinit char tenant_path[shm::kPathBytes] = {};
+constinit bool limits_by_environment = false;  // nobody else has set them
+constexpr uint64_t kEvictedLookNs = 200'000'000;
+constexpr uint64_t kStartPatienceNs =
+    10'000'000'000;  // another thread may be initialising the driver
+
+// A page that reads 0 in every child forked from now on (Linux 4.14; gVisor has none).
+void raise_fork_guard() {
+  const sys::KeepErrno keep;
+  const Result<void*> page = sys::map_memory(kGuardBytes);
+  if (!page || madvise(*page, kGuardBytes, MADV_WIPEONFORK) != 0) {
+    if (page) sys::unmap(*page, kGuardBytes);
+    process.compare_pids.store(true, std::memory_order_release);
+    return;
+  }
+  auto* guard = static_cast<std::atomic<uint32_t>*>(*page);
+  guard->store(1, std::memory_order_relaxed);
+  process.fork_guard.store(guard, std::memory_order_release);
+}
+
+// A child has inherited our state and may start afresh: whatever the parent held is not its own.
+void forget_parent() {
+  process.table.abandon();
+  abandon_pools();
+  abandon_slabs();
+  abandon_streams();
+  forget_agent();
+  forget_swap();
+  for (Device& device : process.devices) {
+    device.driver.abandon();
+    device.graph.abandon();
+    device.context_seen.store(false);
+    device.listed.store(false);
+    device.nvml.store(nullptr);
+    device.gpu = -1;
+  }
+  process.in_flight.store(0);
+  process.device_count = 0;
+  process.tenant = {};
+  process.fork_guard.store(nullptr);
+  process.compare_pids.store(false);
+  process.state.store(State::kOff, std::memory_order_release);
+}
+
+struct Outcome {
+  bool joined;
+  const char* trouble;  // null: not in a slice, and that is fine
+  int os_errno;
+};
+
+const char* why_not_joined(const Error& error) {
+  switch (error.code) {
+    case Errc::kFull:
+      return error.os_errno != 0 ? "the slice cannot be joined: the disk of its folder is full"
+                                 : "the slice cannot be joined: it has 4096 processes already";
+    case Errc::kNotFound:
+      return "the slice cannot be joined: it is not there";
+    case Errc::kNoPermission:
+      return "the slice cannot be joined: it is another user's, or its folder is not safe";
+    case Errc::kDamaged:
+    case Errc::kWrongVersion:
+      return "the slice cannot be joined: its file is damaged or of another version";
+    default:
+      return "the slice cannot be joined";
+  }
+}
+static_assert(ALLOT_MAX_SLOTS == 4096, "the message says so");
+
+Outcome join_slice() {
+  SliceChoice choice;
+  const Result<void> chosen = choose_slice(&choice);
+  if (!chosen)
+    return {false, "the region's folder or the slice's name cannot be used",
+            chosen.error().os_errno};
+  if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
+  uint32_t flags = fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u;
+  if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_TENANT_SOFTWARE;
+  if (wants_fast_swap()) flags |= ALLOT_TENANT_SWAP_FAST;
+  const shm::NewTenant fresh = {choice.name, flags, 0, wanted_priority(), wanted_level()};
+  const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
+                                         ? shm::join_tenant(choice.path)
+                                         : shm::join_or_create(choice.folder, fresh);
+  if (!joined) return {false, why_not_joined(joined.error()), joined.error().os_errno};
+  limits_by_environment = choice.kind == SliceChoice::Kind::kByLimits;
+  process.tenant = joined->tenant;
+  process.slot = joined->slot;
+  if (choice.kind == SliceChoice::Kind::kFile) {
+    TextBuf(tenant_path, sizeof(tenant_path)).text(choice.path);
+  } else if (!shm::tenant_path(choice.folder, choice.name, tenant_path)) {
+    tenant_path[0] = '\0';
+  }
+  process.pid = sys::current_pid();
+  return {true, nullptr, 0};
+}
+
+void leave_slice() {
+  core::Ledger(process.tenant.file).end_slot(process.slot);
+  shm::unmap(process.tenant);
+}
+
+// Like the memory limit: whoever is first in the slice sets it.
+void ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
+  const WantedTime time = wanted_time(visible_index);
+  uint32_t none = 0;
+  if (core::cas(gpu.share_permille, none, time.share_permille)) {
+    none = 0;
+    core::cas(gpu.max_permille, none, time.max_permille);
+  }
+}
+
+// Matches the driver's devices with the region's. False when the region has no room for one.
+bool map_devices() {
+  int count = 0;
+  if (real::cuDeviceGetCount(&count) != CUDA_SUCCESS || count < 0) return true;
+  process.device_count =
+      static_cast<uint32_t>(count) < kMaxDevices ? static_cast<uint32_t>(count) : kMaxDevices;
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    Device& device = process.devices[i];
+    CUdevice ordinal = 0;
+    CUuuid uuid = {};
+    size_t bytes = 0;
+    if (real::cuDeviceGet(&ordinal, static_cast<int>(i)) != CUDA_SUCCESS) return false;
+    CUresult known = real::cuDeviceGetUuid_v2(&uuid, ordinal);
+    if (known != CUDA_SUCCESS) known = real::cuDeviceGetUuid(&uuid, ordinal);
+    if (known != CUDA_SUCCESS || real::cuDeviceTotalMem_v2(&bytes, ordinal) != CUDA_SUCCESS)
+      return false;
+    for (int k = 0; k < 16; ++k) device.uuid[k] = static_cast<uint8_t>(uuid.bytes[k]);
+    device.physical_bytes = bytes;
+    const Result<uint32_t> gpu =
+        shm::find_or_add_gpu(process.tenant, device.uuid, limit_of(i), bytes);
+    if (!gpu) return false;
+    if (limits_by_environment) ask_for_time(process.tenant.file->gpus[*gpu], i);
+    device.gpu = static_cast<int>(*gpu);
+  }
+  return true;
+}
+
+bool tenant_fails_closed() {
+  const uint32_t flags = __atomic_load_n(&process.tenant.file->header.flags, __ATOMIC_RELAXED);
+  return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0 || fails_closed();
+}
+
+bool limits_time() {
+  const AllotTenantFile& file = *process.tenant.file;
+  if (core::load(file.header.priority) != ALLOT_PRIORITY_NORMAL) return true;
+  for (const AllotGpu& gpu : file.gpus) {
+    if (core::load(gpu.share_permille) != 0 || core::load(gpu.max_permille) != 0) return true;
+  }
+  return false;
+}
+
+// The driver is initialised already: the hooks keep the process from its use. The file stays mapped, for an
+// agent's thread may be looking at it.
+CUresult refuse_joined(const char* why) {
+  log_no_slice(why, 0, true);
+  core::Ledger(process.tenant.file).end_slot(process.slot);
+  process.state.store(State::kRefused, std::memory_order_release);
+  return CUDA_ERROR_NOT_PERMITTED;
+}
+
+// What becomes of a process whose slice could not be set up.
+State without_slice(const Outcome& outcome) {
+  if (outcome.trouble == nullptr) return State::kDisabled;
+  const bool closed = fails_closed();
+  log_no_slice(outcome.trouble, outcome.os_errno, closed);
+  return closed ? State::kRefused : State::kDisabled;
+}
+
+// A process of an evicted slice waits like its elders, whose calls the driver holds: it says that it wants to
+// go on, and goes on when the slice is restored. Before the driver is initialised, so that it holds nothing
+// of the card that an eviction had to carry.
+void wait_while_evicted() {
+  AllotTenantFile& file = *process.tenant.file;
+  for (;;) {
+    const uint32_t bell = core::load(file.header.bell);
+    if ((core::load(file.header.flags) & ALLOT_TENANT_EVICTED) == 0) break;
+    if (core::load(file.slots[process.slot.index].wants) == 0) {
+      core::store(file.slots[process.slot.index].wants, 1u);
+      shm::ring(process.tenant);
+      continue;
+    }
+    shm::wait_for_bell(process.tenant, bell, kEvictedLookNs);
+  }
+  core::store(file.slots[process.slot.index].wants, 0u);
+}
+
+CUresult start(unsigned flags) {
+  const Outcome outcome = join_slice();
+  if (!outcome.joined) {
+    const State state = without_slice(outcome);
+    process.state.store(state, std::memory_order_release);
+    return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
+  }
+  wait_while_evicted();
+  const CUresult result = real::cuInit(flags);
+  if (result != CUDA_SUCCESS) {
+    leave_slice();
+    process.state.store(State::kOff, std::memory_order_release);
+    return result;
+  }
+  if (map_devices()) {
+    raise_fork_guard();
+    const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
+    __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
+    start_swap();
+    process.state.store(State::kOn, std::memory_order_release);
+    if (start_agent(tenant_path) || !tenant_fails_closed() || !limits_time()) return result;
+    return refuse_joined("its GPU time cannot be held: no thread can be started");
+  }
+  constexpr const char* kNoRoom = "the slice has no room for this machine's GPUs";
+  if (tenant_fails_closed()) return refuse_joined(kNoRoom);
+  log_no_slice(kNoRoom, 0, false);
+  leave_slice();
+  process.state.store(State::kDisabled, std::memory_order_release);
+  return result;
+}
+
+CUresult init(unsigned flags) {
+  if (!real_cuda.there()) return CUDA_ERROR_NO_DEVICE;
+  if (hook_depth != 0) return real::cuInit(flags);
+  if (forked_child()) {
+    // Where the driver allows a fresh start after fork, the child is a process of the slice by itself.
+    const CUresult result = real::cuInit(flags);
+    if (result != CUDA_SUCCESS) return result;
+    forget_parent();
+  }
+  State state = State::kOff;
+  if (process.state.compare_exchange_strong(state, State::kStarting, std::memory_order_acq_rel)) {
+    const Scope scope;
+    return start(flags);
+  }
+  const uint64_t begin = sys::monotonic_ns();
+  while (state == State::kStarting && sys::monotonic_ns() - begin < kStartPatienceNs) {
+    sched_yield();
+    state = process.state.load(std::memory_order_acquire);
+  }
+  return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
+}
+
+// See the top of the file.
+__attribute__((destructor)) void process_ends() {
+  if (process.state.load(std::memory_order_acquire) != State::kOn || forked_child()) return;
+  if (process.pid != sys::current_pid()) return;  // vfork and clone share our memory
+  const AllotTenantFile* file = process.tenant.file;
+  if (file->slots[process.slot.index].pid_namespace == file->header.pid_namespace) return;
+  process.state.store(State::kDisabled, std::memory_order_release);
+  core::Ledger(process.tenant.file).end_slot(process.slot);
+}
+
+}  // namespace
+
+bool must_hold_time() {
+  const uint32_t flags = core::load(process.tenant.file->header.flags);
+  return tenant_fails_closed() && (limits_time() || (flags & ALLOT_TENANT_FROZEN) != 0);
+}
+
+Device* current_device(CUcontext* context) {
+  CUdevice ordinal = 0;
+  if (real::cuCtxGetDevice(&ordinal) != CUDA_SUCCESS) return nullptr;
+  if (real::cuCtxGetCurrent(context) != CUDA_SUCCESS) return nullptr;
+  return device_of(ordinal);
+}
+
+std::span<const Hook> init_hooks() {
+  static constexpr Hook hooks[] = {hook<init>("cuInit")};
+  return hooks;
+}
+
+}  // namespace allot::shim

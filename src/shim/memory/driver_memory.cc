@@ -1,0 +1,120 @@
+// Reconciliation of the accounts with NVML's figure for this process.
+//
+//     ALLOT_KIND_DRIVER = max(0, NVML's used bytes of this pid - what the hooks have charged)
+//
+// A hook charges before it calls the driver and releases after, so while calls are under way the charges
+// stand above the driver's figure. The difference is therefore lowered only when no call was under way
+// and none ended while NVML was asked; raising it is always right within one call's worth. Managed and
+// imported memory is not in NVML's figure and not in the sum it is compared with.
+//
+// A program of the runtime API loads its kernels when they are first launched, and no call of ours stands
+// there: the memory they take (77-90 MB for a few PyTorch kernels on an H100) would be found only after a
+// full slice has gone over its limit. So for such programs the charge runs ahead of the measurement by
+// kHeadroom, as far as the slice has room (docs/adr/0005-headroom-for-kernels.md).
+#include "shim/memory/driver_memory.h"
+
+#include "shim/memory/charge.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/memory/graph.h"
+#include "shim/nvml/client.h"
+#include "shim/memory/pool.h"
+#include "shim/swap/swap.h"
+#include "sys/clock.h"
+
+namespace allot::shim {
+namespace {
+
+// The price of 100 ms: at most 0.1 % of a thread's time at the slowest NVML answer measured.
+constexpr uint64_t kPeriodMs = 100;
+constexpr uint64_t kHeadroom = 128 * kMiB;
+
+uint64_t now_ms() {
+  return sys::clock_ns(CLOCK_MONOTONIC_COARSE) / 1000000;
+}
+
+bool due() {
+  const uint64_t now = now_ms();
+  uint64_t next = process.next_reconcile_ms.load(std::memory_order_relaxed);
+  return now >= next && process.next_reconcile_ms.compare_exchange_strong(next, now + kPeriodMs);
+}
+
+// What the charge should be for `measured` bytes when it is `before` now: never above what fits.
+uint64_t with_headroom(const Device& device, uint64_t measured, uint64_t before) {
+  if (!process.loads_lazily.load(std::memory_order_relaxed)) return measured;
+  const uint64_t room = room_left(device) + before;
+  const uint64_t wanted = measured + kHeadroom;
+  if (wanted <= room) return wanted;
+  return room > measured ? room : measured;
+}
+
+// One measurement: what ALLOT_KIND_DRIVER should be, given that it is `before` now.
+bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
+  const uint32_t gpu = static_cast<uint32_t>(device.gpu);
+  if (!swap_is_open()) return false;  // charged memory is not on the card now
+  const uint32_t finished = process.finished.load(std::memory_order_acquire);
+  const bool quiet_before = process.in_flight.load(std::memory_order_acquire) == 0;
+  const uint64_t charged_before = tracked_bytes(gpu);
+  uint64_t used = 0;
+  if (!nvml_used_by_me(device, &used)) return false;
+  const uint64_t charged_after = tracked_bytes(gpu);
+  const bool quiet = quiet_before && process.in_flight.load(std::memory_order_acquire) == 0 &&
+                     finished == process.finished.load(std::memory_order_acquire) &&
+                     charged_before == charged_after;
+  const uint64_t charged = charged_before > charged_after ? charged_before : charged_after;
+  const uint64_t measured = used > charged ? used - charged : 0;
+  device.driver_measured.store(measured, std::memory_order_relaxed);
+  const uint64_t target = with_headroom(device, measured, before);
+  *out = target < before && !quiet ? before : target;
+  return true;
+}
+
+// Pools and graphs of all devices, and NVML's figure of the next device in turn: however many GPUs a process
+// uses, one NVML query a period.
+void reconcile() {
+  settle_pools(false);
+  settle_graphs();
+  const uint32_t count = process.device_count;
+  const uint32_t turn = process.reconcile_turn.fetch_add(1, std::memory_order_relaxed);
+  for (uint32_t i = 0; i < count; ++i) {
+    Device& device = process.devices[(turn + i) % count];
+    if (device.gpu < 0 || !device.context_seen.load(std::memory_order_acquire)) continue;
+    measure_driver_memory(device, 0);
+    break;
+  }
+  reclaim_dead(false);
+}
+
+}  // namespace
+
+bool measure_driver_memory(Device& device, uint64_t prepaid) {
+  const bool measured = device.driver.settle(
+      static_cast<uint32_t>(device.gpu), ALLOT_KIND_DRIVER, prepaid,
+      [&device](uint64_t before, uint64_t* now) { return driver_bytes(device, before, now); });
+  if (!measured) device.driver.accept(prepaid);
+  return measured;
+}
+
+void keep_accounts(Device& device) {
+  // A context made through an export table or before we attached: measure it before anything is granted.
+  if (!device.context_seen.load(std::memory_order_acquire) && !device.context_seen.exchange(true)) {
+    measure_driver_memory(device, 0);
+    learn_context_bytes(device, device.driver_measured.load(std::memory_order_relaxed));
+    return;
+  }
+  if (due()) reconcile();
+}
+
+void keep_all_accounts() {
+  if (due()) reconcile();
+}
+
+uint64_t learned_context_bytes(const Device& device) {
+  return __atomic_load_n(&process.tenant.file->gpus[device.gpu].context_bytes, __ATOMIC_RELAXED);
+}
+
+void learn_context_bytes(const Device& device, uint64_t bytes) {
+  if (bytes > 0)
+    __atomic_store_n(&process.tenant.file->gpus[device.gpu].context_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+}  // namespace allot::shim

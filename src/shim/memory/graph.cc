@@ -1,0 +1,250 @@
+// Memory of graphs: nodes that allocate, made explicitly or by capturing cuMemAllocAsync.
+//
+// Measured on an H100, driver 580: adding such a node and instantiating takes nothing; the launch takes
+// the memory, in steps of 32 MiB; cuDeviceGetGraphMemAttribute says how much is reserved; it stays after
+// the graph is destroyed, until cuDeviceGraphMemTrim, and launching the graph again takes no more.
+// So at instantiation the nodes are walked once and a bound for each device is kept with the executable
+// graph; the first launch after instantiation, or after a trim, reserves the bound, and every launch
+// settles to the driver's figure. A graph without such nodes, the usual case, costs one failed look-up.
+#include "shim/memory/charge.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/memory/driver_memory.h"
+#include "shim/memory/graph.h"
+#include "shim/process/hook_lists.h"
+#include "shim/process/process.h"
+#include "shim/time/submit.h"
+#include "shim/swap/swap.h"
+#include "sys/file.h"
+
+namespace allot::shim {
+namespace {
+
+constexpr uint64_t kStep = 32 * kMiB;
+constexpr int kMaxDepth = 8;  // child graphs within child graphs
+constexpr size_t kFewNodes = 64;
+
+constinit std::atomic<uint32_t> execs_with_memory{0};  // ever noted; 0 = no launch need look
+
+uint64_t device_key(CUgraphExec exec, CUdevice ordinal) {
+  return reinterpret_cast<uint64_t>(exec) << 6 | static_cast<uint64_t>(ordinal);
+}
+
+bool graph_reserved(CUdevice ordinal, uint64_t* bytes) {
+  cuuint64_t value = 0;
+  if (real::cuDeviceGetGraphMemAttribute(ordinal, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, &value) !=
+      CUDA_SUCCESS) {
+    return false;
+  }
+  *bytes = value;
+  return true;
+}
+
+void settle(Device& device, uint64_t prepaid) {
+  const CUdevice ordinal = ordinal_of(device);
+  const bool told = device.graph.settle(
+      static_cast<uint32_t>(device.gpu), ALLOT_KIND_GRAPH, prepaid,
+      [ordinal](uint64_t, uint64_t* now) { return graph_reserved(ordinal, now); });
+  if (!told) release(device, ALLOT_KIND_GRAPH, prepaid);
+}
+
+// Adds up, per device, what the allocation nodes of a graph ask for.
+struct Bounds {
+  uint64_t bytes[kMaxDevices];
+
+  void add_graph(CUgraph graph, int depth) {
+    size_t count = 0;
+    if (depth > kMaxDepth || real::cuGraphGetNodes(graph, nullptr, &count) != CUDA_SUCCESS ||
+        count == 0) {
+      return;
+    }
+    CUgraphNode few[kFewNodes];
+    CUgraphNode* nodes = few;
+    const size_t bytes_wanted = count * sizeof(CUgraphNode);
+    if (count > kFewNodes) {
+      const Result<void*> memory = sys::map_memory(bytes_wanted);
+      if (!memory) return;
+      nodes = static_cast<CUgraphNode*>(*memory);
+    }
+    if (real::cuGraphGetNodes(graph, nodes, &count) == CUDA_SUCCESS) {
+      for (size_t i = 0; i < count; ++i) add_node(nodes[i], depth);
+    }
+    if (nodes != few) sys::unmap(nodes, bytes_wanted);
+  }
+
+  void add_node(CUgraphNode node, int depth) {
+    CUgraphNodeType type;
+    if (real::cuGraphNodeGetType(node, &type) != CUDA_SUCCESS) return;
+    if (type == CU_GRAPH_NODE_TYPE_GRAPH) {
+      CUgraph child = nullptr;
+      if (real::cuGraphChildGraphNodeGetGraph(node, &child) == CUDA_SUCCESS)
+        add_graph(child, depth + 1);
+    } else if (type == CU_GRAPH_NODE_TYPE_MEM_ALLOC) {
+      CUDA_MEM_ALLOC_NODE_PARAMS params = {};
+      if (real::cuGraphMemAllocNodeGetParams(node, &params) != CUDA_SUCCESS) return;
+      const CUmemLocation& location = params.poolProps.location;
+      if (location.type != CU_MEM_LOCATION_TYPE_DEVICE || device_of(location.id) == nullptr) return;
+      bytes[location.id] += round_up(params.bytesize, kPage);
+    }
+  }
+};
+
+void note_exec(CUgraphExec exec, CUgraph graph) {
+  Bounds bounds = {};
+  bounds.add_graph(graph, 0);
+  uint64_t mask = 0;
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    if (bounds.bytes[i] == 0) continue;
+    mask |= uint64_t{1} << i;
+    // One less than now: the first launch has yet to take the memory.
+    const uint32_t before = process.devices[i].graph_trims.load(std::memory_order_acquire) - 1;
+    process.table.put({device_key(exec, static_cast<CUdevice>(i)), 0,
+                       round_up(bounds.bytes[i], kStep), before, 0, Tag::kExecDevice, 0});
+  }
+  if (mask == 0) return;
+  process.table.put({reinterpret_cast<uint64_t>(exec), mask, 0, 0, 0, Tag::kExec, 0});
+  execs_with_memory.fetch_add(1, std::memory_order_release);
+}
+
+// Calls act(device, exec's entry for it) for each device of the mask; stops at false.
+template <class Act>
+bool each_device(CUgraphExec exec, uint64_t mask, Act act) {
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    Entry entry;
+    if ((mask >> i & 1) == 0) continue;
+    if (!process.table.find(Tag::kExecDevice, device_key(exec, static_cast<CUdevice>(i)), &entry))
+      continue;
+    if (!act(process.devices[i], entry)) return false;
+  }
+  return true;
+}
+
+// The launch as any other submission goes (submit.h).
+template <auto& Hook>
+CUresult launch(CUgraphExec exec, CUstream stream) {
+  return Hook(reinterpret_cast<uint64_t>(exec), reinterpret_cast<uint64_t>(stream));
+}
+
+bool has_memory_nodes(CUgraphExec exec, Entry* known) {
+  if (execs_with_memory.load(std::memory_order_acquire) == 0) return false;
+  const Scope scope;
+  return scope.tracking() &&
+         process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), known);
+}
+
+// A graph without memory nodes is submitted outside of our Scope: inside it the gate takes the launch for the
+// driver's own and lets it pass, as it does with graphs that have some (docs/limits.md).
+template <auto& Submit>
+CUresult submit(CUgraphExec exec, CUstream stream) {
+  Entry known;
+  if (!has_memory_nodes(exec, &known)) return Submit(exec, stream);
+  const Scope scope;
+  const SwapPass pass;
+  uint64_t prepaid[kMaxDevices] = {};
+  uint32_t trims[kMaxDevices] = {};
+  const InFlight in_flight;
+  const bool granted = each_device(exec, known.owner, [&](Device& device, const Entry& entry) {
+    const CUdevice i = ordinal_of(device);
+    trims[i] = device.graph_trims.load(std::memory_order_acquire);
+    if (entry.count == trims[i]) return true;  // launched before, its memory is still there
+    if (!reserve(device, ALLOT_KIND_GRAPH, entry.bytes)) return false;
+    prepaid[i] = entry.bytes;
+    return true;
+  });
+  const CUresult result = granted ? Submit(exec, stream) : CUDA_ERROR_OUT_OF_MEMORY;
+  each_device(exec, known.owner, [&](Device& device, const Entry& entry) {
+    const CUdevice i = ordinal_of(device);
+    settle(device, prepaid[i]);
+    if (result == CUDA_SUCCESS && entry.count != trims[i]) {
+      process.table.update(Tag::kExecDevice, entry.key, [&](Entry& e) {
+        e.count = trims[i];
+        return true;
+      });
+    }
+    return true;
+  });
+  return result;
+}
+
+template <auto& Instantiate, class... A>
+CUresult instantiate(CUgraphExec* out, CUgraph graph, A... rest) {
+  const Scope scope;
+  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+  const SwapPass pass;
+  const CUresult result = Instantiate(out, graph, rest...);
+  if (result == CUDA_SUCCESS && scope.tracking()) {
+    note_exec(*out, graph);
+    keep_all_accounts();
+  }
+  return result;
+}
+
+CUresult exec_destroy(CUgraphExec exec) {
+  const Scope scope;
+  Entry known;
+  if (scope.tracking() &&
+      process.table.take(Tag::kExec, reinterpret_cast<uint64_t>(exec), &known)) {
+    for (uint32_t i = 0; i < process.device_count; ++i) {
+      Entry gone;
+      if (known.owner >> i & 1) {
+        process.table.take(Tag::kExecDevice, device_key(exec, static_cast<CUdevice>(i)), &gone);
+      }
+    }
+  }
+  return real::cuGraphExecDestroy(exec);
+}
+
+CUresult graph_mem_trim(CUdevice ordinal) {
+  const Scope scope;
+  const CUresult result = real::cuDeviceGraphMemTrim(ordinal);
+  Device* device = scope.tracking() ? device_of(ordinal) : nullptr;
+  if (device != nullptr) {
+    device->graph_trims.fetch_add(1, std::memory_order_acq_rel);
+    settle(*device, 0);
+  }
+  return result;
+}
+
+}  // namespace
+
+void settle_graphs() {
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    Device& device = process.devices[i];
+    if (device.gpu >= 0 && device.graph.bytes() > 0) settle(device, 0);
+  }
+}
+
+void trim_graphs(const Device& device) {
+  if (device.graph.bytes() == 0) return;
+  Device& mine = process.devices[ordinal_of(device)];
+  real::cuDeviceGraphMemTrim(ordinal_of(device));
+  mine.graph_trims.fetch_add(1, std::memory_order_acq_rel);
+  settle(mine, 0);
+}
+
+void graph_memory_may_have_gone() {
+  if (execs_with_memory.load(std::memory_order_relaxed) != 0) settle_graphs();
+}
+
+std::span<const Hook> graph_hooks() {
+  static constexpr Hook hooks[] = {
+      hook<instantiate<real::cuGraphInstantiate, CUgraphNode*, char*, size_t>>(
+          "cuGraphInstantiate"),
+      hook<instantiate<real::cuGraphInstantiate_v2, CUgraphNode*, char*, size_t>>(
+          "cuGraphInstantiate_v2"),
+      hook<instantiate<real::cuGraphInstantiateWithFlags, unsigned long long>>(
+          "cuGraphInstantiateWithFlags"),
+      hook<instantiate<real::cuGraphInstantiateWithParams, CUDA_GRAPH_INSTANTIATE_PARAMS*>>(
+          "cuGraphInstantiateWithParams"),
+      hook<instantiate<real::cuGraphInstantiateWithParams_ptsz, CUDA_GRAPH_INSTANTIATE_PARAMS*>>(
+          "cuGraphInstantiateWithParams_ptsz"),
+      hook<exec_destroy>("cuGraphExecDestroy"),
+      hook<submit<launch<submit_graph>>>("cuGraphLaunch"),
+      hook<submit<launch<submit_graph_ptsz>>>("cuGraphLaunch_ptsz"),
+      hook<submit<real::cuGraphUpload>>("cuGraphUpload"),
+      hook<submit<real::cuGraphUpload_ptsz>>("cuGraphUpload_ptsz"),
+      hook<graph_mem_trim>("cuDeviceGraphMemTrim"),
+  };
+  return hooks;
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,117 @@
+// How much memory there is: cuMemGetInfo and cuDeviceTotalMem answer for the slice. And polls, which are only
+// looked at.
+//
+// The driver is asked first, so every error and every check of arguments is the driver's own; then
+// Ledger::view says total and free. Slots of processes that have died are ended before, so that memory of
+// a process that has just ended shows as free at once.
+#include "core/ledger.h"
+#include "shim/memory/charge.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/memory/driver_memory.h"
+#include "shim/process/hook_lists.h"
+#include "shim/memory/pool.h"
+#include "shim/process/process.h"
+
+namespace allot::shim {
+namespace {
+
+// Corrects what the driver said of the device; the accounts are brought up to date first.
+void view(Device& device, uint64_t* free_bytes, uint64_t* total_bytes) {
+  keep_accounts(device);
+  settle_pools(true);
+  reclaim_dead(false);
+  const core::Ledger ledger(process.tenant.file);
+  const core::Ledger::View view =
+      ledger.view(static_cast<uint32_t>(device.gpu), *total_bytes, *free_bytes);
+  *free_bytes = view.free_bytes;
+  *total_bytes = view.total_bytes;
+}
+
+CUresult mem_get_info(size_t* free_out, size_t* total_out) {
+  const Scope scope;
+  const CUresult result = real::cuMemGetInfo_v2(free_out, total_out);
+  CUcontext context = nullptr;
+  Device* device = result == CUDA_SUCCESS && scope.tracking() ? current_device(&context) : nullptr;
+  if (device == nullptr) return result;
+  uint64_t free_bytes = free_out ? *free_out : 0;
+  uint64_t total_bytes = total_out ? *total_out : device->physical_bytes;
+  view(*device, &free_bytes, &total_bytes);
+  if (free_out != nullptr) *free_out = free_bytes;
+  if (total_out != nullptr) *total_out = total_bytes;
+  return result;
+}
+
+unsigned narrow(uint64_t bytes) {
+  return bytes > UINT32_MAX ? UINT32_MAX : static_cast<unsigned>(bytes);
+}
+
+// The 32-bit entry of before CUDA 3.2. The slice is computed in 64 bits, from the 64-bit entry.
+CUresult mem_get_info_v1(unsigned* free_out, unsigned* total_out) {
+  const Scope scope;
+  const CUresult result = real::cuMemGetInfo(free_out, total_out);
+  CUcontext context = nullptr;
+  Device* device = result == CUDA_SUCCESS && scope.tracking() ? current_device(&context) : nullptr;
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  if (device == nullptr || real::cuMemGetInfo_v2(&free_bytes, &total_bytes) != CUDA_SUCCESS)
+    return result;
+  uint64_t free_wide = free_bytes;
+  uint64_t total_wide = total_bytes;
+  view(*device, &free_wide, &total_wide);
+  if (free_out != nullptr) *free_out = narrow(free_wide);
+  if (total_out != nullptr) *total_out = narrow(total_wide);
+  return result;
+}
+
+// The slice's total of a device of `physical` bytes.
+uint64_t total_of(CUdevice ordinal, uint64_t physical) {
+  Device* device = device_of(ordinal);
+  if (device == nullptr) return physical;
+  const core::Ledger ledger(process.tenant.file);
+  return ledger.view(static_cast<uint32_t>(device->gpu), physical, physical).total_bytes;
+}
+
+// A poll: of an idle process's first call after an eviction the agent hears this way.
+template <auto& Query, class Handle>
+CUresult poll(Handle handle) {
+  if (!calls_are_watched()) [[likely]]
+    return Query(handle);
+  const Scope scope;
+  return Query(handle);
+}
+
+constinit DriverCall<CUstream> stream_query_ptsz{"cuStreamQuery_ptsz"};
+
+CUresult device_total_mem(size_t* out, CUdevice ordinal) {
+  const Scope scope;
+  const CUresult result = real::cuDeviceTotalMem_v2(out, ordinal);
+  if (result == CUDA_SUCCESS && scope.tracking() && out != nullptr) *out = total_of(ordinal, *out);
+  return result;
+}
+
+CUresult device_total_mem_v1(unsigned* out, CUdevice ordinal) {
+  const Scope scope;
+  const CUresult result = real::cuDeviceTotalMem(out, ordinal);
+  Device* device = scope.tracking() ? device_of(ordinal) : nullptr;
+  if (result == CUDA_SUCCESS && device != nullptr && out != nullptr) {
+    *out = narrow(total_of(ordinal, device->physical_bytes));
+  }
+  return result;
+}
+
+}  // namespace
+
+std::span<const Hook> query_hooks() {
+  static constexpr Hook hooks[] = {
+      hook<mem_get_info_v1>("cuMemGetInfo"),
+      hook<mem_get_info>("cuMemGetInfo_v2"),
+      hook<device_total_mem_v1>("cuDeviceTotalMem"),
+      hook<device_total_mem>("cuDeviceTotalMem_v2"),
+      hook<poll<real::cuStreamQuery, CUstream>>("cuStreamQuery"),
+      hook<poll<stream_query_ptsz, CUstream>>("cuStreamQuery_ptsz"),
+      hook<poll<real::cuEventQuery, CUevent>>("cuEventQuery"),
+  };
+  return hooks;
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,108 @@
+// One function per cause; each has its own last time, so a flood of one does not hide another.
+#include "shim/process/log.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "abi/env.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "shim/process/start_environment.h"
+#include "sys/clock.h"
+#include "sys/file.h"
+#include "sys/keep_errno.h"
+#include "sys/process.h"
+
+namespace allot::shim {
+namespace {
+
+enum class Cause : uint32_t { kRefusal, kMissingLibrary, kNoSlice, kNoIpc, kCount };
+
+constexpr uint64_t kQuietMs = 1000;
+constinit std::atomic<uint64_t> last_ms[static_cast<uint32_t>(Cause::kCount)] = {};
+
+bool wanted(Cause cause) {
+  if (start_variable(ALLOT_ENV_LOG) == nullptr) return false;
+  const uint64_t now = sys::monotonic_ns() / 1000000 + kQuietMs;
+  std::atomic<uint64_t>& last = last_ms[static_cast<uint32_t>(cause)];
+  uint64_t before = last.load(std::memory_order_relaxed);
+  return now >= before + kQuietMs && last.compare_exchange_strong(before, now);
+}
+
+TextBuf& begin(TextBuf& line) {
+  return line.text("allot ")
+      .u64(sys::current_pid())
+      .put(' ')
+      .u64(sys::monotonic_ns() / 1000000)
+      .text(": ");
+}
+
+void write(TextBuf& line) {
+  line.put('\n');
+  const sys::KeepErrno keep;
+  const sys::Fd file(
+      static_cast<int>(syscall(SYS_openat, AT_FDCWD, start_variable(ALLOT_ENV_LOG),
+                               O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644)));
+  // With O_APPEND the kernel writes at the end, whatever the offset says.
+  if (file) static_cast<void>(sys::write_at(file.get(), line.view().data(), line.length(), 0));
+}
+
+TextBuf& size(TextBuf& line, uint64_t bytes) {
+  char text[32];
+  format_size(bytes, text, sizeof(text));
+  return line.text(text);
+}
+
+const char* kind_name(AllotKind kind) {
+  static constexpr const char* kNames[ALLOT_KINDS] = {"linear", "array", "managed", "pool",
+                                                      "vmm",    "graph", "import",  "driver"};
+  return kind < ALLOT_KINDS ? kNames[kind] : "?";
+}
+
+}  // namespace
+
+void log_refusal(uint32_t gpu, AllotKind kind, uint64_t bytes, uint64_t used, uint64_t limit) {
+  if (!wanted(Cause::kRefusal)) return;
+  char room[256];
+  TextBuf line(room, sizeof(room));
+  size(begin(line).text("refused "), bytes)
+      .text(" of ")
+      .text(kind_name(kind))
+      .text(" memory on GPU ");
+  size(line.u64(gpu).text(" of the slice: "), used);
+  size(line.text(" of "), limit).text(" in use");
+  write(line);
+}
+
+void log_missing_library(const char* soname) {
+  if (!wanted(Cause::kMissingLibrary)) return;
+  char room[256];
+  TextBuf line(room, sizeof(room));
+  begin(line).text("the driver's ").text(soname).text(" was not found or cannot be opened");
+  write(line);
+}
+
+void log_no_ipc() {
+  if (!wanted(Cause::kNoIpc)) return;
+  char room[256];
+  TextBuf line(room, sizeof(room));
+  begin(line).text(
+      "no IPC handle: with --swap fast, blocks of more than 1 MiB cannot be shared with other "
+      "processes");
+  write(line);
+}
+
+void log_no_slice(const char* why, int os_errno, bool closed) {
+  if (!wanted(Cause::kNoSlice)) return;
+  char room[256];
+  TextBuf line(room, sizeof(room));
+  begin(line).text(why);
+  if (os_errno != 0) line.text(" (errno ").i64(os_errno).put(')');
+  line.text(closed ? "; GPU work is refused" : "; this process goes on without limits");
+  write(line);
+}
+
+}  // namespace allot::shim

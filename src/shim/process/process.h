@@ -1,0 +1,147 @@
+// What the shim knows about the process it runs in: one constant-initialised object, never destroyed.
+//
+//             cuInit                    attached
+//     kOff ------------> kStarting ---------------> kOn
+//       ^                    |    no slice, failed open
+//       |                    +---------------------> kDisabled   hooks forward
+//       | forked child       |    failed closed
+//       | calls cuInit       +---------------------> kRefused    hooks refuse
+//
+// Before cuInit and in kDisabled every hook forwards. A forked child is known by the fork guard, a page
+// that the kernel wipes on fork (MADV_WIPEONFORK): the child only forwards, for the driver is of no use
+// there, and never touches the parent's slot. What must not happen here: a constructor, a destructor
+// that runs, a lock.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "abi/region.h"
+#include "core/ledger.h"
+#include "driver/cuda_abi.h"
+#include "shim/process/pointer_table.h"
+#include "shim/process/settled_charge.h"
+#include "shim/time/submit.h"
+#include "shm/tenant_file.h"
+#include "sys/process.h"
+
+namespace allot::shim {
+
+inline constexpr uint32_t kMaxDevices = 64;
+inline constexpr uint64_t kMiB = 1024 * 1024;
+inline constexpr uint64_t kPage = 2 * kMiB;  // the driver's granule for everything but small blocks
+
+enum class State : uint32_t { kOff, kStarting, kOn, kDisabled, kRefused };
+
+// A device as this process numbers it (CUDA_VISIBLE_DEVICES), and its account in the region.
+struct Device {
+  int gpu = -1;  // index in the region; -1 = not in the slice's accounts
+  uint64_t physical_bytes = 0;
+  uint8_t uuid[16] = {};
+  std::atomic<bool> context_seen{false};     // a context here has been measured
+  std::atomic<void*> nvml{nullptr};          // its NVML handle, once asked for
+  std::atomic<bool> listed{false};           // NVML has listed this process on it
+  std::atomic<uint32_t> graph_trims{0};      // raised when reserved graph memory went back
+  SettledCharge driver;                      // ALLOT_KIND_DRIVER
+  std::atomic<uint64_t> driver_measured{0};  // the same as NVML showed it last, without headroom
+  SettledCharge graph;                       // ALLOT_KIND_GRAPH
+};
+
+struct Process {
+  std::atomic<State> state{State::kOff};
+  uint32_t pid = 0;
+  std::atomic<std::atomic<uint32_t>*> fork_guard{nullptr};
+  std::atomic<bool> compare_pids{
+      false};  // the kernel has no MADV_WIPEONFORK: ask for the pid instead
+  shm::Tenant tenant;
+  core::SlotId slot{0, 0};
+  uint32_t device_count = 0;
+  Device devices[kMaxDevices];
+  PointerTable table;
+
+  // Operations between their charge and their end, and how many have ended: while the first is 0 and
+  // the second stands still, the ledger and the driver agree.
+  std::atomic<uint32_t> in_flight{0};
+  std::atomic<uint32_t> finished{0};
+  std::atomic<uint64_t> next_reconcile_ms{0};
+  std::atomic<bool> loads_lazily{false};  // kernels come in at their first launch: keep headroom
+  std::atomic<uint32_t> reconcile_turn{0};
+  std::atomic<uint32_t> unknown_symbols{0};  // asked for, not in the table, not yet in the region
+};
+
+extern constinit Process process;
+
+// Depth of hooks on this thread: the driver may call its own exported entries and so come back here.
+extern constinit thread_local uint32_t hook_depth __attribute__((tls_model("initial-exec")));
+
+// True in a child that was forked after the process attached. One load, except on kernels without the guard.
+inline bool forked_child() {
+  const std::atomic<uint32_t>* guard = process.fork_guard.load(std::memory_order_acquire);
+  if (guard != nullptr) return guard->load(std::memory_order_relaxed) == 0;
+  return process.compare_pids.load(std::memory_order_relaxed) && process.pid != sys::current_pid();
+}
+
+// Stands at the top of every hook. tracking(): this call is to be charged. Trivial work only; a thread
+// that is cancelled inside the driver skips the destructor and never calls again.
+class Scope {
+ public:
+  Scope() : outer_(hook_depth++ == 0), watched_(outer_ && calls_are_watched()) {
+    if (watched_) watched_call_begins();
+  }
+  // For calls that we make of ourselves, on a thread of ours.
+  enum class Ours { kYes };
+  explicit Scope(Ours) : outer_(hook_depth++ == 0), watched_(false) {}
+  ~Scope() {
+    if (watched_) watched_call_ends();
+    --hook_depth;
+  }
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+  bool tracking() const {
+    return outer_ && process.state.load(std::memory_order_acquire) == State::kOn && !forked_child();
+  }
+  // The slice could not be set up and its owner chose to have no GPU work then.
+  bool refusing() const {
+    return outer_ && process.state.load(std::memory_order_acquire) == State::kRefused;
+  }
+
+ private:
+  bool outer_;
+  bool watched_;
+};
+
+// Brackets the time from a charge to the end of the driver call it is for.
+class InFlight {
+ public:
+  InFlight() { process.in_flight.fetch_add(1, std::memory_order_acq_rel); }
+  ~InFlight() {
+    process.finished.fetch_add(1, std::memory_order_acq_rel);
+    process.in_flight.fetch_sub(1, std::memory_order_acq_rel);
+  }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+};
+
+// The device with this ordinal if its memory is accounted, else null.
+inline Device* device_of(CUdevice ordinal) {
+  if (ordinal < 0 || static_cast<uint32_t>(ordinal) >= process.device_count) return nullptr;
+  Device& device = process.devices[ordinal];
+  return device.gpu >= 0 ? &device : nullptr;
+}
+inline CUdevice ordinal_of(const Device& device) {
+  return static_cast<CUdevice>(&device - process.devices);
+}
+
+// The slice fails closed and there is GPU time to hold: a share, a ceiling, a priority, a freeze.
+bool must_hold_time();
+
+// The accounted device of the current context, and the context; null without either.
+Device* current_device(CUcontext* context);
+
+// Rounds up to a multiple of `step` (a power of two); sizes near 2^64 become 2^63, which no card has.
+inline uint64_t round_up(uint64_t bytes, uint64_t step) {
+  return bytes > (uint64_t{1} << 62) ? uint64_t{1} << 63 : (bytes + step - 1) & ~(step - 1);
+}
+
+}  // namespace allot::shim

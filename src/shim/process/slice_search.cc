@@ -1,0 +1,152 @@
+// The order is explained in the header; each step is one function of shm.
+#include "shim/process/slice_search.h"
+
+#include "abi/env.h"
+#include "abi/region.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "shim/process/start_environment.h"
+#include "shm/tenant_file.h"
+#include "sys/process.h"
+
+namespace allot::shim {
+namespace {
+
+bool same(const char* a, const char* b) {
+  while (*a != '\0' && *a == *b) {
+    ++a;
+    ++b;
+  }
+  return *a == *b;
+}
+
+// A limit for any device: enough to make a slice of one's own.
+bool names_limit() {
+  for (uint32_t i = 0; i < ALLOT_MAX_GPUS; ++i) {
+    for (const char* name : {ALLOT_ENV_GPU_MEM, ALLOT_ALIAS_GPU_MEM, ALLOT_ENV_GPU_SHARE,
+                             ALLOT_ENV_GPU_MAX, ALLOT_ALIAS_GPU_SHARE}) {
+      if (start_variable_for(name, i)) return true;
+    }
+  }
+  return false;
+}
+
+// A percentage in permille; 0 without one, or with one that cannot be read.
+uint32_t percent_of(const char* name, uint32_t visible_index) {
+  const char* text = start_variable_for(name, visible_index);
+  if (text == nullptr) return 0;
+  const Result<uint32_t> permille = parse_percent(text);
+  return permille ? *permille : 0;
+}
+
+// As HAMi reads it. Its own default limits only while a daemon sees others at work; here it always does,
+// which is what its users expect of a limit.
+bool alias_limits() {
+  const char* policy = start_variable(ALLOT_ALIAS_POLICY);
+  return policy == nullptr || !(same(policy, "disable") || same(policy, "DISABLE"));
+}
+
+// ALLOT_NAME; else a name made of the path that HAMi's processes share; else "default".
+void tenant_name(char* out, uint32_t size) {
+  TextBuf text(out, size);
+  if (const char* name = start_variable(ALLOT_ENV_NAME)) {
+    text.text(name);
+    if (text.cut()) out[0] = '\0';  // too long: not a name
+  } else if (const char* shared = start_variable(ALLOT_ALIAS_REGION)) {
+    uint32_t length = 0;
+    while (shared[length] != '\0') ++length;
+    text.text("shared-").hex(hash64(shared, length), 16);
+  } else {
+    text.text("default");
+  }
+}
+
+}  // namespace
+
+Result<void> choose_slice(SliceChoice* out) {
+  *out = {};
+  if (start_environment().disabled) return {};
+  if (const char* tenant = start_variable(ALLOT_ENV_TENANT)) {
+    TextBuf path(out->path, sizeof(out->path));
+    path.text(tenant);
+    if (path.cut()) return fail(Errc::kBadValue);
+    out->kind = SliceChoice::Kind::kFile;
+    return {};
+  }
+  const bool by_limits = names_limit();
+  const Result<void> folder =
+      shm::region_folder(start_variable(ALLOT_ENV_DIR), by_limits, out->folder);
+  if (!folder) {
+    if (by_limits) return folder;
+    return {};  // no folder and nothing asked for: not in a slice
+  }
+  if (shm::find_tenant_of_ancestors(out->folder, sys::current_pid(), out->path) ||
+      shm::find_default_tenant(out->folder, out->path)) {
+    out->kind = SliceChoice::Kind::kFile;
+    return {};
+  }
+  if (!by_limits) return {};
+  tenant_name(out->name, sizeof(out->name));
+  if (!shm::valid_name(out->name)) return fail(Errc::kBadValue);
+  out->kind = SliceChoice::Kind::kByLimits;
+  return {};
+}
+
+uint64_t limit_of(uint32_t visible_index) {
+  for (const char* name : {ALLOT_ENV_GPU_MEM, ALLOT_ALIAS_GPU_MEM}) {
+    const char* text = start_variable_for(name, visible_index);
+    if (text == nullptr) continue;
+    if (same(text, "none")) return ALLOT_UNLIMITED;
+    const Result<uint64_t> bytes = parse_size(text);
+    if (bytes && *bytes > 0) return *bytes;
+  }
+  return ALLOT_UNLIMITED;
+}
+
+WantedTime wanted_time(uint32_t visible_index) {
+  WantedTime time = {percent_of(ALLOT_ENV_GPU_SHARE, visible_index),
+                     percent_of(ALLOT_ENV_GPU_MAX, visible_index)};
+  if (time.share_permille == 0 && time.max_permille == 0 && alias_limits()) {
+    const uint32_t limit = percent_of(ALLOT_ALIAS_GPU_SHARE, visible_index);
+    constexpr uint32_t kNone = 1000;  // 100 % is HAMi's word for no limit
+    if (limit != 0 && limit < kNone) time = {limit, limit};
+  }
+  if (time.max_permille != 0 && time.max_permille < time.share_permille) {
+    time.max_permille = time.share_permille;
+  }
+  return time;
+}
+
+AllotPriority wanted_priority() {
+  if (const char* text = start_variable(ALLOT_ENV_PRIORITY)) {
+    if (same(text, "high")) return ALLOT_PRIORITY_HIGH;
+    if (same(text, "low")) return ALLOT_PRIORITY_LOW;
+    return ALLOT_PRIORITY_NORMAL;
+  }
+  if (const char* text = start_variable(ALLOT_ALIAS_PRIORITY)) {
+    if (same(text, "0")) return ALLOT_PRIORITY_HIGH;
+    if (same(text, "1")) return ALLOT_PRIORITY_LOW;
+  }
+  return ALLOT_PRIORITY_NORMAL;
+}
+
+AllotLevel wanted_level() {
+  const char* text = start_variable(ALLOT_ENV_LEVEL);
+  if (text == nullptr) return ALLOT_LEVEL_AUTO;
+  if (same(text, "channel")) return ALLOT_LEVEL_CHANNEL;
+  if (same(text, "launch")) return ALLOT_LEVEL_LAUNCH;
+  if (same(text, "observe")) return ALLOT_LEVEL_OBSERVE;
+  return ALLOT_LEVEL_AUTO;
+}
+
+bool wants_fast_swap() {
+  const char* text = start_variable(ALLOT_ENV_SWAP);
+  return text != nullptr && same(text, "fast");
+}
+
+bool fails_closed() {
+  const char* text = start_variable(ALLOT_ENV_FAIL);
+  return text != nullptr && same(text, "closed");
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,115 @@
+// Copies our variables into memory of our own. 16 KiB hold what `run` sets many times over; what does not
+// fit is left out and the process goes by what it finds later (its ancestors).
+#include "shim/process/start_environment.h"
+
+#include <atomic>
+#include <cstddef>
+
+#include "abi/env.h"
+#include "base/text.h"
+#include "shim/process/spin.h"
+#include "sys/environment.h"
+
+namespace allot::shim {
+namespace {
+
+constexpr uint32_t kRoom = 16384;
+constinit char room[kRoom] = {};
+constinit uint32_t room_used = 0;
+constinit StartEnvironment environment = {};
+constinit std::atomic<bool> ready{false};
+constinit SpinLock reading;
+
+bool begins(const char* text, const char* with) {
+  while (*with != '\0' && *text == *with) {
+    ++text;
+    ++with;
+  }
+  return *with == '\0';
+}
+
+// Value behind "name=" in "NAME=VALUE", or null.
+const char* value_of(const char* entry, const char* name) {
+  while (*name != '\0' && *entry == *name) {
+    ++entry;
+    ++name;
+  }
+  return *name == '\0' && *entry == '=' ? entry + 1 : nullptr;
+}
+
+const char* keep(const char* text) {
+  uint32_t length = 0;
+  while (text[length] != '\0') ++length;
+  if (length + 1 > kRoom - room_used) return nullptr;
+  char* copy = room + room_used;
+  for (uint32_t i = 0; i <= length; ++i) copy[i] = text[i];
+  room_used += length + 1;
+  return copy;
+}
+
+bool is_limit(const char* entry) {
+  return begins(entry, ALLOT_ENV_GPU_MEM) || begins(entry, ALLOT_ENV_GPU_SHARE) ||
+         begins(entry, ALLOT_ENV_GPU_MAX) || begins(entry, ALLOT_ALIAS_GPU_MEM) ||
+         begins(entry, ALLOT_ALIAS_GPU_SHARE);
+}
+
+bool is_ours(const char* entry) {
+  return begins(entry, "ALLOT_") || begins(entry, ALLOT_ALIAS_GPU_MEM) ||
+         begins(entry, ALLOT_ALIAS_GPU_SHARE) || value_of(entry, ALLOT_ALIAS_PRIORITY) != nullptr ||
+         value_of(entry, ALLOT_ALIAS_POLICY) != nullptr ||
+         value_of(entry, ALLOT_ALIAS_REGION) != nullptr;
+}
+
+void read() {
+  for (char** at = environ; at != nullptr && *at != nullptr; ++at) {
+    const char* entry = *at;
+    if (const char* preload = value_of(entry, "LD_PRELOAD")) {
+      environment.preload = keep(preload);
+    } else if (const char* path = value_of(entry, "LD_LIBRARY_PATH")) {
+      environment.library_path = keep(path);
+    } else if (is_ours(entry)) {
+      const char* tenant = value_of(entry, ALLOT_ENV_TENANT);
+      if (is_limit(entry) || (tenant != nullptr && *tenant != '\0'))
+        environment.carries_slice = true;
+      const char* disable = value_of(entry, ALLOT_ENV_DISABLE);
+      if (disable != nullptr && disable[0] == '1' && disable[1] == '\0')
+        environment.disabled = true;
+      constexpr uint32_t kMost = sizeof(environment.variables) / sizeof(environment.variables[0]);
+      if (environment.count < kMost) {
+        if (const char* copy = keep(entry)) environment.variables[environment.count++] = copy;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const StartEnvironment& start_environment() {
+  if (!ready.load(std::memory_order_acquire)) {
+    reading.lock();
+    if (!ready.load(std::memory_order_relaxed)) {
+      read();
+      ready.store(true, std::memory_order_release);
+    }
+    reading.unlock();
+  }
+  return environment;
+}
+
+const char* start_variable(const char* name) {
+  const StartEnvironment& start = start_environment();
+  for (uint32_t i = 0; i < start.count; ++i) {
+    const char* value = value_of(start.variables[i], name);
+    if (value != nullptr && *value != '\0') return value;
+  }
+  return nullptr;
+}
+
+const char* start_variable_for(const char* name, uint32_t index) {
+  char indexed[80];
+  TextBuf(indexed, sizeof(indexed)).text(name).put('_').u64(index);
+  const char* value = start_variable(indexed);
+  return value != nullptr ? value : start_variable(name);
+}
+
+}  // namespace allot::shim

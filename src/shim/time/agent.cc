@@ -1,0 +1,144 @@
+// See agent.h. One Worker per GPU; all are driven by one loop.
+#include "shim/time/agent.h"
+
+#include <cstdlib>
+
+#include "core/shared.h"
+#include "core/time_policy.h"
+#include "shim/time/prober.h"
+#include "shim/time/gate_vote.h"
+#include "shim/time/agent_watchdog.h"
+#include "shim/time/agent_gpu.h"
+#include "shim/process/guest_thread.h"
+#include "shim/time/neighbours.h"
+#include "shim/process/process.h"
+#include "shim/time/rm_tracker.h"
+#include "shm/time_view.h"
+#include "sys/clock.h"
+
+namespace allot::shim {
+namespace {
+
+constexpr uint64_t kSignOfLifeNs = 150'000'000;
+constexpr uint64_t kSignWhileSharedNs = 10'000'000;
+constexpr uint64_t kSecondRingNs = 1'000'000;
+constexpr uint64_t kLeastSleepNs = 50'000;
+
+constinit Worker workers[ALLOT_MAX_GPUS] = {};
+constinit uint32_t worker_count = 0;
+constinit std::atomic<bool> alive{false};
+
+// One round over all GPUs. Returns until when nothing need be done.
+struct Round {
+  uint64_t until_ns = UINT64_MAX;
+  Pace pace = Pace::kAlone;
+  bool news = false;
+};
+
+Round work(uint64_t now_ns) {
+  Round round;
+  for (uint32_t i = 0; i < worker_count; ++i) {
+    const Worker::Outcome outcome = workers[i].step(now_ns);
+    if (outcome.until_ns < round.until_ns) round.until_ns = outcome.until_ns;
+    if (outcome.pace > round.pace) round.pace = outcome.pace;
+    round.news = round.news || outcome.news;
+  }
+  set_pace(round.pace);
+  return round;
+}
+
+constinit bool loose = false;  // the tenant is evicted: nothing of ours is on the card or holds it
+
+// True while there is nothing to hold. The bell brings the end of it.
+bool let_loose() {
+  const uint32_t flags = core::load(process.tenant.file->header.flags);
+  if ((flags & ALLOT_TENANT_EVICTED) == 0) {
+    if (!loose) return false;
+    loose = false;
+    rm_take_hold();
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].come_back();
+    wake_prober();
+    return false;
+  }
+  if (!loose) {
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].let_go();
+    rm_let_go();
+    loose = true;
+  }
+  const uint64_t now = sys::monotonic_ns();
+  for (uint32_t i = 0; i < worker_count; ++i) workers[i].show_loose(now);
+  return true;
+}
+
+uint64_t sleep_ns(const Round& round, uint64_t now_ns, bool ring_again) {
+  uint64_t most = round.pace != Pace::kAlone ? kSignWhileSharedNs : kSignOfLifeNs;
+  if (ring_again && kSecondRingNs < most) most = kSecondRingNs;
+  if (round.until_ns == UINT64_MAX) return most;
+  if (round.until_ns <= now_ns + kLeastSleepNs) return kLeastSleepNs;
+  const uint64_t wait = round.until_ns - now_ns;
+  return wait < most ? wait : most;
+}
+
+void* agent_main(void*) {
+  name_guest_thread("allot-agent");
+  bool ring_again = false;
+  uint32_t last_bell = 0;
+  while (alive.load(std::memory_order_acquire)) {
+    if (agent_runs()) {
+      for (uint32_t i = 0; i < worker_count; ++i) {
+        workers[i].let_go();
+        workers[i].come_back();
+      }
+    }
+    const uint32_t bell = core::load(process.tenant.file->header.bell);
+    if (bell != last_bell) neighbours_changed();
+    last_bell = bell;
+    const Round round = let_loose() ? Round{} : work(sys::monotonic_ns());
+    if (round.news || ring_again) ring_neighbours();
+    // A neighbour that was just about to fall asleep has not heard: its bell cannot be raised by us.
+    ring_again = round.news;
+    shm::wait_for_bell(process.tenant, bell, sleep_ns(round, sys::monotonic_ns(), ring_again));
+  }
+  return nullptr;
+}
+
+// Runs before the driver's own exit handlers, which were registered earlier.
+void before_exit() {
+  if (!forked_child()) stop_prober();
+}
+
+}  // namespace
+
+bool start_agent(const char* tenant_path) {
+  neighbours_in(tenant_path);
+  worker_count = 0;
+  for (uint32_t i = 0; i < process.device_count && worker_count < ALLOT_MAX_GPUS; ++i) {
+    if (process.devices[i].gpu >= 0) workers[worker_count++].assign(i);
+  }
+  alive.store(true, std::memory_order_release);
+  const bool started = start_guest_thread(agent_main) && start_prober();
+  if (!started) {
+    alive.store(false, std::memory_order_release);
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].give_up(ALLOT_REASON_NO_AGENT);
+  }
+  static constinit bool registered = false;
+  if (!registered) registered = std::atexit(before_exit) == 0;
+  return started;
+}
+
+void wake_agent() {
+  if (process.tenant.file != nullptr) shm::ring(process.tenant);
+}
+
+void forget_agent() {
+  alive.store(false);
+  for (Worker& worker : workers) worker = Worker{};
+  worker_count = 0;
+  loose = false;
+  forget_gate_votes();
+  forget_activity();
+  forget_agent_watch();
+  forget_rm();
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,338 @@
+// See agent_worker.h and agent.h.
+//
+// Edges. A window begins when the channels have been enabled and ends when they have been disabled; both calls
+// take about half a millisecond. So the call is made early by what it cost last time (opening) or by half of
+// that (closing), and the work runs for exactly the window, without a moment in which the card has none.
+#include "shim/time/agent_gpu.h"
+
+#include "core/shared.h"
+#include "shim/time/launch_gate.h"
+#include "shim/process/process.h"
+#include "shim/time/submit.h"
+#include "shm/time_view.h"
+#include "sys/clock.h"
+
+namespace allot::shim {
+
+using core::load;
+using core::store;
+
+namespace {
+
+constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority tenant between two requests
+constexpr uint64_t kDrainLookNs = 2'000'000;  // the prober wakes us when it has ended
+constexpr uint32_t kNeighbours = core::kMaxTimeTenants;
+
+constinit Neighbour neighbours[kNeighbours] = {};
+constinit core::TimeTenant tenants[kNeighbours] = {};
+constinit core::TimeGrant grants[kNeighbours] = {};
+
+uint64_t smooth(uint64_t before, uint64_t now) {
+  const uint64_t bounded = now < 3'000'000 ? now : 3'000'000;
+  return (before * 7 + bounded) / 8;
+}
+
+}  // namespace
+
+struct Worker::Situation {
+  uint32_t active = 0;           // tenants on the GPU with work
+  uint32_t processes = 1;        // of ours, with work
+  uint32_t part = core::kWhole;  // of the GPU while ours runs, beside the others
+  bool undisturbed = true;       // no other tenant runs beside ours
+  bool mine_active = false;
+  bool limited = false;  // a ceiling is on us
+};
+
+void Worker::assign(uint32_t ordinal) {
+  *this = Worker{};
+  ordinal_ = ordinal;
+  gate_.assign(ordinal);
+}
+
+bool Worker::sit_down() {
+  if (seat_ != nullptr) return true;
+  const uint32_t gpu = static_cast<uint32_t>(process.devices[ordinal_].gpu);
+  const Result<uint32_t> index = shm::take_seat(process.tenant, process.slot, gpu);
+  if (!index) return false;
+  seat_ = &process.tenant.file->seats[*index];
+  activity_of(ordinal_).seat.store(seat_, std::memory_order_release);
+  activity_of(ordinal_).watched.store(true, std::memory_order_release);
+  return true;
+}
+
+void Worker::give_up(AllotLevelReason reason) {
+  level_ = ALLOT_LEVEL_OBSERVE;
+  reason_ = reason;
+  if (!sit_down()) return;
+  store(seat_->level, static_cast<uint32_t>(level_));
+  store(seat_->reason, static_cast<uint32_t>(reason_));
+}
+
+// Everything runs again, and the next level down is tried.
+AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
+  channels_.set_open(true);
+  channels_.set_slice(0);
+  open_ = true;
+  turn_.forget();
+  note_open(activity_of(ordinal_), true, sys::monotonic_ns());
+  level_ = ALLOT_LEVEL_LAUNCH;
+  return reason;
+}
+
+void Worker::choose_level(bool have_channels) {
+  const AllotLevel asked = static_cast<AllotLevel>(load(process.tenant.file->header.level) & 3u);
+  const bool waits = level_ == ALLOT_LEVEL_LAUNCH && !have_channels;  // for channels, at the gate
+  if (asked == asked_ && (level_known_ || waits)) return;
+  set_open(true);
+  gate_.closes_at(UINT64_MAX);
+  if (level_ == ALLOT_LEVEL_LAUNCH) gate_.guard(false);
+  turn_.forget();
+  asked_ = asked;
+  if (asked == ALLOT_LEVEL_OBSERVE || asked == ALLOT_LEVEL_LAUNCH) {
+    level_ = asked;
+    reason_ = ALLOT_REASON_ASKED;
+    level_known_ = true;
+    return;
+  }
+  if (!have_channels) {
+    // No context yet: nothing to hold so far. With work on the GPU all the same, its channels are another
+    // process's (an MPS server's) or came by a way that we do not know.
+    if (!activity_of(ordinal_).unfinished.load(std::memory_order_acquire)) return;
+    level_ = ALLOT_LEVEL_LAUNCH;
+    reason_ = ALLOT_REASON_NO_CHANNELS;
+    return;
+  }
+  const AllotLevelReason refused = channels_.probe();
+  level_ = ALLOT_LEVEL_CHANNEL;
+  reason_ = refused == ALLOT_REASON_NONE ? ALLOT_REASON_NONE : fall_back(refused);
+  level_known_ = true;
+}
+
+void Worker::let_go() {
+  if (!sit_down()) return;
+  set_open(true);
+  if (level_ == ALLOT_LEVEL_LAUNCH) gate_.set_open(true, sys::monotonic_ns());
+  submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
+  ceiling_.run(sys::monotonic_ns(), false);
+  turn_.forget();
+  channels_ = Channels{};
+}
+
+void Worker::show_loose(uint64_t now_ns) {
+  if (!sit_down()) return;
+  AllotSlot& slot = process.tenant.file->slots[process.slot.index];
+  const bool active = activity_of(ordinal_).active.load(std::memory_order_acquire);
+  const uint32_t tenant = load(process.tenant.file->header.flags);
+  uint32_t flags = ALLOT_SEAT_OPEN | ALLOT_SEAT_LOOSE | (active ? ALLOT_SEAT_ACTIVE : 0u);
+  // What is not on the card stands still; frozen again when it comes back.
+  if ((tenant & ALLOT_TENANT_FROZEN) != 0 && load(slot.evicted) != 0) flags |= ALLOT_SEAT_FROZEN;
+  store(seat_->heartbeat_ns, now_ns);
+  store(seat_->flags, flags);
+  if (active || watched_calls_under_way() != 0) store(slot.wants, 1u);
+}
+
+// Its channels may be others now, and may be held in another way.
+void Worker::come_back() {
+  channels_ = Channels{};
+  level_known_ = false;
+  open_ = true;
+}
+
+// What runs beside us, and how much of the GPU we get of it while we have work: the card gives it by
+// timeslices to those that have work, so a neighbour counts as far as it is busy and allowed to run.
+//     1 / part = 1 + sum over neighbours (1 / p - 1),  p = 1 - busy + busy x ours / (ours + theirs)
+void Worker::look_beside(uint32_t count, Situation* situation) {
+  constexpr uint64_t kOne = 1'000'000;
+  const auto slice = [](const core::TimeGrant& grant) {
+    return uint64_t{grant.slice_us != 0 ? grant.slice_us : ALLOT_RM_LIBCUDA_TIMESLICE_US};
+  };
+  const bool windowed = grants[0].window_permille < core::kWhole;
+  const uint64_t ours = slice(grants[0]);
+  uint64_t inverse = kOne;
+  for (uint32_t i = 1; i < count; ++i) {
+    if (!tenants[i].active || tenants[i].pays) continue;
+    const uint64_t window = grants[i].window_permille;
+    if (windowed && window < core::kWhole) continue;  // one after the other
+    situation->undisturbed = false;
+    const uint64_t busy = uint64_t{neighbours[i].busy_permille} * window;  // of kOne
+    const uint64_t p = kOne - busy + busy * ours / (ours + slice(grants[i]));
+    inverse += kOne * kOne / (p > 0 ? p : 1) - kOne;
+  }
+  situation->part = static_cast<uint32_t>(kOne * core::kWhole / inverse);
+}
+
+core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
+  const AllotTenantFile& file = *process.tenant.file;
+  const uint32_t count = look_at_neighbours(file, process.devices[ordinal_].uuid, at_ns,
+                                            std::span<Neighbour>(neighbours));
+  *situation = {};
+  situation->processes = neighbours[0].processes > 0 ? neighbours[0].processes : 1;
+  for (uint32_t i = 0; i < count; ++i) {
+    tenants[i] = neighbours[i].tenant;
+    if (tenants[i].active) ++situation->active;
+  }
+  const bool launch = level_ == ALLOT_LEVEL_LAUNCH;
+  if (launch) {
+    take_turn(at_ns, count);
+  } else {
+    tenants[0].pays = false;
+    core::plan_gpu(std::span(tenants, count), at_ns, std::span(grants, count));
+  }
+  look_beside(count, situation);
+  if (launch && turn_.part_permille() < core::kWhole) {
+    situation->part = turn_.part_permille();
+    situation->undisturbed = false;
+  }
+  const core::TimeTenant& mine = tenants[0];
+  situation->mine_active = mine.active;
+  situation->limited = mine.max_permille > 0 && mine.max_permille < core::kWhole;
+  const bool cut = grants[0].window_permille < core::kWhole;
+  using Kind = AgentCeiling::Kind;
+  ceiling_.set(mine.max_permille, !cut ? Kind::kExact : launch ? Kind::kNone : Kind::kNet, at_ns);
+  return grants[0];
+}
+
+// At level launch: what it owes decides, too.
+void Worker::take_turn(uint64_t at_ns, uint32_t count) {
+  turn_.plan(std::span(tenants, count), at_ns, std::span(grants, count));
+  // Work that may wait for a launch which the gate holds: let it come, whatever is owed.
+  if (turn_.pays() && turn_.in_window() && gate_stuck(at_ns)) grants[0].open = true;
+}
+
+// What ran behind the closed gate counts until it has ended.
+void Worker::look_at_drain(uint64_t now_ns) {
+  uint64_t ended_ns = now_ns;
+  Activity& activity = activity_of(ordinal_);
+  const bool draining = gate_.draining();
+  const bool ended = draining && gate_.drained(now_ns, &ended_ns);
+  turn_.account(now_ns, draining || (open_ && activity.active.load(std::memory_order_acquire)));
+  if (!ended) return;
+  turn_.refund(now_ns - ended_ns);
+  note_open(activity, false, ended_ns);
+  ceiling_.run(ended_ns, false);
+}
+
+void Worker::set_open(bool open) {
+  if (open == open_ && (level_ != ALLOT_LEVEL_CHANNEL || channels_.open() == open)) return;
+  const uint64_t begin = sys::monotonic_ns();
+  if (level_ == ALLOT_LEVEL_CHANNEL) {
+    if (!channels_.set_open(open)) {
+      // Channels may have come or gone under the call: once more with what is known now.
+      channels_.refresh(static_cast<int>(ordinal_));
+      if (!channels_.set_open(open)) {
+        reason_ = fall_back(ALLOT_REASON_CONTROL);
+        return;
+      }
+    }
+  } else if (level_ == ALLOT_LEVEL_LAUNCH) {
+    gate_.set_open(open, begin);
+  }
+  const uint64_t end = sys::monotonic_ns();
+  uint64_t& cost = open ? open_cost_ns_ : close_cost_ns_;
+  cost = smooth(cost, end - begin);
+  open_ = open;
+  const bool busy = activity_of(ordinal_).active.load(std::memory_order_acquire);
+  // Seen on an H100: work runs from the end of the call that enables its channels, and up to the middle of
+  // the one that disables them (10 % and 25 % ceilings agree with throughput within 0.2 ms a window).
+  const uint64_t at = open ? end : begin + (end - begin) / 2;
+  // Behind a closed gate work goes on until it has drained.
+  if (gate_.draining()) return;
+  note_open(activity_of(ordinal_), open, at);
+  ceiling_.run(at, open && busy);
+  if (open) wake_prober();
+}
+
+void Worker::set_slice(const core::TimeGrant& grant, const Situation& situation) {
+  if (level_ != ALLOT_LEVEL_CHANNEL || !grant.open || !situation.mine_active) return;
+  if (situation.active < 2) return;  // alone: whatever it is does no harm
+  uint32_t slice = grant.slice_us / situation.processes;
+  if (slice == 0) slice = grant.slice_us != 0 ? 1 : 0;
+  if (!channels_.set_slice(slice)) reason_ = fall_back(ALLOT_REASON_CONTROL);
+}
+
+bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation) {
+  Activity& activity = activity_of(ordinal_);
+  activity.part_permille.store(situation.part / situation.processes, std::memory_order_relaxed);
+  activity.undisturbed.store(situation.undisturbed, std::memory_order_release);
+  bool active = activity.active.load(std::memory_order_acquire);
+  if (active) {
+    present_until_ns_ = now_ns + kPresentNs;
+    awake_until_ns_ = now_ns + core::kAwakeNs;
+    store(process.tenant.file->slots[process.slot.index].last_work_ns, now_ns);
+  }
+  const bool high = load(process.tenant.file->header.priority) == ALLOT_PRIORITY_HIGH;
+  if (high && now_ns < present_until_ns_) active = true;
+  uint32_t flags = active ? ALLOT_SEAT_ACTIVE : 0u;
+  if (activity.fills.load(std::memory_order_relaxed)) flags |= ALLOT_SEAT_FILLS;
+  if (open_) flags |= ALLOT_SEAT_OPEN;
+  if (!open_ && tenants[0].frozen && !gate_.draining()) flags |= ALLOT_SEAT_FROZEN;
+  if (active || now_ns < awake_until_ns_) flags |= ALLOT_SEAT_AWAKE;
+  if (gate_.drains_long(now_ns)) flags |= ALLOT_SEAT_DRAINS;
+  if (turn_.pays()) flags |= ALLOT_SEAT_PAYS;
+  const uint32_t before = load(seat_->flags);
+  store(seat_->heartbeat_ns, now_ns);
+  store(seat_->flags, flags);
+  store(seat_->level, static_cast<uint32_t>(level_));
+  store(seat_->reason, static_cast<uint32_t>(reason_));
+  store(seat_->slice_us, channels_.slice_us());
+  store(seat_->busy_permille, activity.busy_permille.load(std::memory_order_relaxed));
+  store(seat_->window_permille, grant.window_permille);
+  const uint64_t config = load(process.tenant.file->header.config_sequence);
+  const bool changed = config != config_seen_;
+  config_seen_ = config;
+  constexpr uint32_t kSeen =
+      ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS | ALLOT_SEAT_PAYS | ALLOT_SEAT_DRAINS | ALLOT_SEAT_AWAKE;
+  return changed || ((flags ^ before) & kSeen) != 0;
+}
+
+// How long before an edge its call has to be made (see the top).
+uint64_t Worker::lead_ns() const {
+  if (level_ != ALLOT_LEVEL_CHANNEL) return 0;
+  return open_ ? close_cost_ns_ / 2 : open_cost_ns_;
+}
+
+Worker::Outcome Worker::step(uint64_t now_ns) {
+  if (!sit_down()) return {UINT64_MAX, Pace::kAlone, false};
+  const bool have_channels = channels_.refresh(static_cast<int>(ordinal_));
+  choose_level(have_channels);
+  // Channels that came while the window was closed run: close them too.
+  if (level_ == ALLOT_LEVEL_CHANNEL && have_channels && channels_.open() != open_) {
+    const bool open = open_;
+    open_ = channels_.open();
+    set_open(open);
+  }
+  if (level_ == ALLOT_LEVEL_LAUNCH) look_at_drain(now_ns);
+  Situation situation;
+  const uint64_t at = now_ns + lead_ns();
+  core::TimeGrant grant = plan(at, &situation);
+  Activity& activity = activity_of(ordinal_);
+  if (open_) ceiling_.run(now_ns, activity.active.load(std::memory_order_acquire));
+  uint64_t until = grant.until_ns;
+  const uint64_t ceiling_until = ceiling_.hold(at, open_, &grant);
+  if (ceiling_until < until) until = ceiling_until;
+  if (level_ == ALLOT_LEVEL_LAUNCH) {
+    gate_.guard(situation.limited || situation.active > 1 || tenants[0].frozen);
+    gate_.closes_at(grant.open ? until : UINT64_MAX);
+  }
+  if (level_ == ALLOT_LEVEL_CHANNEL || level_ == ALLOT_LEVEL_LAUNCH) {
+    set_slice(grant, situation);
+    set_open(grant.open);
+  }
+  const bool news = publish(sys::monotonic_ns(), grant, situation);
+  const bool windows = situation.limited || grant.window_permille < core::kWhole;
+  const Pace pace = !situation.mine_active || (situation.active < 2 && !situation.limited)
+                        ? Pace::kAlone
+                    : windows ? Pace::kWindows
+                              : Pace::kBeside;
+  if (until != UINT64_MAX) {
+    const uint64_t lead = lead_ns();
+    until = until > lead ? until - lead : 0;
+  }
+  if (gate_.draining()) {
+    const uint64_t look = sys::monotonic_ns() + kDrainLookNs;
+    if (look < until) until = look;
+  }
+  return {until, pace, news};
+}
+
+}  // namespace allot::shim

@@ -1,0 +1,142 @@
+// See neighbours.h.
+#include "shim/time/neighbours.h"
+
+#include <string_view>
+
+#include "base/text.h"
+#include "core/shared.h"
+#include "shm/region_folder.h"
+#include "sys/process.h"
+
+namespace allot::shim {
+namespace {
+
+using core::load;
+
+constexpr uint32_t kNames = core::kMaxTimeTenants;
+constexpr uint64_t kNamesAgeNs = 100'000'000;
+// A neighbour that has not shown itself for so long is asked whether it still exists.
+constexpr uint64_t kDoubtNs = 25'000'000;
+
+struct Names {
+  char folder[shm::kPathBytes];
+  char own[shm::kPathBytes];
+  char paths[kNames][shm::kPathBytes];
+  uint32_t count;
+  uint64_t read_ns;
+};
+
+constinit Names names = {};
+constinit shm::TimeView view = {};
+
+void note_name(void*, const char* path) {
+  if (names.count == kNames || std::string_view(path) == names.own) return;
+  TextBuf(names.paths[names.count++], shm::kPathBytes).text(path);
+}
+
+void read_names(uint64_t now_ns) {
+  if (names.read_ns != 0 && now_ns - names.read_ns < kNamesAgeNs) return;
+  names.count = 0;
+  names.read_ns = now_ns;
+  if (names.folder[0] != '\0') shm::list_tenants(names.folder, note_name, nullptr);
+}
+
+// The same number in every agent: age first, the name where two are equally old.
+uint64_t identity(const AllotHeader& header) {
+  uint64_t hash = 1469598103934665603u;
+  for (uint32_t i = 0; i < ALLOT_NAME_BYTES && header.name[i] != '\0'; ++i) {
+    hash = (hash ^ static_cast<uint8_t>(header.name[i])) * 1099511628211u;
+  }
+  return header.created_unix_ns + (hash & 0xffff);
+}
+
+bool shows_life(const AllotTimeSeat& seat, uint64_t heartbeat_ns, uint64_t now_ns, bool same_pids) {
+  if (heartbeat_ns > now_ns) return heartbeat_ns - now_ns < ALLOT_SEAT_STALE_NS;
+  const uint64_t age = now_ns - heartbeat_ns;
+  if (age > ALLOT_SEAT_STALE_NS) return false;
+  if (age < kDoubtNs || !same_pids) return true;
+  return sys::process_exists(ALLOT_SLOT_PID(load(seat.owner)));
+}
+
+// Sums up one tenant on one GPU. `header`, `gpus`, `seats` may change under us.
+bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeSeat* seats,
+               const uint8_t uuid[16], uint64_t now_ns, uint64_t my_namespace, Neighbour* out) {
+  const uint32_t known = load(header.gpu_count);
+  const uint32_t count = known < ALLOT_MAX_GPUS ? known : ALLOT_MAX_GPUS;
+  uint32_t gpu = 0;
+  while (gpu < count && __builtin_memcmp(gpus[gpu].uuid, uuid, 16) != 0) ++gpu;
+  if (gpu == count) return false;
+  core::TimeTenant& t = out->tenant;
+  *out = {};
+  t.id = identity(header);
+  t.share_permille = load(gpus[gpu].share_permille);
+  t.max_permille = load(gpus[gpu].max_permille);
+  const uint32_t priority = load(header.priority);
+  t.priority = priority == ALLOT_PRIORITY_HIGH  ? ALLOT_PRIORITY_HIGH
+               : priority == ALLOT_PRIORITY_LOW ? ALLOT_PRIORITY_LOW
+                                                : ALLOT_PRIORITY_NORMAL;
+  t.frozen = (load(header.flags) & ALLOT_TENANT_FROZEN) != 0;
+  t.fills = true;
+  t.pays = true;
+  t.awake = false;
+  const bool same_pids = header.pid_namespace == my_namespace;
+  uint32_t gpus_in_use = 0;
+  for (uint32_t i = 0; i < ALLOT_MAX_SEATS; ++i) {
+    const AllotTimeSeat& seat = seats[i];
+    if (load(seat.owner) == 0) continue;
+    const uint32_t flags = load(seat.flags);
+    if ((flags & (ALLOT_SEAT_ACTIVE | ALLOT_SEAT_AWAKE)) == 0) continue;
+    if (!shows_life(seat, load(seat.heartbeat_ns), now_ns, same_pids)) continue;
+    const uint32_t at = load(seat.gpu);
+    if (at < ALLOT_MAX_GPUS) gpus_in_use |= 1u << at;
+    if (at != gpu) continue;
+    t.awake = true;
+    if ((flags & ALLOT_SEAT_ACTIVE) == 0) continue;
+    t.active = true;
+    ++out->processes;
+    const uint32_t busy = load(seat.busy_permille);
+    if (busy > out->busy_permille) out->busy_permille = busy < core::kWhole ? busy : core::kWhole;
+    if ((flags & ALLOT_SEAT_FILLS) == 0) t.fills = false;
+    if ((flags & ALLOT_SEAT_PAYS) == 0) t.pays = false;
+    if ((flags & ALLOT_SEAT_DRAINS) != 0) t.drains = true;
+  }
+  if (!t.active) t.pays = false;
+  t.gpus = static_cast<uint32_t>(__builtin_popcount(gpus_in_use));
+  if ((load(header.flags) & ALLOT_TENANT_EVICTED) != 0) t.active = false;  // whatever it has waits
+  return true;
+}
+
+}  // namespace
+
+void neighbours_in(const char* own_path) {
+  names.count = 0;
+  names.read_ns = 0;
+  names.folder[0] = '\0';
+  TextBuf(names.own, sizeof(names.own)).text(own_path);
+  shm::SplitPath parts;
+  if (!shm::split_path(own_path, &parts)) return;
+  TextBuf(names.folder, sizeof(names.folder)).text(parts.folder);
+}
+
+void neighbours_changed() {
+  names.read_ns = 0;
+}
+
+uint32_t look_at_neighbours(const AllotTenantFile& own, const uint8_t uuid[16], uint64_t now_ns,
+                            std::span<Neighbour> out) {
+  const uint64_t home = own.header.pid_namespace;
+  if (!summarise(own.header, own.gpus, own.seats, uuid, now_ns, home, &out[0])) out[0] = {};
+  read_names(now_ns);
+  uint32_t count = 1;
+  for (uint32_t i = 0; i < names.count && count < out.size(); ++i) {
+    if (!shm::read_time_view(names.paths[i], &view)) continue;
+    if (summarise(view.header, view.gpus, view.seats, uuid, now_ns, home, &out[count])) ++count;
+  }
+  return count;
+}
+
+void ring_neighbours() {
+  for (uint32_t i = 0; i < names.count; ++i) shm::ring_other(names.paths[i]);
+}
+
+}  // namespace allot::shim

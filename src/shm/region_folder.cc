@@ -1,0 +1,132 @@
+// Folder and names of the region: see region.h. A folder is opened first and judged by what is open,
+// so that nobody can exchange it between the check and the use.
+#include "shm/region_folder.h"
+
+#include <sys/stat.h>
+
+#include <string_view>
+
+#include "base/text.h"
+#include "sys/process.h"
+
+namespace allot::shm {
+namespace {
+
+constexpr const char* kSystemFolder = "/run/allot";
+constexpr std::string_view kSuffix = ALLOT_REGION_SUFFIX;
+
+Result<void> copy_path(std::string_view path, char* out) {
+  TextBuf text(out, kPathBytes);
+  text.text(path);
+  if (text.cut()) return fail(Errc::kBadValue);
+  return {};
+}
+
+bool ends_with_suffix(std::string_view name) {
+  return name.size() > kSuffix.size() &&
+         std::string_view(name.data() + name.size() - kSuffix.size(), kSuffix.size()) == kSuffix;
+}
+
+}  // namespace
+
+Result<Folder> open_folder(const char* path) {
+  auto fd = sys::open_file(sys::Root{}, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (!fd) {
+    // Of a link, O_DIRECTORY says "not a folder": look again what it is.
+    auto info = sys::info_at(AT_FDCWD, path);
+    if (info && !S_ISDIR(info->mode)) return fail(Errc::kNoPermission, fd.error().os_errno);
+    return tl::unexpected<Error>(fd.error());
+  }
+  auto info = sys::info_of(fd->get());
+  if (!info) return tl::unexpected<Error>(info.error());
+  const bool sticky = (info->mode & S_ISVTX) != 0;
+  if (info->uid != sys::user_id() && info->uid != 0) return fail(Errc::kNoPermission);
+  if ((info->mode & (S_IWGRP | S_IWOTH)) != 0 && !sticky) return fail(Errc::kNoPermission);
+  Folder folder;
+  folder.fd = std::move(*fd);
+  folder.shared = info->uid == 0 && sticky && (info->mode & S_ISGID) != 0;
+  return folder;
+}
+
+Result<void> region_folder(const char* dir, bool create, char* out) {
+  const bool given = dir != nullptr && dir[0] != '\0';
+  if (given) {
+    if (dir[0] != '/') return fail(Errc::kBadValue);
+    if (auto copied = copy_path(dir, out); !copied) return copied;
+  } else {
+    // Only a folder that root has made for all may stand there; anything else is passed over.
+    auto system = open_folder(kSystemFolder);
+    if (system && system->shared) return copy_path(kSystemFolder, out);
+    TextBuf(out, kPathBytes).text("/dev/shm/allot-").u64(sys::user_id());
+  }
+  const auto first = open_folder(out);
+  if (first) return {};
+  if (first.error().code != Errc::kNotFound || !create) return tl::unexpected<Error>(first.error());
+  auto made = sys::make_folder(out, 0700);
+  if (!made && made.error().code != Errc::kExists) return made;
+  const auto second = open_folder(out);
+  if (!second) return tl::unexpected<Error>(second.error());
+  return {};
+}
+
+bool valid_name(const char* name) {
+  if (name == nullptr || name[0] == '.' || name[0] == '-') return false;
+  uint32_t length = 0;
+  for (; name[length] != '\0'; ++length) {
+    const char c = name[length];
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!letter && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-') return false;
+    if (length + 1 >= ALLOT_NAME_BYTES) return false;
+  }
+  return length > 0;
+}
+
+Result<void> tenant_path(const char* folder, const char* name, char* out) {
+  if (!valid_name(name)) return fail(Errc::kBadValue);
+  TextBuf text(out, kPathBytes);
+  text.text(folder).put('/').text(name).text(kSuffix);
+  if (text.cut()) return fail(Errc::kBadValue);
+  return {};
+}
+
+Result<void> split_path(const char* path, SplitPath* out) {
+  uint32_t length = 0;
+  uint32_t slash = 0;
+  bool any = false;
+  for (; path[length] != '\0'; ++length) {
+    if (path[length] == '/') {
+      slash = length;
+      any = true;
+    }
+  }
+  if (!any || path[slash + 1] == '\0') return fail(Errc::kBadValue);
+  out->name = path + slash + 1;
+  return copy_path({path, slash == 0 ? 1 : slash}, out->folder);
+}
+
+uint32_t list_tenants(const char* folder, void (*visit)(void* context, const char* path),
+                      void* context) {
+  auto open = open_folder(folder);
+  if (!open) return 0;
+  struct State {
+    const char* folder;
+    void (*visit)(void*, const char*);
+    void* context;
+    uint32_t count;
+  } state{folder, visit, context, 0};
+  auto each = [](void* state_pointer, const char* name) {
+    State& s = *static_cast<State*>(state_pointer);
+    if (name[0] == '.' || !ends_with_suffix(name)) return true;
+    char path[kPathBytes];
+    TextBuf text(path, sizeof(path));
+    text.text(s.folder).put('/').text(name);
+    if (text.cut()) return true;
+    ++s.count;
+    s.visit(s.context, path);
+    return true;
+  };
+  (void)sys::list_folder(open->fd.get(), each, &state);
+  return state.count;
+}
+
+}  // namespace allot::shm

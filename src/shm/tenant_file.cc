@@ -1,0 +1,385 @@
+// The life of a tenant's file: made, opened, removed. See region.h.
+//
+// What must not happen here: a file seen half-made; two creators of one name who both win; a file
+// removed under a process that has just joined it. How each is prevented stands at the function.
+#include "shm/tenant_file.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "base/text.h"
+#include "core/shared.h"
+#include "shm/region_folder.h"
+#include "sys/clock.h"
+#include "sys/process.h"
+
+namespace allot::shm {
+namespace {
+
+// How often a name that others take and remove at the same time is tried again.
+constexpr uint32_t kNameTries = 200;
+
+constexpr uint64_t kFileBytes = sizeof(AllotTenantFile);
+constexpr uint64_t kSlotsAt = offsetof(AllotTenantFile, slots);
+constexpr uint64_t kExportsAt = offsetof(AllotTenantFile, exports);
+constexpr uint64_t kSwapsAt = offsetof(AllotTenantFile, swaps);
+
+// Makes sure that a range which is ours alone can be touched without SIGBUS. File systems that cannot
+// allocate (ramfs, some network ones) have zeros written there instead.
+Result<void> make_safe(int fd, uint64_t offset, uint64_t bytes) {
+  static constexpr char kZeros[4096] = {};
+  auto made = sys::allocate(fd, offset, bytes);
+  if (made || made.error().code != Errc::kUnsupported) return made;
+  while (bytes > 0) {
+    const uint64_t part = bytes < sizeof(kZeros) ? bytes : sizeof(kZeros);
+    if (auto written = sys::write_at(fd, kZeros, part, offset); !written) return written;
+    offset += part;
+    bytes -= part;
+  }
+  return {};
+}
+
+struct SlotSpace {
+  int fd;
+};
+
+int prepare_slot(void* context, uint32_t index) {
+  const int fd = static_cast<SlotSpace*>(context)->fd;
+  auto made = make_safe(fd, kSlotsAt + uint64_t{index} * sizeof(AllotSlot), sizeof(AllotSlot));
+  if (made) made = make_safe(fd, kSwapsAt + uint64_t{index} * sizeof(AllotSwap), sizeof(AllotSwap));
+  if (made) return 0;
+  return made.error().os_errno != 0 ? made.error().os_errno : ENOSPC;
+}
+
+Result<core::SlotOwner> this_process(sys::Process* process) {
+  auto self = sys::read_process(sys::Root{}, 0);
+  if (!self) return tl::unexpected<Error>(self.error());
+  auto home = sys::pid_namespace(sys::Root{}, 0);
+  if (!home) return tl::unexpected<Error>(home.error());
+  *process = *self;
+  return core::SlotOwner{sys::current_pid(), process->start_time, *home, process->command,
+                         sys::realtime_ns()};
+}
+
+Result<void> fill_header(AllotHeader& header, const NewTenant& tenant) {
+  auto home = sys::pid_namespace(sys::Root{}, 0);
+  if (!home) return tl::unexpected<Error>(home.error());
+  if (auto boot = sys::boot_id(sys::Root{}, header.boot_id); !boot) return boot;
+  if (tenant.launcher_pid != 0) {
+    auto launcher = sys::read_process(sys::Root{}, static_cast<uint32_t>(tenant.launcher_pid));
+    if (!launcher) return fail(Errc::kBadValue, launcher.error().os_errno);
+    header.launcher_start = launcher->start_time;
+  }
+  header.major = ALLOT_REGION_MAJOR;
+  header.minor = ALLOT_REGION_MINOR;
+  header.file_bytes = kFileBytes;
+  header.header_bytes = sizeof(AllotHeader);
+  header.gpu_bytes = sizeof(AllotGpu);
+  header.slot_bytes = sizeof(AllotSlot);
+  header.slot_count = ALLOT_MAX_SLOTS;
+  TextBuf(header.name, sizeof(header.name)).text(tenant.name);
+  header.uid = sys::user_id();
+  header.flags = tenant.flags & ~ALLOT_TENANT_LEAVING;
+  header.launcher_pid = tenant.launcher_pid;
+  header.created_unix_ns = sys::realtime_ns();
+  header.pid_namespace = *home;
+  header.priority = tenant.priority;
+  header.level = tenant.level;
+  __atomic_store_n(&header.magic, ALLOT_REGION_MAGIC, __ATOMIC_RELEASE);
+  return {};
+}
+
+// A complete file that has no name yet, mapped; with a slot of this process if `slot` is given.
+Result<Tenant> build(const Folder& folder, const NewTenant& tenant, sys::NewFile& file,
+                     core::SlotId* slot) {
+  auto created = sys::NewFile::create(folder.fd.get(), folder.shared ? 0640 : 0600);
+  if (!created) return tl::unexpected<Error>(created.error());
+  file = std::move(*created);
+  if (auto sized = sys::set_size(file.fd(), kFileBytes); !sized) {
+    return tl::unexpected<Error>(sized.error());
+  }
+  if (auto safe = make_safe(file.fd(), 0, kSlotsAt); !safe)
+    return tl::unexpected<Error>(safe.error());
+  if (auto safe = make_safe(file.fd(), kExportsAt, kSwapsAt - kExportsAt); !safe) {
+    return tl::unexpected<Error>(safe.error());
+  }
+  auto map = sys::map_file(file.fd(), kFileBytes, true);
+  if (!map) return tl::unexpected<Error>(map.error());
+  Tenant made{static_cast<AllotTenantFile*>(*map), true, sys::user_id()};
+  auto filled = fill_header(made.file->header, tenant);
+  if (filled && slot != nullptr) {
+    sys::Process process;
+    SlotSpace space{file.fd()};
+    auto owner = this_process(&process);
+    auto taken = owner ? core::Ledger(made.file).take_slot(*owner, prepare_slot, &space)
+                       : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
+    if (taken) {
+      *slot = *taken;
+    } else {
+      filled = tl::unexpected<Error>(taken.error());
+    }
+  }
+  if (!filled) {
+    unmap(made);
+    return tl::unexpected<Error>(filled.error());
+  }
+  return made;
+}
+
+// Checks everything about a header that other code relies on. `header` is a copy.
+Result<void> check_header(const AllotHeader& header) {
+  if (header.magic != ALLOT_REGION_MAGIC) return fail(Errc::kDamaged);
+  if (header.major != ALLOT_REGION_MAJOR) return fail(Errc::kWrongVersion);
+  if (header.file_bytes != kFileBytes || header.header_bytes != sizeof(AllotHeader) ||
+      header.gpu_bytes != sizeof(AllotGpu) || header.slot_bytes != sizeof(AllotSlot) ||
+      header.slot_count != ALLOT_MAX_SLOTS || header.gpu_count > ALLOT_MAX_GPUS ||
+      header.slots_high > ALLOT_MAX_SLOTS) {
+    return fail(Errc::kDamaged);
+  }
+  const void* end = __builtin_memchr(header.name, '\0', sizeof(header.name));
+  if (end == nullptr || !valid_name(header.name)) return fail(Errc::kDamaged);
+  return {};
+}
+
+Result<void> check_boot(const AllotHeader& header) {
+  uint8_t now[16];
+  if (auto boot = sys::boot_id(sys::Root{}, now); !boot) return boot;
+  if (__builtin_memcmp(now, header.boot_id, sizeof(now)) != 0) return fail(Errc::kNotFound);
+  return {};
+}
+
+struct OpenFile {
+  sys::Fd fd;
+  sys::FileInfo info;
+};
+
+// Opens the file itself, no link, nothing but a regular file.
+Result<OpenFile> open_regular(int folder, const char* name, bool writable) {
+  const int mode = writable ? O_RDWR : O_RDONLY;
+  auto fd = sys::open_at(folder, name, mode | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+  if (!fd) return tl::unexpected<Error>(fd.error());
+  auto info = sys::info_of(fd->get());
+  if (!info) return tl::unexpected<Error>(info.error());
+  if (!S_ISREG(info->mode)) return fail(Errc::kNoPermission);
+  const uint32_t user = sys::user_id();
+  if (writable && info->uid != user && user != 0) return fail(Errc::kNoPermission);
+  return OpenFile{std::move(*fd), *info};
+}
+
+// The name in the header must be the file's: listings show one and act on the other.
+bool same_name(const AllotHeader& header, const char* file_name) {
+  char wanted[ALLOT_NAME_BYTES + sizeof(ALLOT_REGION_SUFFIX)];
+  TextBuf(wanted, sizeof(wanted)).text(header.name).text(ALLOT_REGION_SUFFIX);
+  return std::string_view(wanted) == file_name;
+}
+
+Result<void> check_open(const OpenFile& open, const char* file_name) {
+  AllotHeader header;
+  auto have = sys::read_at(open.fd.get(), &header, sizeof(header), 0);
+  if (!have) return tl::unexpected<Error>(have.error());
+  if (*have >= 16 && header.magic == ALLOT_REGION_MAGIC && header.major != ALLOT_REGION_MAJOR) {
+    return fail(Errc::kWrongVersion);  // whatever its size
+  }
+  if (*have != sizeof(header) || open.info.bytes != kFileBytes) return fail(Errc::kDamaged);
+  if (auto checked = check_header(header); !checked) return checked;
+  if (!same_name(header, file_name)) return fail(Errc::kDamaged);
+  return check_boot(header);
+}
+
+// A private copy: the parts in front, the slots that may be in use, the exports, the swaps of these slots.
+Result<AllotTenantFile*> copy_file(int fd) {
+  auto memory = sys::map_memory(kFileBytes);
+  if (!memory) return tl::unexpected<Error>(memory.error());
+  char* at = static_cast<char*>(*memory);
+  AllotTenantFile* file = static_cast<AllotTenantFile*>(*memory);
+  auto have = sys::read_at(fd, at, kSlotsAt, 0);
+  bool whole = have && *have == kSlotsAt;
+  const auto copy = [&](uint64_t bytes, uint64_t from) {
+    if (!whole) return;
+    have = sys::read_at(fd, at + from, bytes, from);
+    whole = have && *have == bytes;
+  };
+  const uint64_t high = whole ? core::slots_of(*file) : 0;
+  copy(high * sizeof(AllotSlot), kSlotsAt);
+  copy(kSwapsAt - kExportsAt, kExportsAt);
+  copy(high * sizeof(AllotSwap), kSwapsAt);
+  // The owner may have changed the header since it was checked.
+  Result<void> checked = whole ? check_header(file->header) : fail(Errc::kDamaged);
+  if (!checked) {
+    sys::unmap(*memory, kFileBytes);
+    return tl::unexpected<Error>(checked.error());
+  }
+  (void)sys::protect_read_only(*memory, kFileBytes);
+  return file;
+}
+
+Result<Tenant> map_open(const OpenFile& open, const char* file_name, bool writable) {
+  if (auto checked = check_open(open, file_name); !checked)
+    return tl::unexpected<Error>(checked.error());
+  if (!writable) {
+    auto copy = copy_file(open.fd.get());
+    if (!copy) return tl::unexpected<Error>(copy.error());
+    return Tenant{*copy, false, open.info.uid};
+  }
+  auto map = sys::map_file(open.fd.get(), kFileBytes, true);
+  if (!map) return tl::unexpected<Error>(map.error());
+  return Tenant{static_cast<AllotTenantFile*>(*map), true, open.info.uid};
+}
+
+// Removes the file `open` by its name if nobody uses it.
+//
+// Two may want to remove a stale file and put their own in its place; the slower must not remove the
+// faster one's new file. So whoever removes holds a lock on the *file*, and looks under it whether
+// the name still means that file: nobody else removes it meanwhile, and a new file cannot get a name
+// that is still taken. The lock dies with its holder.
+//
+// A process may join just then. It takes its slot first and then looks for LEAVING; we set LEAVING
+// first and then look for slots. One of the two sees the other.
+Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t except_pid) {
+  if (auto locked = sys::lock_now(open.fd.get()); !locked) return locked;
+  auto named = sys::info_at(folder, name);
+  if (!named) return tl::unexpected<Error>(named.error());
+  if (named->inode != open.info.inode || named->device != open.info.device) {
+    return fail(Errc::kNotFound);
+  }
+  auto tenant = map_open(open, name, true);
+  if (tenant) {
+    uint32_t& flags = tenant->file->header.flags;
+    __atomic_fetch_or(&flags, ALLOT_TENANT_LEAVING, __ATOMIC_SEQ_CST);
+    const bool used = tenant_in_use(*tenant, except_pid);
+    if (used) __atomic_fetch_and(&flags, ~ALLOT_TENANT_LEAVING, __ATOMIC_SEQ_CST);
+    unmap(*tenant);
+    if (used) return fail(Errc::kExists);
+  } else if (tenant.error().code != Errc::kDamaged && tenant.error().code != Errc::kWrongVersion &&
+             tenant.error().code != Errc::kNotFound) {
+    return tl::unexpected<Error>(tenant.error());
+  }
+  return sys::remove_at(folder, name);
+}
+
+// Makes room for a new file of this name: ok when the name is (or has become) free.
+Result<void> remove_stale(int folder, const char* name) {
+  auto open = open_regular(folder, name, true);
+  if (!open) {
+    if (open.error().code == Errc::kNotFound) return {};
+    return tl::unexpected<Error>(open.error());
+  }
+  auto removed = remove_open(folder, name, *open, 0);
+  if (!removed && removed.error().code == Errc::kNotFound) return {};
+  return removed;
+}
+
+Result<Tenant> create_in(const char* folder_path, const NewTenant& tenant, core::SlotId* slot) {
+  if (!valid_name(tenant.name)) return fail(Errc::kBadValue);
+  auto folder = open_folder(folder_path);
+  if (!folder) return tl::unexpected<Error>(folder.error());
+  char name[ALLOT_NAME_BYTES + sizeof(ALLOT_REGION_SUFFIX)];
+  TextBuf(name, sizeof(name)).text(tenant.name).text(ALLOT_REGION_SUFFIX);
+  sys::NewFile file;
+  auto made = build(*folder, tenant, file, slot);
+  Result<void> published = made ? Result<void>{} : tl::unexpected<Error>(made.error());
+  for (uint32_t i = 0; made && i < kNameTries; ++i) {
+    published = file.publish(name);
+    if (published || published.error().code != Errc::kExists) break;
+    if (auto freed = remove_stale(folder->fd.get(), name); !freed) {
+      published = freed;
+      break;
+    }
+  }
+  if (published) return made;
+  file.discard();
+  if (made) unmap(*made);
+  return tl::unexpected<Error>(published.error());
+}
+
+// Whether a good tenant file stands at `path` with somebody in it. One with nobody in it is stale, and
+// joining it would bring back the limits of a program that has long ended.
+bool in_use_at(const char* path) {
+  auto tenant = open_tenant(path, true);
+  if (!tenant) return false;
+  const bool used = tenant_in_use(*tenant);
+  unmap(*tenant);
+  return used;
+}
+
+}  // namespace
+
+Result<Tenant> create_tenant(const char* folder, const NewTenant& tenant) {
+  return create_in(folder, tenant, nullptr);
+}
+
+Result<Tenant> open_tenant(const char* path, bool writable) {
+  SplitPath split;
+  if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
+  auto folder = open_folder(split.folder);
+  if (!folder) return tl::unexpected<Error>(folder.error());
+  auto open = open_regular(folder->fd.get(), split.name, writable);
+  if (!open) return tl::unexpected<Error>(open.error());
+  return map_open(*open, split.name, writable);
+}
+
+void unmap(Tenant& tenant) {
+  if (tenant.file != nullptr) sys::unmap(tenant.file, kFileBytes);
+  tenant = Tenant{};
+}
+
+Result<void> remove_tenant(const char* path, uint32_t except_pid) {
+  SplitPath split;
+  if (auto cut = split_path(path, &split); !cut) return cut;
+  auto folder = open_folder(split.folder);
+  if (!folder) return tl::unexpected<Error>(folder.error());
+  auto open = open_regular(folder->fd.get(), split.name, true);
+  if (!open) return tl::unexpected<Error>(open.error());
+  return remove_open(folder->fd.get(), split.name, *open, except_pid);
+}
+
+Result<Joined> join_tenant(const char* path) {
+  SplitPath split;
+  if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
+  auto folder = open_folder(split.folder);
+  if (!folder) return tl::unexpected<Error>(folder.error());
+  auto open = open_regular(folder->fd.get(), split.name, true);
+  if (!open) return tl::unexpected<Error>(open.error());
+  auto tenant = map_open(*open, split.name, true);
+  if (!tenant) return tl::unexpected<Error>(tenant.error());
+  reclaim_dead(*tenant);
+  core::Ledger ledger(tenant->file);
+  sys::Process process;
+  SlotSpace space{open->fd.get()};
+  auto owner = this_process(&process);
+  auto slot = owner ? ledger.take_slot(*owner, prepare_slot, &space)
+                    : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
+  if (slot && (core::load(tenant->file->header.flags) & ALLOT_TENANT_LEAVING) != 0) {
+    ledger.end_slot(*slot);
+    slot = fail(Errc::kNotFound);
+  }
+  if (!slot) {
+    unmap(*tenant);
+    return tl::unexpected<Error>(slot.error());
+  }
+  return Joined{*tenant, *slot};
+}
+
+Result<Joined> join_or_create(const char* folder, const NewTenant& tenant) {
+  char path[kPathBytes];
+  if (auto made = tenant_path(folder, tenant.name, path); !made) {
+    return tl::unexpected<Error>(made.error());
+  }
+  Result<Joined> joined = fail(Errc::kNotFound);
+  for (uint32_t i = 0; i < kNameTries; ++i) {
+    if (in_use_at(path)) {
+      joined = join_tenant(path);
+      if (joined || joined.error().code != Errc::kNotFound) break;
+    }
+    core::SlotId slot;
+    auto made = create_in(folder, tenant, &slot);
+    if (made) return Joined{*made, slot};
+    joined = tl::unexpected<Error>(made.error());
+    if (made.error().code != Errc::kExists) break;
+  }
+  return joined;
+}
+
+}  // namespace allot::shm
