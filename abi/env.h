@@ -5,8 +5,8 @@
 #ifndef ALLOT_ABI_ENV_H
 #define ALLOT_ABI_ENV_H
 
-#define ALLOT_ENV_TENANT "ALLOT_TENANT"   /* path of the tenant's region file; wins over the rest */
-#define ALLOT_ENV_NAME "ALLOT_NAME"       /* tenant name for the environment-only way; "default" */
+#define ALLOT_ENV_SLICE "ALLOT_TENANT"    /* path of the slice's region file; wins over the rest */
+#define ALLOT_ENV_NAME "ALLOT_NAME"       /* slice name for the environment-only way; "default" */
 #define ALLOT_ENV_DIR "ALLOT_DIR"         /* region folder, instead of the default one */
 #define ALLOT_ENV_GPU_MEM "ALLOT_GPU_MEM" /* memory limit for every GPU; _0, _1 ... for one */
 #define ALLOT_ENV_GPU_SHARE "ALLOT_GPU_SHARE" /* guaranteed share of GPU time, percent */
@@ -27,7 +27,7 @@
 #define ALLOT_ALIAS_GPU_SHARE "CUDA_DEVICE_SM_LIMIT"   /* also with _<i>; share and max at once */
 #define ALLOT_ALIAS_PRIORITY "CUDA_TASK_PRIORITY"      /* 0 high, 1 low */
 #define ALLOT_ALIAS_POLICY "GPU_CORE_UTILIZATION_POLICY"
-#define ALLOT_ALIAS_REGION "CUDA_DEVICE_MEMORY_SHARED_CACHE" /* a path: its hash names the tenant */
+#define ALLOT_ALIAS_REGION "CUDA_DEVICE_MEMORY_SHARED_CACHE" /* a path: its hash names the slice */
 
 /* The software GPU. */
 #define ALLOT_ENV_SIM_GPUS "ALLOT_SIM_GPUS" /* "2x80G" or "80G,24G"; 1x80G */

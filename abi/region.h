@@ -1,17 +1,17 @@
-/* The node region: what tenants, processes and charges look like in shared memory.
+/* The node region: what slices, processes and charges look like in shared memory.
  *
- * The region is a folder; each tenant is one file in it, `<name>.tenant`, owned by the user who made
- * it. Only the tenant's own processes write the file; everyone who may read it maps it read-only.
- * That is why a tenant that writes garbage harms at most itself, why file permissions decide who may
+ * The region is a folder; each slice is one file in it, `<name>.slice`, owned by the user who made
+ * it. Only the slice's own processes write the file; everyone who may read it maps it read-only.
+ * That is why a slice that writes garbage harms at most itself, why file permissions decide who may
  * change whose slice, and why a name is in use exactly while its file exists (docs/adr/0001).
  *
- *   byte 0        4096        8192         24576        57344         4775936    4792320
- *   +-------------+-----------+------------+------------+-------------+----------+-------------+
- *   | header      | gpus[16]  | seats[256] | slot_words | slots[4096] | exports  | swaps[4096] |
- *   | 4 KiB       | 256 B each| 64 B each  | 4096 x 8 B | 1152 B each | 1024x16B | 256 B each  |
- *   +-------------+-----------+------------+------------+-------------+----------+-------------+
- *        written by: creator,   the seat's   all processes the slot's   exporting  the slot's own
- *        `allot set`            own agent    of the tenant own process  process    process; orders
+ *   byte 0        4096        8192           24576        57344         4775936    4792320
+ *   +-------------+-----------+--------------+------------+-------------+----------+-------------+
+ *   | header      | gpus[16]  | clients[256] | slot_words | slots[4096] | exports  | swaps[4096] |
+ *   | 4 KiB       | 256 B each| 64 B each    | 4096 x 8 B | 1152 B each | 1024x16B | 256 B each  |
+ *   +-------------+-----------+--------------+------------+-------------+----------+-------------+
+ *        written by: creator,   the client's   all          the slot's    the         the slot's own
+ *        `allot set`            own agent      processes    own process   exporting   process; orders
  *
  * Every byte is hostile: whoever reads checks magic, version and sizes once, then copies an index to
  * a local before it checks and uses it. Fields are only ever appended in the reserved space; a change
@@ -24,10 +24,10 @@
  * A process killed between the two writes breaks it; a recount (new generation) mends it. The
  * algorithm and why it is right: src/core/ledger.h.
  *
- * GPU time. Each process that works on a GPU takes a seat for it and says there whether it has work;
- * the agents of all tenants read each other's header, GPUs and seats and come, each by itself, to the
- * same schedule (src/core/time_policy.h). Nobody writes another tenant's file: who has news wakes the
- * others' agents by a futex call on their header.bell, which needs no right to write.
+ * GPU time. Each process that works on a GPU registers as a client of it and says there whether it has work;
+ * the agents of all slices read each other's header, GPUs and clients and come, each by itself, to the
+ * same schedule (src/core/time_policy.h). Nobody writes another slice's file: who has news wakes the
+ * others' agents by a futex call on their header.wake_seq, which needs no right to write.
  *
  * Readable from C; sizes and offsets are pinned by abi/region_test.cc.
  */
@@ -39,13 +39,13 @@
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
 #define ALLOT_REGION_MINOR 1u
-#define ALLOT_REGION_SUFFIX ".tenant"
+#define ALLOT_REGION_SUFFIX ".slice"
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
 #define ALLOT_MAX_EXPORTS 1024u
-#define ALLOT_MAX_SEATS 256u
-#define ALLOT_SEAT_STALE_NS \
-  500000000ull /* a seat whose heartbeat is older does not count: its agent cannot run */
+#define ALLOT_MAX_CLIENTS 256u
+#define ALLOT_CLIENT_STALE_NS \
+  500000000ull /* a client whose heartbeat is older does not count: its agent cannot run */
 #define ALLOT_NAME_BYTES \
   64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
 #define ALLOT_UNLIMITED UINT64_MAX
@@ -58,12 +58,12 @@ enum AllotKind {
   ALLOT_KIND_POOL = 3,    /* bytes that stream-ordered pools have reserved */
   ALLOT_KIND_VMM = 4,     /* cuMemCreate, until released and unmapped */
   ALLOT_KIND_GRAPH = 5,   /* graph memory nodes */
-  ALLOT_KIND_IMPORT = 6,  /* memory of another tenant, opened here */
+  ALLOT_KIND_IMPORT = 6,  /* memory of another slice, opened here */
   ALLOT_KIND_DRIVER = 7,  /* contexts, modules, NCCL: what no call shows, as NVML measured it */
   ALLOT_KINDS = 8
 };
 
-/* Time enforcement levels, priorities and tenant states; used by the GPU time part. */
+/* Time enforcement levels, priorities and slice states; used by the GPU time part. */
 enum AllotLevel {
   ALLOT_LEVEL_AUTO = 0,
   ALLOT_LEVEL_CHANNEL = 1,
@@ -84,30 +84,30 @@ enum AllotLevelReason {
   ALLOT_REASON_NO_AGENT = 7      /* the agent's thread could not be started */
 };
 
-/* Flags of a tenant. */
-#define ALLOT_TENANT_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
-#define ALLOT_TENANT_SOFTWARE 2u    /* runs on the software GPU */
-#define ALLOT_TENANT_DEFAULT 4u     /* takes in processes that carry no tenant of their own */
-#define ALLOT_TENANT_LEAVING \
+/* Flags of a slice. */
+#define ALLOT_SLICE_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
+#define ALLOT_SLICE_SOFTWARE 2u    /* runs on the software GPU */
+#define ALLOT_SLICE_DEFAULT 4u     /* takes in processes that carry no slice of their own */
+#define ALLOT_SLICE_LEAVING \
   8u /* about to be removed: who has taken a slot after this leaves again */
-#define ALLOT_TENANT_FROZEN 16u /* no GPU work runs until thawed */
-#define ALLOT_TENANT_EVICTED \
+#define ALLOT_SLICE_FROZEN 16u /* no GPU work runs until thawed */
+#define ALLOT_SLICE_EVICTED \
   32u /* its GPU memory goes to the host, is there, or comes back: agents hold nothing, calls wait */
-#define ALLOT_TENANT_RETURNS 64u /* evicted while idle: its launcher restores it when it has work */
-#define ALLOT_TENANT_SWAP_FAST \
+#define ALLOT_SLICE_RETURNS 64u /* evicted while idle: its launcher restores it when it has work */
+#define ALLOT_SLICE_SWAP_FAST \
   128u /* its memory is made so that an eviction can swap what stands behind the addresses */
-#define ALLOT_TENANT_EVICTED_FAST 256u /* with EVICTED: by the processes, not by the driver */
+#define ALLOT_SLICE_EVICTED_FAST 256u /* with EVICTED: by the processes, not by the driver */
 
-/* Flags of a seat. */
-#define ALLOT_SEAT_ACTIVE 1u /* has work for the GPU */
-#define ALLOT_SEAT_FILLS 2u  /* leaves no gaps in its own windows, or waits for every step */
-#define ALLOT_SEAT_OPEN 4u   /* its work may run now */
-#define ALLOT_SEAT_FROZEN 8u /* stopped by a freeze: nothing of it runs */
-#define ALLOT_SEAT_LOOSE \
-  16u /* of an evicted tenant: its work runs, and the agent holds neither channels nor descriptors */
-#define ALLOT_SEAT_PAYS 32u   /* held back for time that it overran: takes no window meanwhile */
-#define ALLOT_SEAT_DRAINS 64u /* behind a closed gate its work goes on, for a while now */
-#define ALLOT_SEAT_AWAKE 128u /* has or had work in the last 10 s: keeps its place in the cycle */
+/* Flags of a client. */
+#define ALLOT_CLIENT_ACTIVE 1u    /* has work for the GPU */
+#define ALLOT_CLIENT_SATURATES 2u /* leaves no gaps in its own windows, or waits for every step */
+#define ALLOT_CLIENT_OPEN 4u      /* its work may run now */
+#define ALLOT_CLIENT_FROZEN 8u    /* stopped by a freeze: nothing of it runs */
+#define ALLOT_CLIENT_DETACHED \
+  16u /* of an evicted slice: its work runs, and the agent holds neither channels nor descriptors */
+#define ALLOT_CLIENT_REPAYS 32u /* held back for time that it overran: takes no window meanwhile */
+#define ALLOT_CLIENT_DRAINS 64u /* behind a closed gate its work goes on, for a while now */
+#define ALLOT_CLIENT_AWAKE 128u /* has or had work in the last 10 s: keeps its place in the cycle */
 
 /* State of a slot, the low 8 bits of its word.
  *
@@ -147,7 +147,7 @@ typedef struct AllotHeader {
   uint64_t magic; /* written last by the creator, with release order */
   uint32_t major;
   uint32_t minor;
-  uint64_t file_bytes; /* sizeof(AllotTenantFile) of the creator */
+  uint64_t file_bytes; /* sizeof(AllotSliceFile) of the creator */
   uint32_t header_bytes;
   uint32_t gpu_bytes;
   uint32_t slot_bytes;
@@ -155,7 +155,7 @@ typedef struct AllotHeader {
   uint8_t boot_id[16]; /* a file of an earlier boot is stale */
   char name[ALLOT_NAME_BYTES];
   uint32_t uid;
-  uint32_t flags;          /* atomic; ALLOT_TENANT_* */
+  uint32_t flags;          /* atomic; ALLOT_SLICE_* */
   int32_t launcher_pid;    /* `allot run`; 0 for the environment-only way */
   uint32_t gpu_count;      /* atomic; entries of gpus[] in use, grows only */
   uint64_t launcher_start; /* start time of the launcher, /proc/PID/stat field 22 */
@@ -167,7 +167,7 @@ typedef struct AllotHeader {
   uint32_t priority;        /* atomic; AllotPriority */
   uint32_t level;           /* atomic; AllotLevel asked for */
   uint32_t ledger_faults;   /* atomic; releases of more than was charged: a fault of ours */
-  uint32_t bell;            /* atomic; futex: the tenant's agents sleep on it */
+  uint32_t wake_seq;        /* atomic; futex: the slice's agents sleep on it */
   uint8_t reserved[4096 - 192];
 } AllotHeader;
 
@@ -191,26 +191,26 @@ typedef struct AllotGpu {
   uint32_t max_permille;   /* atomic; 0 = none */
   uint32_t recount_turn;   /* atomic; a hint: a recount keeps losing, others hold off a moment */
   uint32_t index_plus_one; /* atomic; 1 + the number `allot gpus` shows; 0 = not known */
-  uint64_t time_used_ns;   /* atomic; GPU time that the tenant's processes have used */
+  uint64_t time_used_ns;   /* atomic; GPU time that the slice's processes have used */
   uint64_t time_throttled_ns; /* atomic; time in which it had work and was not let run */
   uint8_t reserved[256 - 104];
 } AllotGpu;
 
 /* One process on one GPU, as far as time goes. Written by the process's agent only. */
-typedef struct AllotTimeSeat {
+typedef struct AllotGpuClient {
   uint64_t owner;           /* atomic; the process's slot word (LIVE); 0 = free */
   uint64_t heartbeat_ns;    /* atomic; CLOCK_MONOTONIC, last sign of life of the agent */
   uint32_t gpu;             /* atomic; index in gpus[] */
-  uint32_t flags;           /* atomic; ALLOT_SEAT_* */
+  uint32_t flags;           /* atomic; ALLOT_CLIENT_* */
   uint64_t used_ns;         /* atomic; GPU time used */
   uint64_t throttled_ns;    /* atomic; had work and was not let run */
   uint32_t level;           /* atomic; AllotLevel in force */
   uint32_t reason;          /* atomic; AllotLevelReason */
-  uint32_t slice_us;        /* atomic; timeslice of its channel groups; 0 = the driver's own */
+  uint32_t timeslice_us;    /* atomic; timeslice of its channel groups; 0 = the driver's own */
   uint32_t busy_permille;   /* atomic; part of its open time in which it had work, smoothed */
   uint32_t window_permille; /* atomic; part of a cycle in which it may run now */
   uint32_t slot;            /* atomic; index of the process's slot */
-} AllotTimeSeat;
+} AllotGpuClient;
 
 typedef struct AllotSlot {
   uint64_t start_time; /* /proc/PID/stat field 22, with the pid the process's identity */
@@ -221,22 +221,22 @@ typedef struct AllotSlot {
   char command[32]; /* of /proc/PID/comm, for listings */
   uint32_t evicted; /* atomic; AllotEvicted: what of it is on the host is charged, but not on the
                        card */
-  uint32_t wants;   /* atomic; of an evicted tenant: it waits to use the GPU */
+  uint32_t wants;   /* atomic; of an evicted slice: it waits to use the GPU */
   uint64_t
       last_work_ns; /* atomic; CLOCK_MONOTONIC, when its agent last saw it with work; 0 = never */
   uint8_t reserved[48];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
 
-/* Memory that a process of the tenant offers to others (IPC handles, exported VMM handles): whoever
- * opens it inside the same tenant is not charged a second time. */
+/* Memory that a process of the slice offers to others (IPC handles, exported VMM handles): whoever
+ * opens it inside the same slice is not charged a second time. */
 typedef struct AllotExport {
   uint64_t handle_hash; /* atomic; 0 = free */
   uint32_t slot;
   uint32_t slot_generation;
 } AllotExport;
 
-/* The fast way of evict and restore (ALLOT_TENANT_SWAP_FAST): what a command orders a process to become,
+/* The fast way of evict and restore (ALLOT_SLICE_SWAP_FAST): what a command orders a process to become,
  * and what it has become. States in both words; docs/adr/0008.
  *
  *          --- work drained, submissions wait --->        --- copied, card memory given back --->
@@ -277,14 +277,20 @@ typedef struct AllotSwap {
   uint64_t movable[ALLOT_MAX_GPUS]; /* atomic; bytes whose backing can be swapped */
 } AllotSwap;
 
-typedef struct AllotTenantFile {
+typedef struct AllotSliceFile {
   AllotHeader header;
   AllotGpu gpus[ALLOT_MAX_GPUS];
-  AllotTimeSeat seats[ALLOT_MAX_SEATS];
+  AllotGpuClient clients[ALLOT_MAX_CLIENTS];
   uint64_t slot_words[ALLOT_MAX_SLOTS]; /* atomic */
   AllotSlot slots[ALLOT_MAX_SLOTS];
   AllotExport exports[ALLOT_MAX_EXPORTS];
   AllotSwap swaps[ALLOT_MAX_SLOTS]; /* by slot */
-} AllotTenantFile;
+} AllotSliceFile;
+
+/* Names of region 1.1, kept for readers that were written against them. */
+typedef AllotSliceFile AllotTenantFile;
+#define ALLOT_TENANT_FAIL_CLOSED ALLOT_SLICE_FAIL_CLOSED
+#define ALLOT_TENANT_FROZEN ALLOT_SLICE_FROZEN
+#define ALLOT_TENANT_EVICTED ALLOT_SLICE_EVICTED
 
 #endif

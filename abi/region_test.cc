@@ -18,11 +18,11 @@ static_assert(sizeof(AllotAccount) == 16 && alignof(AllotAccount) == 16);
 static_assert(sizeof(AllotGpu) == 256);
 static_assert(sizeof(AllotSlot) == 1152);
 static_assert(sizeof(AllotExport) == 16);
-static_assert(sizeof(AllotTimeSeat) == 64);
+static_assert(sizeof(AllotGpuClient) == 64);
 static_assert(sizeof(AllotSwap) == 256);
-static_assert(sizeof(AllotTenantFile) == 5840896);
-static_assert(std::is_standard_layout_v<AllotTenantFile> &&
-              std::is_trivially_destructible_v<AllotTenantFile>);
+static_assert(sizeof(AllotSliceFile) == 5840896);
+static_assert(std::is_standard_layout_v<AllotSliceFile> &&
+              std::is_trivially_destructible_v<AllotSliceFile>);
 static_assert(__atomic_always_lock_free(8, nullptr) && __atomic_always_lock_free(4, nullptr));
 
 #define AT(type, field, offset) static_assert(offsetof(type, field) == (offset))
@@ -49,7 +49,7 @@ AT(AllotHeader, unknown_symbols, 172);
 AT(AllotHeader, priority, 176);
 AT(AllotHeader, level, 180);
 AT(AllotHeader, ledger_faults, 184);
-AT(AllotHeader, bell, 188);
+AT(AllotHeader, wake_seq, 188);
 AT(AllotHeader, reserved, 192);
 
 AT(AllotAccount, used_bytes, 0);
@@ -71,18 +71,18 @@ AT(AllotGpu, time_used_ns, 88);
 AT(AllotGpu, time_throttled_ns, 96);
 AT(AllotGpu, reserved, 104);
 
-AT(AllotTimeSeat, owner, 0);
-AT(AllotTimeSeat, heartbeat_ns, 8);
-AT(AllotTimeSeat, gpu, 16);
-AT(AllotTimeSeat, flags, 20);
-AT(AllotTimeSeat, used_ns, 24);
-AT(AllotTimeSeat, throttled_ns, 32);
-AT(AllotTimeSeat, level, 40);
-AT(AllotTimeSeat, reason, 44);
-AT(AllotTimeSeat, slice_us, 48);
-AT(AllotTimeSeat, busy_permille, 52);
-AT(AllotTimeSeat, window_permille, 56);
-AT(AllotTimeSeat, slot, 60);
+AT(AllotGpuClient, owner, 0);
+AT(AllotGpuClient, heartbeat_ns, 8);
+AT(AllotGpuClient, gpu, 16);
+AT(AllotGpuClient, flags, 20);
+AT(AllotGpuClient, used_ns, 24);
+AT(AllotGpuClient, throttled_ns, 32);
+AT(AllotGpuClient, level, 40);
+AT(AllotGpuClient, reason, 44);
+AT(AllotGpuClient, timeslice_us, 48);
+AT(AllotGpuClient, busy_permille, 52);
+AT(AllotGpuClient, window_permille, 56);
+AT(AllotGpuClient, slot, 60);
 
 AT(AllotSlot, start_time, 0);
 AT(AllotSlot, pid_namespace, 8);
@@ -113,13 +113,13 @@ AT(AllotSwap, move_ns, 48);
 AT(AllotSwap, reserved, 56);
 AT(AllotSwap, movable, 128);
 
-AT(AllotTenantFile, header, 0);
-AT(AllotTenantFile, gpus, 4096);
-AT(AllotTenantFile, seats, 8192);
-AT(AllotTenantFile, slot_words, 24576);
-AT(AllotTenantFile, slots, 57344);
-AT(AllotTenantFile, exports, 4775936);
-AT(AllotTenantFile, swaps, 4792320);
+AT(AllotSliceFile, header, 0);
+AT(AllotSliceFile, gpus, 4096);
+AT(AllotSliceFile, clients, 8192);
+AT(AllotSliceFile, slot_words, 24576);
+AT(AllotSliceFile, slots, 57344);
+AT(AllotSliceFile, exports, 4775936);
+AT(AllotSliceFile, swaps, 4792320);
 #undef AT
 
 TEST(RegionAbi, NumbersThatStandInFiles) {
@@ -140,26 +140,26 @@ TEST(RegionAbi, NumbersThatStandInFiles) {
   EXPECT_EQ(ALLOT_SLOT_TAKING, 1);
   EXPECT_EQ(ALLOT_SLOT_LIVE, 2);
   EXPECT_EQ(ALLOT_SLOT_ENDING, 3);
-  EXPECT_EQ(ALLOT_TENANT_FAIL_CLOSED, 1u);
-  EXPECT_EQ(ALLOT_TENANT_SOFTWARE, 2u);
-  EXPECT_EQ(ALLOT_TENANT_DEFAULT, 4u);
-  EXPECT_EQ(ALLOT_TENANT_LEAVING, 8u);
-  EXPECT_EQ(ALLOT_TENANT_FROZEN, 16u);
-  EXPECT_EQ(ALLOT_TENANT_EVICTED, 32u);
-  EXPECT_EQ(ALLOT_TENANT_RETURNS, 64u);
-  EXPECT_EQ(ALLOT_TENANT_SWAP_FAST, 128u);
-  EXPECT_EQ(ALLOT_TENANT_EVICTED_FAST, 256u);
+  EXPECT_EQ(ALLOT_SLICE_FAIL_CLOSED, 1u);
+  EXPECT_EQ(ALLOT_SLICE_SOFTWARE, 2u);
+  EXPECT_EQ(ALLOT_SLICE_DEFAULT, 4u);
+  EXPECT_EQ(ALLOT_SLICE_LEAVING, 8u);
+  EXPECT_EQ(ALLOT_SLICE_FROZEN, 16u);
+  EXPECT_EQ(ALLOT_SLICE_EVICTED, 32u);
+  EXPECT_EQ(ALLOT_SLICE_RETURNS, 64u);
+  EXPECT_EQ(ALLOT_SLICE_SWAP_FAST, 128u);
+  EXPECT_EQ(ALLOT_SLICE_EVICTED_FAST, 256u);
   EXPECT_EQ(ALLOT_EVICTED_FAST, 2);
   EXPECT_EQ(ALLOT_SWAP_OUT, 2);
   EXPECT_EQ(ALLOT_SWAP_DRIVER, 6);
-  EXPECT_EQ(ALLOT_SEAT_ACTIVE, 1u);
-  EXPECT_EQ(ALLOT_SEAT_FILLS, 2u);
-  EXPECT_EQ(ALLOT_SEAT_OPEN, 4u);
-  EXPECT_EQ(ALLOT_SEAT_FROZEN, 8u);
-  EXPECT_EQ(ALLOT_SEAT_LOOSE, 16u);
-  EXPECT_EQ(ALLOT_SEAT_PAYS, 32u);
-  EXPECT_EQ(ALLOT_SEAT_DRAINS, 64u);
-  EXPECT_EQ(ALLOT_SEAT_AWAKE, 128u);
+  EXPECT_EQ(ALLOT_CLIENT_ACTIVE, 1u);
+  EXPECT_EQ(ALLOT_CLIENT_SATURATES, 2u);
+  EXPECT_EQ(ALLOT_CLIENT_OPEN, 4u);
+  EXPECT_EQ(ALLOT_CLIENT_FROZEN, 8u);
+  EXPECT_EQ(ALLOT_CLIENT_DETACHED, 16u);
+  EXPECT_EQ(ALLOT_CLIENT_REPAYS, 32u);
+  EXPECT_EQ(ALLOT_CLIENT_DRAINS, 64u);
+  EXPECT_EQ(ALLOT_CLIENT_AWAKE, 128u);
   EXPECT_EQ(ALLOT_REASON_NO_AGENT, 7);
 }
 
@@ -184,7 +184,7 @@ TEST(RegionAbi, SwapWordsComeApartAsTheyWerePut) {
 }
 
 TEST(EnvAbi, NamesStandInScripts) {
-  EXPECT_STREQ(ALLOT_ENV_TENANT, "ALLOT_TENANT");
+  EXPECT_STREQ(ALLOT_ENV_SLICE, "ALLOT_TENANT");
   EXPECT_STREQ(ALLOT_ENV_GPU_MEM, "ALLOT_GPU_MEM");
   EXPECT_STREQ(ALLOT_ALIAS_GPU_MEM, "CUDA_DEVICE_MEMORY_LIMIT");
 }

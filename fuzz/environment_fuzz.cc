@@ -13,14 +13,14 @@
 #include <string_view>
 #include <vector>
 
-#include "cli/launch/child_env.h"
 #include "cli/failure.h"
+#include "cli/launch/child_env.h"
 #include "cli/slice_spec.h"
 #include "shim/entry/child_environment.h"
 #include "shim/process/own_files.h"
 #include "shim/process/slice_search.h"
 #include "shim/process/start_environment.cc"  // for its state: a process reads its environment once
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::shm {
 
@@ -32,10 +32,10 @@ Result<void> fuzz_region_folder(const char* dir, bool, char* out) {
   if (text.cut()) return fail(Errc::kBadValue);
   return {};
 }
-Result<void> fuzz_find_tenant_of_ancestors(const char*, uint32_t, char*) {
+Result<void> fuzz_find_slice_of_ancestors(const char*, uint32_t, char*) {
   return fail(Errc::kNotFound);
 }
-Result<void> fuzz_find_default_tenant(const char*, char*) {
+Result<void> fuzz_find_default_slice(const char*, char*) {
   return fail(Errc::kNotFound);
 }
 
@@ -60,7 +60,7 @@ namespace {
 
 using namespace allot;
 
-constexpr const char* kNames[32] = {ALLOT_ENV_TENANT,
+constexpr const char* kNames[32] = {ALLOT_ENV_SLICE,
                                     ALLOT_ENV_NAME,
                                     ALLOT_ENV_DIR,
                                     ALLOT_ENV_GPU_MEM,
@@ -185,7 +185,7 @@ void check_child(const std::vector<std::string>& child) {
   if (!needed) return;
   for (const std::string& entry : child) require(has(once, name_of(entry)));
   const shim::StartEnvironment& start = shim::start_environment();
-  if (!has(child, ALLOT_ENV_TENANT)) {
+  if (!has(child, ALLOT_ENV_SLICE)) {
     for (uint32_t i = 0; i < start.count; ++i) require(has(once, name_of(start.variables[i])));
   }
   bool again = false;
@@ -224,12 +224,12 @@ void check_flags(const std::string& text) {
 void check_run(std::vector<std::string> inherited) {
   cli::SliceEnvironment slice;
   slice.shim = {"/o", "/o/libcuda.so.1", "/o/libnvidia-ml.so.1"};
-  slice.tenant_path = "/r/a.tenant";
+  slice.slice_path = "/r/a.slice";
   std::vector<std::string> once = cli::slice_environment(slice, pointers(inherited).data());
   const std::vector<std::string> twice = cli::slice_environment(slice, pointers(once).data());
   require(once == twice);
   require(!sets(once, ALLOT_ENV_DISABLE));
-  require(sets(once, ALLOT_ENV_TENANT) && sets(once, "LD_PRELOAD"));
+  require(sets(once, ALLOT_ENV_SLICE) && sets(once, "LD_PRELOAD"));
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace allot {
 
 enum class Errc : uint8_t {
   kBadValue = 1,  // text or number out of its range
-  kNotFound,      // no such file, tenant, GPU or symbol
+  kNotFound,      // no such file, slice, GPU or symbol
   kExists,        // name in use
   kNoPermission,  // EACCES, EPERM, or owned by someone else
   kWrongVersion,  // a region file of another major version

@@ -36,7 +36,7 @@ class TextBuf {
   bool cut_ = false;
 };
 
-// FNV-1a, 64 bit: names a tenant after a path, spreads handles over a table. Not for security.
+// FNV-1a, 64 bit: names a slice after a path, spreads handles over a table. Not for security.
 uint64_t hash64(const void* data, uint64_t bytes);
 
 // Reads a decimal number at `*at`, moves `*at` behind it. False (and nothing moved) without a digit

@@ -135,7 +135,7 @@ std::vector<ordered_json> Session::times() {
   const ordered_json all = tool(setup_.ps(), true);
   const double at = (before + now_s()) / 2 - start_s_;
   if (!all.is_object()) return out;
-  for (const ordered_json& tenant : all.value("tenants", ordered_json::array())) {
+  for (const ordered_json& tenant : all.value("slices", ordered_json::array())) {
     for (size_t i = 0; i < specs_.size(); ++i) {
       if (tenant.value("name", "") != setup_.tenant_name(i)) continue;
       out[i] = tenant;

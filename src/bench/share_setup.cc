@@ -65,7 +65,7 @@ ShareSetup::ShareSetup(const ShareOptions& options) : options_(options) {
     throw Failure(125, allot_ + " is missing; install it beside this program, or add --no-allot");
   }
   // Inside a slice the calibration would be held to it.
-  if (std::getenv(ALLOT_ENV_TENANT) != nullptr) bare_["LD_PRELOAD"] = bare_[ALLOT_ENV_TENANT] = "";
+  if (std::getenv(ALLOT_ENV_SLICE) != nullptr) bare_["LD_PRELOAD"] = bare_[ALLOT_ENV_SLICE] = "";
   if (options.sim.empty()) return;
   const std::string library = folder_of(folder) + "/lib/allot-sim";
   if (access((library + "/libcuda.so.1").c_str(), R_OK) != 0) {

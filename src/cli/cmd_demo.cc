@@ -67,14 +67,14 @@ Worker start(const Actor& actor) {
                  "60", "--json"});
 }
 
-const TenantView* tenant_named(const RegionView& region, const std::string& name) {
-  for (const TenantView& tenant : region.tenants) {
-    if (tenant.name == name) return &tenant;
+const SliceView* slice_named(const RegionView& region, const std::string& name) {
+  for (const SliceView& slice : region.slices) {
+    if (slice.name == name) return &slice;
   }
   return nullptr;
 }
 
-std::string kinds_of(const TenantGpuView& gpu) {
+std::string kinds_of(const SliceGpuView& gpu) {
   std::string text;
   for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
     if (gpu.by_kind[kind] == 0) continue;
@@ -101,17 +101,17 @@ bool tell_program(const Actor& actor, const json& said) {
 
 // What the region says about it, read now, while the program holds its memory.
 bool tell_region(const Actor& actor, const RegionView& region, const json& said) {
-  const TenantView* tenant = tenant_named(region, actor.name);
-  if (tenant == nullptr || tenant->gpus.empty()) {
+  const SliceView* slice = slice_named(region, actor.name);
+  if (slice == nullptr || slice->gpus.empty()) {
     print(fmt::format("  {:<6} is not in the region\n", actor.name));
     return false;
   }
-  const TenantGpuView& gpu = tenant->gpus[0];
+  const SliceGpuView& gpu = slice->gpus[0];
   print(fmt::format("  {:<6} {} of {} MiB in use ({}), {} requests refused, pid {}\n", actor.name,
                     gpu.used_bytes / kMiB, gpu.limit_bytes / kMiB, kinds_of(gpu), gpu.refused,
-                    tenant->processes.empty() ? 0 : tenant->processes[0].pid));
+                    slice->processes.empty() ? 0 : slice->processes[0].pid));
   // Held: full to within one step, not a byte over, and the region agrees with the program.
-  return tenant->software() && gpu.limit_bytes == actor.limit_bytes &&
+  return slice->software() && gpu.limit_bytes == actor.limit_bytes &&
          gpu.used_bytes <= gpu.limit_bytes && gpu.used_bytes + kStepBytes > gpu.limit_bytes &&
          gpu.refused > 0 && gpu.used_bytes >= said.value("granted_bytes", UINT64_MAX);
 }
@@ -158,13 +158,13 @@ bool play() {
   const RegionView alone = read_region();
   print(fmt::format(
       "  bob    ended with status {}, {}\n", bob_status,
-      tenant_named(alone, "bob") == nullptr ? "its slice is gone" : "its slice is STILL THERE"));
-  held = bob_status == kExitSignalBase + SIGKILL && tenant_named(alone, "bob") == nullptr && held;
+      slice_named(alone, "bob") == nullptr ? "its slice is gone" : "its slice is STILL THERE"));
+  held = bob_status == kExitSignalBase + SIGKILL && slice_named(alone, "bob") == nullptr && held;
   held = tell_region(alice, alone, alice_said) && held;
 
   first.signal(SIGTERM);
   first.wait(kPatienceSeconds);
-  const bool empty = read_region().tenants.empty();
+  const bool empty = read_region().slices.empty();
   print(fmt::format("\n{}\n", held && empty ? "Both were held to their memory. (software GPU)"
                                             : "NOT HELD: see above. (software GPU)"));
   return held && empty;

@@ -42,14 +42,14 @@ std::string count_text(size_t count) {
 void work(const EvictOrRestoreOptions& options, bool out) {
   const char* command = out ? "evict" : "restore";
   check_name(command, options.name);
-  OpenTenant tenant(command, options.name);
+  OpenSlice slice(command, options.name);
   MoveOptions move;
   move.timeout_seconds = options.timeout_seconds;
   if (!options.way.empty()) {
     move.way = parse_swap("--swap", options.way) ? Way::kFast : Way::kDriver;
   }
   if (!options.as_json) move.say = [](const std::string& line) { print(line + "\n"); };
-  const Moved moved = out ? evict(tenant, options.name, move) : restore(tenant, options.name, move);
+  const Moved moved = out ? evict(slice, options.name, move) : restore(slice, options.name, move);
   if (options.as_json) {
     print_json(moved_json(options.name, out ? "evicted" : "running", moved));
     return;

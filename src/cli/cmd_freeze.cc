@@ -1,6 +1,6 @@
 // allot freeze and allot thaw: stop the GPU work of a slice and let it go on; memory stays where it is.
 //
-// The order is one flag in the slice's file; its agents obey it, and say so in their seats. The command
+// The order is one flag in the slice's file; its agents obey it, and say so in their clients. The command
 // waits for that, for a bounded time, so that whoever reads "frozen" may rely on it. A process that has not
 // touched a GPU has nothing to stop, and starts frozen when it does. What must not happen here: "frozen"
 // said of work that still runs.
@@ -10,11 +10,11 @@
 
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/region/open_tenant.h"
 #include "cli/output.h"
 #include "cli/region/agent_view.h"
+#include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
@@ -33,14 +33,14 @@ struct Progress {
   std::set<uint32_t> silent;   // pids whose agent cannot run (stopped by a signal, say)
 };
 
-Progress look(const shm::Tenant& tenant) {
+Progress look(const shm::Slice& slice) {
   Progress progress;
-  for (const SeatView& seat : read_seats(*tenant.file)) {
-    if (seat.untouched() || has_ended(*tenant.file, seat)) continue;
-    if (seat.frozen()) {
-      progress.stopped.insert(seat.pid);
+  for (const ClientView& client : read_clients(*slice.file)) {
+    if (client.untouched() || has_ended(*slice.file, client)) continue;
+    if (client.frozen()) {
+      progress.stopped.insert(client.pid);
     } else {
-      (seat.answers ? progress.running : progress.silent).insert(seat.pid);
+      (client.answers ? progress.running : progress.silent).insert(client.pid);
     }
   }
   return progress;
@@ -53,24 +53,24 @@ std::string pids_text(const std::set<uint32_t>& pids) {
 }
 
 // Work at level observe cannot be stopped; better said before half of a slice stands still.
-void refuse_observed(const shm::Tenant& tenant, const std::string& name) {
-  for (const SeatView& seat : read_seats(*tenant.file)) {
-    if (seat.level != ALLOT_LEVEL_OBSERVE) continue;
-    const std::string why = reason_text(seat.reason);
+void refuse_observed(const shm::Slice& slice, const std::string& name) {
+  for (const ClientView& client : read_clients(*slice.file)) {
+    if (client.level != ALLOT_LEVEL_OBSERVE) continue;
+    const std::string why = reason_text(client.reason);
     refuse(
         "freeze: the GPU work of process {} in '{}' is only observed ({}), so it cannot be "
         "stopped; "
         "'allot set {} --level auto' may change that",
-        seat.pid, name, why.empty() ? "--level observe" : why, name);
+        client.pid, name, why.empty() ? "--level observe" : why, name);
   }
 }
 
 // Looks until `done` or the time is over. At least once.
 template <class Done>
-Progress wait_until(const shm::Tenant& tenant, double seconds, Done done) {
+Progress wait_until(const shm::Slice& slice, double seconds, Done done) {
   const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
   for (;;) {
-    Progress progress = look(tenant);
+    Progress progress = look(slice);
     if (done(progress) || sys::monotonic_ns() >= end) return progress;
     poll(nullptr, 0, kThawLookMs);
   }
@@ -83,12 +83,12 @@ std::string processes_text(size_t count) {
 
 void freeze(const FreezeOptions& options) {
   check_name("freeze", options.name);
-  OpenTenant tenant("freeze", options.name);
-  shm::reclaim_dead(*tenant);
-  refuse_observed(*tenant, options.name);
-  __atomic_fetch_or(&tenant->file->header.flags, ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
-  tenant.tell_agents();
-  const Progress progress = wait_until(*tenant, options.timeout_seconds, [](const Progress& p) {
+  OpenSlice slice("freeze", options.name);
+  shm::reclaim_dead(*slice);
+  refuse_observed(*slice, options.name);
+  __atomic_fetch_or(&slice->file->header.flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+  slice.tell_agents();
+  const Progress progress = wait_until(*slice, options.timeout_seconds, [](const Progress& p) {
     return p.running.empty() && p.silent.empty();
   });
   if (!progress.running.empty() || !progress.silent.empty()) {
@@ -105,11 +105,11 @@ void freeze(const FreezeOptions& options) {
 
 void thaw(const FreezeOptions& options) {
   check_name("thaw", options.name);
-  OpenTenant tenant("thaw", options.name);
-  shm::reclaim_dead(*tenant);
-  __atomic_fetch_and(&tenant->file->header.flags, ~ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
-  tenant.tell_agents();
-  const Progress progress = wait_until(*tenant, options.timeout_seconds,
+  OpenSlice slice("thaw", options.name);
+  shm::reclaim_dead(*slice);
+  __atomic_fetch_and(&slice->file->header.flags, ~ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+  slice.tell_agents();
+  const Progress progress = wait_until(*slice, options.timeout_seconds,
                                        [](const Progress& p) { return p.stopped.empty(); });
   if (!progress.stopped.empty()) {
     refuse(

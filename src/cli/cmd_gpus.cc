@@ -19,17 +19,17 @@ using nlohmann::json;
 struct Taken {
   uint64_t used_bytes = 0;
   uint64_t promised_bytes = 0;  // sum of the limits
-  uint32_t tenants = 0;
+  uint32_t slices = 0;
   uint32_t unlimited = 0;  // of them without a limit
 };
 
 std::map<Uuid, Taken> taken_of(const RegionView& region) {
   std::map<Uuid, Taken> taken;
-  for (const TenantView& tenant : region.tenants) {
-    for (const TenantGpuView& gpu : tenant.gpus) {
+  for (const SliceView& slice : region.slices) {
+    for (const SliceGpuView& gpu : slice.gpus) {
       Taken& one = taken[gpu.uuid];
       one.used_bytes += gpu.used_bytes;
-      ++one.tenants;
+      ++one.slices;
       if (gpu.limit_bytes == ALLOT_UNLIMITED) {
         ++one.unlimited;
       } else {
@@ -54,7 +54,7 @@ std::string driver_text(const Inventory& inventory) {
 
 // The slice this command runs in, or null: then all figures are what the slice sees.
 const char* own_slice() {
-  return std::getenv(ALLOT_ENV_TENANT);
+  return std::getenv(ALLOT_ENV_SLICE);
 }
 
 void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
@@ -68,7 +68,7 @@ void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) 
     if (one.unlimited > 0) promised += fmt::format(" + {} without limit", one.unlimited);
     table.row({std::to_string(gpu.index), name, size_text(gpu.total_bytes),
                size_text(one.used_bytes), promised,
-               gpu.free_known ? size_text(gpu.free_bytes) : "?", std::to_string(one.tenants),
+               gpu.free_known ? size_text(gpu.free_bytes) : "?", std::to_string(one.slices),
                gpu.uuid_text});
   }
   const char* slice = own_slice();
@@ -89,9 +89,9 @@ json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
                     {"mig_enabled", gpu.mig_enabled},
                     {"total_bytes", gpu.total_bytes},
                     {"free_bytes", gpu.free_known ? json(gpu.free_bytes) : json(nullptr)},
-                    {"tenants", one.tenants},
-                    {"tenants_without_limit", one.unlimited},
-                    {"tenants_used_bytes", one.used_bytes},
+                    {"slices", one.slices},
+                    {"slices_without_limit", one.unlimited},
+                    {"slices_used_bytes", one.used_bytes},
                     {"promised_bytes", one.promised_bytes}});
   }
   const char* slice = own_slice();

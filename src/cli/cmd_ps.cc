@@ -1,12 +1,12 @@
 // allot ps: the slices and the processes in them, read from the region. Needs no driver.
 #include <nlohmann/json.hpp>
 
-#include "cli/launch/admission.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
+#include "cli/launch/admission.h"
 #include "cli/output.h"
-#include "cli/slice_spec.h"
 #include "cli/region/region_view.h"
+#include "cli/slice_spec.h"
 
 namespace allot::cli {
 namespace {
@@ -14,13 +14,13 @@ namespace {
 using nlohmann::json;
 
 // "0", or "GPU-1a2b3c4d-5e6f" where the slice does not know the index.
-std::string gpu_label(const TenantView& tenant, const TenantGpuView& gpu) {
+std::string gpu_label(const SliceView& slice, const SliceGpuView& gpu) {
   const std::string label =
       gpu.index >= 0 ? std::to_string(gpu.index) : uuid_to_text(gpu.uuid).substr(0, 17);
-  return tenant.software() ? label + " (software)" : label;
+  return slice.software() ? label + " (software)" : label;
 }
 
-json index_json(const TenantGpuView& gpu) {
+json index_json(const SliceGpuView& gpu) {
   return gpu.index < 0 ? json(nullptr) : json(gpu.index);
 }
 
@@ -47,9 +47,9 @@ json kinds_json(const ByKind& kinds) {
   return out;
 }
 
-std::string state_of(const TenantView& tenant, size_t gpu) {
-  if (tenant.evicted()) return tenant.eviction_text();
-  return state_text(tenant.seats, static_cast<uint32_t>(gpu), tenant.frozen());
+std::string state_of(const SliceView& slice, size_t gpu) {
+  if (slice.evicted()) return slice.eviction_text();
+  return state_text(slice.clients, static_cast<uint32_t>(gpu), slice.frozen());
 }
 
 json limit_json(uint64_t bytes) {
@@ -64,42 +64,42 @@ std::string seconds_text(uint64_t ns) {
   return fmt::format("{:.1f} s", static_cast<double>(ns) / 1e9);
 }
 
-json seat_json(const SeatView& seat) {
-  return {{"level", level_text(seat.level)},
-          {"reason", reason_name(seat.reason)},
-          {"state", state_text(seat)},
-          {"answers", seat.answers},
-          {"time_used_ns", seat.used_ns},
-          {"time_throttled_ns", seat.throttled_ns},
-          {"window_percent", seat.window_permille / 10.0},
-          {"slice_us", seat.slice_us},
-          {"busy_percent", seat.busy_permille / 10.0},
-          {"fills", seat.fills()}};
+json client_json(const ClientView& client) {
+  return {{"level", level_text(client.level)},
+          {"reason", reason_name(client.reason)},
+          {"state", state_text(client)},
+          {"answers", client.answers},
+          {"time_used_ns", client.used_ns},
+          {"time_throttled_ns", client.throttled_ns},
+          {"window_percent", client.window_permille / 10.0},
+          {"timeslice_us", client.timeslice_us},
+          {"busy_percent", client.busy_permille / 10.0},
+          {"saturates", client.saturates()}};
 }
 
-const SeatView* seat_of(const std::vector<SeatView>& seats, size_t gpu) {
-  for (const SeatView& seat : seats) {
-    if (seat.gpu == gpu) return &seat;
+const ClientView* client_of(const std::vector<ClientView>& clients, size_t gpu) {
+  for (const ClientView& client : clients) {
+    if (client.gpu == gpu) return &client;
   }
   return nullptr;
 }
 
 // The window of a slice is that of its processes, which all have the same; null without any.
-json window_json(const TenantView& tenant, size_t gpu) {
-  const SeatView* seat = seat_of(tenant.seats, gpu);
-  return seat == nullptr ? json(nullptr) : json(seat->window_permille / 10.0);
+json window_json(const SliceView& slice, size_t gpu) {
+  const ClientView* client = client_of(slice.clients, gpu);
+  return client == nullptr ? json(nullptr) : json(client->window_permille / 10.0);
 }
 
 // How the GPU time of a process is held, and how much it was.
 std::string time_text(const ProcessView& process) {
-  if (process.seats.empty()) return "not measured";
+  if (process.clients.empty()) return "not measured";
   uint64_t used = 0;
   uint64_t throttled = 0;
   bool answers = false;
-  for (const SeatView& seat : process.seats) {
-    used += seat.used_ns;
-    throttled += seat.throttled_ns;
-    answers = answers || seat.answers;
+  for (const ClientView& client : process.clients) {
+    used += client.used_ns;
+    throttled += client.throttled_ns;
+    answers = answers || client.answers;
   }
   std::string text = seconds_text(used) + " used";
   if (throttled > 0) text += ", " + seconds_text(throttled) + " held back";
@@ -122,15 +122,16 @@ std::string host_text(const ProcessView& process) {
   return fmt::format(", {} of it on the host", size_text(process.host_bytes));
 }
 
-json process_json(const TenantView& tenant, const ProcessView& process) {
+json process_json(const SliceView& slice, const ProcessView& process) {
   json gpus = json::array();
-  for (size_t i = 0; i < tenant.gpus.size() && i < process.charges.size(); ++i) {
-    json gpu = {{"index", index_json(tenant.gpus[i])},
-                {"uuid", uuid_to_text(tenant.gpus[i].uuid)},
+  for (size_t i = 0; i < slice.gpus.size() && i < process.charges.size(); ++i) {
+    json gpu = {{"index", index_json(slice.gpus[i])},
+                {"uuid", uuid_to_text(slice.gpus[i].uuid)},
                 {"used_bytes", sum(process.charges[i])},
                 {"by_kind", kinds_json(process.charges[i])},
                 {"time", nullptr}};
-    if (const SeatView* seat = seat_of(process.seats, i)) gpu["time"] = seat_json(*seat);
+    if (const ClientView* client = client_of(process.clients, i))
+      gpu["time"] = client_json(*client);
     gpus.push_back(gpu);
   }
   return {{"pid", process.pid},
@@ -142,10 +143,10 @@ json process_json(const TenantView& tenant, const ProcessView& process) {
           {"gpus", gpus}};
 }
 
-json tenant_json(const TenantView& tenant) {
+json slice_json(const SliceView& slice) {
   json gpus = json::array();
-  for (size_t i = 0; i < tenant.gpus.size(); ++i) {
-    const TenantGpuView& gpu = tenant.gpus[i];
+  for (size_t i = 0; i < slice.gpus.size(); ++i) {
+    const SliceGpuView& gpu = slice.gpus[i];
     gpus.push_back({{"index", index_json(gpu)},
                     {"uuid", uuid_to_text(gpu.uuid)},
                     {"limit_bytes", limit_json(gpu.limit_bytes)},
@@ -156,29 +157,29 @@ json tenant_json(const TenantView& tenant) {
                     {"refused", gpu.refused},
                     {"share_percent", percent_json(gpu.share_permille)},
                     {"max_percent", percent_json(gpu.max_permille)},
-                    {"state", state_of(tenant, i)},
-                    {"window_percent", window_json(tenant, i)},
+                    {"state", state_of(slice, i)},
+                    {"window_percent", window_json(slice, i)},
                     {"time_used_ns", gpu.time_used_ns},
                     {"time_throttled_ns", gpu.time_throttled_ns},
                     {"by_kind", kinds_json(gpu.by_kind)}});
   }
   json processes = json::array();
-  for (const ProcessView& process : tenant.processes)
-    processes.push_back(process_json(tenant, process));
-  return {{"name", tenant.name},
-          {"user", tenant.user},
-          {"uid", tenant.uid},
-          {"software", tenant.software()},
-          {"fail", tenant.fail_closed() ? "closed" : "open"},
-          {"priority", priority_text(tenant.priority)},
-          {"level", level_text(tenant.level)},
-          {"frozen", tenant.frozen()},
-          {"evicted", tenant.evicted()},
-          {"swap", tenant.eviction_way()},
-          {"launcher_pid", tenant.launcher_pid},
-          {"created_unix_ns", tenant.created_unix_ns},
-          {"unknown_symbols", tenant.unknown_symbols},
-          {"path", tenant.path},
+  for (const ProcessView& process : slice.processes)
+    processes.push_back(process_json(slice, process));
+  return {{"name", slice.name},
+          {"user", slice.user},
+          {"uid", slice.uid},
+          {"software", slice.software()},
+          {"fail", slice.fail_closed() ? "closed" : "open"},
+          {"priority", priority_text(slice.priority)},
+          {"level", level_text(slice.level)},
+          {"frozen", slice.frozen()},
+          {"evicted", slice.evicted()},
+          {"swap", slice.eviction_way()},
+          {"launcher_pid", slice.launcher_pid},
+          {"created_unix_ns", slice.created_unix_ns},
+          {"unknown_symbols", slice.unknown_symbols},
+          {"path", slice.path},
           {"gpus", gpus},
           {"processes", processes}};
 }
@@ -186,34 +187,34 @@ json tenant_json(const TenantView& tenant) {
 void print_text(const RegionView& region) {
   Table table({"NAME", "USER", "GPU", "USED", "LIMIT", "PEAK", "REFUSED", "SHARE", "MAX",
                "PRIORITY", "STATE", "TIME", "PROCESSES"});
-  for (const TenantView& tenant : region.tenants) {
-    std::string count = std::to_string(tenant.processes.size());
-    if (tenant.processes.empty() && tenant.launcher_pid > 0) {
-      count += fmt::format(" (none on a GPU yet; launcher {})", tenant.launcher_pid);
+  for (const SliceView& slice : region.slices) {
+    std::string count = std::to_string(slice.processes.size());
+    if (slice.processes.empty() && slice.launcher_pid > 0) {
+      count += fmt::format(" (none on a GPU yet; launcher {})", slice.launcher_pid);
     }
-    for (size_t i = 0; i < tenant.gpus.size(); ++i) {
-      const TenantGpuView& gpu = tenant.gpus[i];
-      table.row({i == 0 ? tenant.name : "", i == 0 ? tenant.user : "", gpu_label(tenant, gpu),
+    for (size_t i = 0; i < slice.gpus.size(); ++i) {
+      const SliceGpuView& gpu = slice.gpus[i];
+      table.row({i == 0 ? slice.name : "", i == 0 ? slice.user : "", gpu_label(slice, gpu),
                  size_text(gpu.used_bytes), size_text(gpu.limit_bytes), size_text(gpu.peak_bytes),
                  std::to_string(gpu.refused), percent_text(gpu.share_permille),
-                 percent_text(gpu.max_permille), i == 0 ? priority_text(tenant.priority) : "",
-                 state_of(tenant, i), seconds_text(gpu.time_used_ns), i == 0 ? count : ""});
+                 percent_text(gpu.max_permille), i == 0 ? priority_text(slice.priority) : "",
+                 state_of(slice, i), seconds_text(gpu.time_used_ns), i == 0 ? count : ""});
     }
-    if (tenant.gpus.empty()) {
-      table.row({tenant.name, tenant.user, "-", "-", "-", "-", "-", "-", "-",
-                 priority_text(tenant.priority),
-                 tenant.evicted()  ? "evicted"
-                 : tenant.frozen() ? "frozen"
-                                   : "-",
+    if (slice.gpus.empty()) {
+      table.row({slice.name, slice.user, "-", "-", "-", "-", "-", "-", "-",
+                 priority_text(slice.priority),
+                 slice.evicted()  ? "evicted"
+                 : slice.frozen() ? "frozen"
+                                  : "-",
                  "-", count});
     }
-    for (const ProcessView& process : tenant.processes) {
+    for (const ProcessView& process : slice.processes) {
       std::string held;
       for (size_t i = 0; i < process.charges.size(); ++i) {
         if (process.charges.size() > 1 && sum(process.charges[i]) == 0) continue;
         held += fmt::format("{}{}{}", held.empty() ? "" : "; ",
                             process.charges.size() > 1
-                                ? fmt::format("on {} ", gpu_label(tenant, tenant.gpus[i]))
+                                ? fmt::format("on {} ", gpu_label(slice, slice.gpus[i]))
                                 : "",
                             kinds_text(process.charges[i]));
       }
@@ -222,7 +223,7 @@ void print_text(const RegionView& region) {
                              time_text(process)));
     }
   }
-  std::string text = region.tenants.empty() ? "no slices\n" : table.text();
+  std::string text = region.slices.empty() ? "no slices\n" : table.text();
   for (const std::string& name : region.cleared)
     text += fmt::format("cleared: {} (nobody was left in it)\n", name);
   for (const std::string& name : region.stale) {
@@ -236,19 +237,19 @@ void ps(bool as_json) {
   const RegionView region = read_region();
   if (!as_json) {
     print_text(region);
-    for (const UnreadableTenant& file : region.unreadable) {
+    for (const UnreadableSlice& file : region.unreadable) {
       fmt::print(stderr, "allot: note: {}: {}; remove it when no program uses it\n",
                  harmless(file.path), file.reason);
     }
     return;
   }
   json out = {{"folder", region.folder.empty() ? json(nullptr) : json(region.folder)},
-              {"tenants", json::array()},
+              {"slices", json::array()},
               {"cleared", region.cleared},
               {"stale", region.stale},
               {"unreadable", json::array()}};
-  for (const TenantView& tenant : region.tenants) out["tenants"].push_back(tenant_json(tenant));
-  for (const UnreadableTenant& file : region.unreadable) {
+  for (const SliceView& slice : region.slices) out["slices"].push_back(slice_json(slice));
+  for (const UnreadableSlice& file : region.unreadable) {
     out["unreadable"].push_back({{"path", file.path}, {"reason", file.reason}});
   }
   print_json(out);
@@ -271,7 +272,7 @@ void add_ps(CLI::App& app, int* exit_status) {
       "\n"
       "Examples:\n"
       "  allot ps\n"
-      "  allot ps --json | jq '.tenants[] | {name, used: .gpus[0].used_bytes}'");
+      "  allot ps --json | jq '.slices[] | {name, used: .gpus[0].used_bytes}'");
   sub->callback([as_json, exit_status] {
     ps(*as_json);
     *exit_status = kExitOk;

@@ -11,19 +11,19 @@
 #include <optional>
 
 #include "abi/env.h"
-#include "cli/launch/child_env.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
+#include "cli/launch/child_env.h"
 #include "cli/launch/evict_watcher.h"
-#include "cli/output.h"
 #include "cli/launch/program_check.h"
 #include "cli/launch/run_cpus.h"
 #include "cli/launch/run_wait.h"
 #include "cli/launch/slice_file.h"
-#include "cli/slice_spec.h"
 #include "cli/launch/supervise.h"
+#include "cli/output.h"
 #include "cli/region/region_view.h"
+#include "cli/slice_spec.h"
 
 extern char** environ;
 
@@ -67,7 +67,7 @@ SliceSpec read_spec(const RunOptions& options) {
 }
 
 void refuse_inside_slice() {
-  const char* outer = std::getenv(ALLOT_ENV_TENANT);
+  const char* outer = std::getenv(ALLOT_ENV_SLICE);
   if (outer == nullptr || access(outer, F_OK) != 0) return;
   refuse("run: this shell is inside a slice already ({}); leave it, or change it with 'allot set'",
          outer);
@@ -191,7 +191,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   const bool near_gpu = !spec.gpus.empty() && !inventory.software;
   const std::unique_ptr<StartHook> cpus = options.cpus.place(
       name, near_gpu ? static_cast<int>(chosen.front().gpu->index) : -1, inventory.gpus.size());
-  slice.tenant_path = file->path();
+  slice.slice_path = file->path();
   program.env = slice_environment(slice, environ);
   return start_watched(options, program, signals, cpus.get(), name);
 }

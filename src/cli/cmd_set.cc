@@ -3,16 +3,16 @@
 // agents have been woken.
 #include <optional>
 
-#include "cli/launch/admission.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
-#include "cli/region/open_tenant.h"
+#include "cli/launch/admission.h"
 #include "cli/output.h"
+#include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
 #include "core/ledger.h"
 #include "core/time_policy.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::cli {
 namespace {
@@ -27,12 +27,12 @@ struct SetOptions {
 };
 
 // The slice's GPUs as an inventory, so that a UUID is looked up the same way everywhere.
-Inventory gpus_of(const shm::Tenant& tenant) {
+Inventory gpus_of(const shm::Slice& slice) {
   Inventory inventory;
   const uint32_t count =
-      std::min(__atomic_load_n(&tenant.file->header.gpu_count, __ATOMIC_ACQUIRE), ALLOT_MAX_GPUS);
+      std::min(__atomic_load_n(&slice.file->header.gpu_count, __ATOMIC_ACQUIRE), ALLOT_MAX_GPUS);
   for (uint32_t i = 0; i < count; ++i) {
-    const AllotGpu& from = tenant.file->gpus[i];
+    const AllotGpu& from = slice.file->gpus[i];
     Gpu gpu;
     std::copy(std::begin(from.uuid), std::end(from.uuid), gpu.uuid.begin());
     gpu.uuid_text = uuid_to_text(gpu.uuid);
@@ -45,7 +45,7 @@ Inventory gpus_of(const shm::Tenant& tenant) {
 
 // Which of the slice's GPUs `selector` means. An index counts as `allot gpus` counts, where the slice
 // knows it; else as the slice's own order.
-uint32_t position_of(const shm::Tenant& tenant, const Inventory& mine, std::string_view flag,
+uint32_t position_of(const shm::Slice& slice, const Inventory& mine, std::string_view flag,
                      const std::string& selector) {
   if (selector.find_first_not_of("0123456789") != std::string::npos) {
     return find_gpu(mine, flag, selector).index;
@@ -53,7 +53,7 @@ uint32_t position_of(const shm::Tenant& tenant, const Inventory& mine, std::stri
   bool known = false;
   for (const Gpu& gpu : mine.gpus) {
     const uint32_t number =
-        __atomic_load_n(&tenant.file->gpus[gpu.index].index_plus_one, __ATOMIC_RELAXED);
+        __atomic_load_n(&slice.file->gpus[gpu.index].index_plus_one, __ATOMIC_RELAXED);
     if (number != 0 && std::to_string(number - 1) == selector) return gpu.index;
     known = known || number != 0;
   }
@@ -73,7 +73,7 @@ struct TimeChange {
   uint32_t share_before, max_before;
 };
 
-std::vector<Change> read_changes(const SetOptions& options, const shm::Tenant& tenant,
+std::vector<Change> read_changes(const SetOptions& options, const shm::Slice& slice,
                                  const Inventory& mine) {
   std::vector<std::string> only;
   if (!options.gpu.empty()) only = parse_gpu_list("--gpu", options.gpu);
@@ -81,10 +81,10 @@ std::vector<Change> read_changes(const SetOptions& options, const shm::Tenant& t
   for (const std::string& text : options.gpu_mem) {
     for (const MemoryLimit& limit : parse_gpu_mem("--gpu-mem", text)) {
       if (!limit.gpu.empty()) {
-        changes.push_back({position_of(tenant, mine, "--gpu-mem", limit.gpu), limit.bytes});
+        changes.push_back({position_of(slice, mine, "--gpu-mem", limit.gpu), limit.bytes});
       } else if (!only.empty()) {
         for (const std::string& gpu : only) {
-          changes.push_back({position_of(tenant, mine, "--gpu", gpu), limit.bytes});
+          changes.push_back({position_of(slice, mine, "--gpu", gpu), limit.bytes});
         }
       } else {
         for (const Gpu& gpu : mine.gpus) changes.push_back({gpu.index, limit.bytes});
@@ -100,8 +100,8 @@ std::vector<Change> read_changes(const SetOptions& options, const shm::Tenant& t
   return changes;
 }
 
-std::string apply(shm::Tenant& tenant, const Inventory& mine, const Change& change) {
-  core::Ledger ledger(tenant.file);
+std::string apply(shm::Slice& slice, const Inventory& mine, const Change& change) {
+  core::Ledger ledger(slice.file);
   const uint64_t before = ledger.limit(change.position);
   ledger.set_limit(change.position, change.bytes);
   const uint64_t used = ledger.used(change.position);
@@ -117,7 +117,7 @@ uint32_t permille_of(const uint32_t& field) {
   return std::min(__atomic_load_n(&field, __ATOMIC_RELAXED), core::kWhole);
 }
 
-std::vector<TimeChange> read_time_changes(const SetOptions& options, const shm::Tenant& tenant,
+std::vector<TimeChange> read_time_changes(const SetOptions& options, const shm::Slice& slice,
                                           const Inventory& mine) {
   std::vector<TimeChange> changes;
   if (!options.share && !options.max) return changes;
@@ -126,11 +126,11 @@ std::vector<TimeChange> read_time_changes(const SetOptions& options, const shm::
     for (const Gpu& gpu : mine.gpus) positions.push_back(gpu.index);
   } else {
     for (const std::string& gpu : parse_gpu_list("--gpu", options.gpu)) {
-      positions.push_back(position_of(tenant, mine, "--gpu", gpu));
+      positions.push_back(position_of(slice, mine, "--gpu", gpu));
     }
   }
   for (const uint32_t position : positions) {
-    const AllotGpu& gpu = tenant.file->gpus[position];
+    const AllotGpu& gpu = slice.file->gpus[position];
     TimeChange change = {position, 0, 0, permille_of(gpu.share_permille),
                          permille_of(gpu.max_permille)};
     change.share =
@@ -146,8 +146,8 @@ std::vector<TimeChange> read_time_changes(const SetOptions& options, const shm::
   return changes;
 }
 
-std::string apply(shm::Tenant& tenant, const Inventory& mine, const TimeChange& change) {
-  AllotGpu& gpu = tenant.file->gpus[change.position];
+std::string apply(shm::Slice& slice, const Inventory& mine, const TimeChange& change) {
+  AllotGpu& gpu = slice.file->gpus[change.position];
   __atomic_store_n(&gpu.share_permille, change.share, __ATOMIC_RELAXED);
   __atomic_store_n(&gpu.max_permille, change.max, __ATOMIC_RELAXED);
   return fmt::format("{}: share {} -> {}, ceiling {} -> {}\n", mine.gpus[change.position].uuid_text,
@@ -155,8 +155,8 @@ std::string apply(shm::Tenant& tenant, const Inventory& mine, const TimeChange& 
                      percent_text(change.max_before), percent_text(change.max));
 }
 
-std::string apply_words(shm::Tenant& tenant, const SetOptions& options) {
-  AllotHeader& header = tenant.file->header;
+std::string apply_words(shm::Slice& slice, const SetOptions& options) {
+  AllotHeader& header = slice.file->header;
   std::string report;
   if (options.priority) {
     const uint32_t priority = parse_priority("--priority", *options.priority);
@@ -187,18 +187,18 @@ void check_form(const SetOptions& options) {
 
 void set(const SetOptions& options) {
   check_form(options);
-  OpenTenant tenant("set", options.name);
-  shm::reclaim_dead(*tenant);
-  const Inventory mine = gpus_of(*tenant);
+  OpenSlice slice("set", options.name);
+  shm::reclaim_dead(*slice);
+  const Inventory mine = gpus_of(*slice);
   const bool of_gpus = !options.gpu_mem.empty() || options.share || options.max;
   if (of_gpus && mine.gpus.empty())
     refuse("set: '{}' has no GPU yet; try again when its program runs", options.name);
   // Everything is checked before anything is changed.
-  const std::vector<Change> changes = read_changes(options, *tenant, mine);
-  const std::vector<TimeChange> time_changes = read_time_changes(options, *tenant, mine);
+  const std::vector<Change> changes = read_changes(options, *slice, mine);
+  const std::vector<TimeChange> time_changes = read_time_changes(options, *slice, mine);
   std::optional<Admission> admission;
   if (options.share && !options.overcommit) {
-    admission.emplace(tenant.folder(), tenant.path());
+    admission.emplace(slice.folder(), slice.path());
     for (const TimeChange& change : time_changes) {
       // Less than before is always allowed, also where too much is promised.
       if (change.share <= change.share_before) continue;
@@ -207,10 +207,10 @@ void set(const SetOptions& options) {
     }
   }
   std::string report;
-  for (const Change& change : changes) report += apply(*tenant, mine, change);
-  for (const TimeChange& change : time_changes) report += apply(*tenant, mine, change);
-  report += apply_words(*tenant, options);
-  tenant.tell_agents();
+  for (const Change& change : changes) report += apply(*slice, mine, change);
+  for (const TimeChange& change : time_changes) report += apply(*slice, mine, change);
+  report += apply_words(*slice, options);
+  slice.tell_agents();
   print(report);
 }
 

@@ -13,7 +13,7 @@ namespace allot::cli {
 std::string size_text(uint64_t bytes);
 
 // `text` with control characters (and bytes that are not ASCII) shown as '?', so that a name written
-// by another tenant cannot move the reader's cursor. Any thread; allocates.
+// by another slice cannot move the reader's cursor. Any thread; allocates.
 std::string harmless(std::string_view text);
 
 // A listing in columns: the width of a column is that of its longest cell, the last one runs free.

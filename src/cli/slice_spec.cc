@@ -5,7 +5,7 @@
 
 #include "base/units.h"
 #include "cli/failure.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::cli {
 namespace {

@@ -58,10 +58,10 @@ AllotLevel parse_level(std::string_view flag, std::string_view text);
 bool parse_swap(std::string_view flag, std::string_view text);  // true = fast
 bool parse_fail(std::string_view flag, std::string_view text);  // true = closed
 
-// Throws unless `name` may name a tenant (abi/region.h, ALLOT_NAME_BYTES).
+// Throws unless `name` may name a slice (abi/region.h, ALLOT_NAME_BYTES).
 void check_name(std::string_view flag, const std::string& name);
 
-// `<program>-<pid>` with what a name may not hold replaced: the name of a tenant without --name.
+// `<program>-<pid>` with what a name may not hold replaced: the name of a slice without --name.
 std::string default_name(const std::string& program, int pid);
 
 const char* priority_text(uint32_t priority);

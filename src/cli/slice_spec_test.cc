@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "cli/failure.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::cli {
 namespace {

@@ -2,7 +2,7 @@
 #include "abi/env.h"
 #include "abi/region.h"
 
-_Static_assert(sizeof(AllotTenantFile) == 5840896, "as from C++");
+_Static_assert(sizeof(AllotSliceFile) == 5840896, "as from C++");
 
 int allot_abi_is_c(void);
 int allot_abi_is_c(void) {

@@ -1,6 +1,6 @@
-// The memory ledger of one tenant: reserve first, then allocate.
+// The memory ledger of one slice: reserve first, then allocate.
 //
-// Pure: works on caller-owned memory (an AllotTenantFile, shared between processes), makes no
+// Pure: works on caller-owned memory (an AllotSliceFile, shared between processes), makes no
 // system call, holds no lock, and asks the caller whether a process is alive. Everything here may
 // be cut off by SIGKILL or SIGSTOP at any instruction without blocking or misleading anybody else.
 // Every byte of the file is hostile: indexes and counts are copied and clamped before use, sums
@@ -9,34 +9,29 @@
 // Two places hold a charge: the slot of the process (how much of which kind) and the account of the
 // GPU (the sum, against which the limit is checked). They cannot change together, so:
 //
-//   reserve(n):  A = account; refuse if A.used + n > limit
-//                slot.charge += n
-//                loop: CAS account: A -> {A.used + n, same generation, sequence + 1}; done if it
-//                took
-//                      A = account
-//                      generation changed:    recount, which now includes n; done if its sum is
-//                      within
-//                                             the limit, else slot.charge -= n, recount, start
-//                                             again
-//                      A.used + n > limit:    slot.charge -= n, touch the account, refuse
-//   release(n):  A = account; slot.charge -= n; the same loop with - n, without a limit
-//   touch:       CAS account: A -> {A.used, same generation, sequence + 1}; generation changed:
-//   recount recount():   A = account; S = sum of charges over live slots
-//                CAS account: A -> {S, generation + 1, sequence + 1}; again if it failed
-//   end a slot:  LIVE -> ENDING (counts no more); recount; FREE once the process is dead
+//   reserve(n):    A = account; refuse if A.used + n > limit
+//                  slot.charge += n
+//                  loop: CAS account: A -> {A.used + n, same generation, sequence + 1}; done if it took
+//                        A = account
+//                        generation changed:  recount, which now includes n; done if its sum is within
+//                                             the limit, else slot.charge -= n, recount, start again
+//                        A.used + n > limit:  slot.charge -= n, touch the account, refuse
+//   release(n):    A = account; slot.charge -= n; the same loop with - n, without a limit
+//   touch:         CAS account: A -> {A.used, same generation, sequence + 1}; generation changed: recount
+//   recount():     A = account; S = sum of charges over live slots
+//                  CAS account: A -> {S, generation + 1, sequence + 1}; again if it failed
+//   end a slot:    LIVE -> ENDING (counts no more); recount; FREE once the process is dead
 //
 // Three rules make it exact.
-// (1) Every change of a slot's charge comes after its thread has read the account's generation and
-// is
-//     followed by a change of the account word by the same thread. So a recount whose sum missed
-//     the change of a charge, or saw one half made, either fails its CAS (the operation finished
-//     meanwhile) or wins, and then the operation sees the new generation and recounts instead of
-//     adding.
+// (1) Every change of a slot's charge comes after its thread has read the account's generation, and is
+//     followed by a change of the account word by the same thread. So a recount whose sum missed the
+//     change of a charge, or saw one half made, either fails its CAS (the operation finished meanwhile)
+//     or wins, and then the operation sees the new generation and recounts instead of adding.
 // (2) A slot is freed only after a recount that began when the slot no longer counted. So a recount
-//     that read a slot's word before that and its charges after somebody else had taken it fails.
-// (3) Whether the slot still counts is looked up after the generation was read, so that its end, and
+//     that read a slot's word before that, and its charges after somebody else had taken it, fails.
+// (3) Whether the slot still counts is looked up after the generation was read. So the slot's end, and
 //     the recount that belongs to it, is either seen or changes the generation under the operation.
-//     (A thread of a process that is just exiting would else give back once more what the recount has
+//     (Without this rule a thread of an exiting process would give back once more what the recount had
 //     given back already; the test of all orders of steps found that.)
 // A process killed half-way leaves a slot that dies with it; whoever ends it recounts; and if he is
 // killed before he does, the slot still says ENDING and the next one recounts.
@@ -84,8 +79,8 @@ struct SlotOwner {
 
 class Ledger {
  public:
-  // `file` must be a mapped tenant file that shm has checked; it outlives the ledger.
-  explicit Ledger(AllotTenantFile* file) : file_(file) {}
+  // `file` must be a mapped slice file that shm has checked; it outlives the ledger.
+  explicit Ledger(AllotSliceFile* file) : file_(file) {}
 
   // Takes a slot; slots that an earlier image of this process or an earlier process of the same pid
   // left are ended first.
@@ -106,7 +101,7 @@ class Ledger {
   bool live(SlotId slot) const;
 
   // Ends every slot whose process `alive` denies, and recounts if any ended. Returns how many.
-  // Any thread of any process of the tenant; lock-free; blocks as far as `alive` does.
+  // Any thread of any process of the slice; lock-free; blocks as far as `alive` does.
   uint32_t reclaim(AliveFn alive, void* context);
 
   // Charges `bytes` if they fit below the limit; false (nothing changed) if not, or if the slot is
@@ -123,10 +118,10 @@ class Ledger {
   void release(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
   // Sets the account of `gpu` to the sum over live slots. Returns that sum.
-  // Any thread of any process of the tenant; lock-free.
+  // Any thread of any process of the slice; lock-free.
   uint64_t recount(uint32_t gpu);
 
-  // Bytes charged on `gpu` by the whole tenant / by one slot and kind (0 when it is not live). On a
+  // Bytes charged on `gpu` by the whole slice / by one slot and kind (0 when it is not live). On a
   // read-only mapping too. Any thread; signal-safe.
   uint64_t used(uint32_t gpu) const;
   uint64_t charged(SlotId slot, uint32_t gpu, AllotKind kind) const;
@@ -150,7 +145,7 @@ class Ledger {
   };
   View view(uint32_t gpu, uint64_t physical_total, uint64_t physical_free) const;
 
-  AllotTenantFile* file() const { return file_; }
+  AllotSliceFile* file() const { return file_; }
 
  private:
   enum class Step { kTaken, kRefused, kAgain };
@@ -166,7 +161,7 @@ class Ledger {
   void retire_own(uint32_t pid, uint64_t pid_namespace);
   bool judge(uint32_t index, AliveFn alive, void* context, Dead& dead);
 
-  AllotTenantFile* file_;
+  AllotSliceFile* file_;
 };
 
 }  // namespace allot::core

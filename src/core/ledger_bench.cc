@@ -17,22 +17,22 @@ namespace {
 using allot::core::Ledger;
 using allot::core::SlotId;
 
-AllotTenantFile* new_file() {
-  void* at = mmap(nullptr, sizeof(AllotTenantFile), PROT_READ | PROT_WRITE,
+AllotSliceFile* new_file() {
+  void* at = mmap(nullptr, sizeof(AllotSliceFile), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  AllotTenantFile* file = static_cast<AllotTenantFile*>(at);
+  AllotSliceFile* file = static_cast<AllotSliceFile*>(at);
   file->header.gpu_count = 1;
   file->gpus[0].limit_bytes = uint64_t{8} << 30;
   return file;
 }
 
-AllotTenantFile* const file = new_file();
+AllotSliceFile* const file = new_file();
 
 SlotId slot_of(uint32_t pid) {
   return *Ledger(file).take_slot({pid, pid, 0, "bench", 0});
 }
 
-// Each thread with a slot of its own: as processes of one tenant.
+// Each thread with a slot of its own: as processes of one slice.
 void ReserveRelease(benchmark::State& state) {
   Ledger ledger(file);
   const SlotId slot = slot_of(static_cast<uint32_t>(state.thread_index()) + 1);

@@ -44,7 +44,7 @@ class LedgerSteps : public testing::Test {
 #endif
   }
 
-  // A fresh tenant in which the processes `pids` have slots 0, 1, ...
+  // A fresh slice in which the processes `pids` have slots 0, 1, ...
   void start(const std::vector<uint32_t>& pids) {
     file_.reset(kLimit, 1, 8);
     slots_.clear();

@@ -45,13 +45,13 @@ inline uint64_t saturating_add(uint64_t a, uint64_t b) {
   return b > UINT64_MAX - a ? UINT64_MAX : a + b;
 }
 
-inline uint32_t gpus_of(const AllotTenantFile& file) {
+inline uint32_t gpus_of(const AllotSliceFile& file) {
   uint32_t count = load(file.header.gpu_count);
   return count < ALLOT_MAX_GPUS ? count : ALLOT_MAX_GPUS;
 }
 
 // Slots below this may be in use.
-inline uint32_t slots_of(const AllotTenantFile& file) {
+inline uint32_t slots_of(const AllotSliceFile& file) {
   uint32_t high = load(file.header.slots_high);
   return high < ALLOT_MAX_SLOTS ? high : ALLOT_MAX_SLOTS;
 }

@@ -1,4 +1,4 @@
-// A tenant file in anonymous shared memory, for tests of the ledger. Not part of the product.
+// A slice file in anonymous shared memory, for tests of the ledger. Not part of the product.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,16 +16,16 @@ class TestFile {
  public:
   explicit TestFile(uint64_t limit = 1000, uint32_t gpus = 1) {
     file_ =
-        static_cast<AllotTenantFile*>(mmap(nullptr, sizeof(AllotTenantFile), PROT_READ | PROT_WRITE,
-                                           MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+        static_cast<AllotSliceFile*>(mmap(nullptr, sizeof(AllotSliceFile), PROT_READ | PROT_WRITE,
+                                          MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     if (file_ == MAP_FAILED) std::terminate();
     reset(limit, gpus);
   }
-  ~TestFile() { munmap(file_, sizeof(AllotTenantFile)); }
+  ~TestFile() { munmap(file_, sizeof(AllotSliceFile)); }
   TestFile(const TestFile&) = delete;
   TestFile& operator=(const TestFile&) = delete;
 
-  // Back to an empty tenant; clears only what the first `slots` slots can have touched.
+  // Back to an empty slice; clears only what the first `slots` slots can have touched.
   void reset(uint64_t limit, uint32_t gpus, uint32_t slots = 16) {
     std::memset(&file_->header, 0, sizeof(file_->header));
     std::memset(file_->gpus, 0, sizeof(file_->gpus));
@@ -36,12 +36,12 @@ class TestFile {
     for (uint32_t i = 0; i < gpus; ++i) file_->gpus[i].limit_bytes = limit;
   }
 
-  AllotTenantFile* get() { return file_; }
-  AllotTenantFile* operator->() { return file_; }
+  AllotSliceFile* get() { return file_; }
+  AllotSliceFile* operator->() { return file_; }
   Ledger ledger() { return Ledger(file_); }
 
  private:
-  AllotTenantFile* file_;
+  AllotSliceFile* file_;
 };
 
 inline SlotOwner owner_of(uint32_t pid) {

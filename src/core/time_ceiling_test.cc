@@ -148,25 +148,25 @@ uint64_t look(GapMeter& meter, uint64_t from, uint64_t span, uint32_t busy) {
 
 TEST(GapMeter, TellsGapsFromFillingAndDoesNotFlap) {
   GapMeter meter;
-  EXPECT_TRUE(meter.fills());
+  EXPECT_TRUE(meter.saturates());
   uint64_t now = look(meter, 5 * kSecond, 200 * kMs, 5);
-  EXPECT_TRUE(meter.fills());  // too little seen
+  EXPECT_TRUE(meter.saturates());  // too little seen
   now = look(meter, now, 200 * kMs, 5);
-  EXPECT_FALSE(meter.fills());
+  EXPECT_FALSE(meter.saturates());
   EXPECT_NEAR(meter.busy_permille(), 500, 20);
   now = look(meter, now, 300 * kMs, 10);
   now = look(meter, now, 300 * kMs, 9);
-  EXPECT_FALSE(meter.fills());  // between the thresholds
+  EXPECT_FALSE(meter.saturates());  // between the thresholds
   now = look(meter, now, 3 * kSecond, 10);
-  EXPECT_TRUE(meter.fills());
+  EXPECT_TRUE(meter.saturates());
   now = look(meter, now, 3 * kSecond, 9);
-  EXPECT_TRUE(meter.fills());
+  EXPECT_TRUE(meter.saturates());
 }
 
 TEST(GapMeter, TurnsAtMostOnceASecond) {
   Random random(23);
   GapMeter meter;
-  bool fills = meter.fills();
+  bool saturates = meter.saturates();
   uint64_t turned = 0;
   uint64_t turns = 0;
   uint64_t now = kSecond;
@@ -175,8 +175,8 @@ TEST(GapMeter, TurnsAtMostOnceASecond) {
     now += random() % (2 * kMs);
     if (random() % 700 == 0) busy = !busy;
     meter.sample(now, busy || random() % 4 == 0);
-    if (meter.fills() == fills) continue;
-    fills = meter.fills();
+    if (meter.saturates() == saturates) continue;
+    saturates = meter.saturates();
     EXPECT_GE(now - turned, turned == 0 ? 0 : kSecond);
     turned = now;
     ++turns;
@@ -199,7 +199,7 @@ TEST(GapMeter, AnIdleSecondIsNoGap) {
   GapMeter meter;
   uint64_t now = look(meter, kSecond, 2 * kSecond, 10);
   now = look(meter, now, 10 * kSecond, 0);
-  EXPECT_TRUE(meter.fills());
+  EXPECT_TRUE(meter.saturates());
   EXPECT_GT(meter.busy_permille(), 800u);
 }
 
@@ -210,7 +210,7 @@ uint32_t watch(GapWatch& gaps, uint64_t& now, uint64_t span, bool undisturbed, u
   const uint64_t step = undisturbed ? 2 * kMs : 10 * kMs;
   for (const uint64_t end = now + span; now < end; now += step) {
     gaps.look(now, step, undisturbed, now / step * 7 % 10 < busy);
-    asked += gaps.fills();
+    asked += gaps.saturates();
   }
   return asked;
 }
@@ -219,7 +219,7 @@ TEST(GapWatch, OneWhoseGapsAreSeenBesideOthersIsLeftAlone) {
   GapWatch gaps;
   uint64_t now = kSecond;
   watch(gaps, now, kSecond, true, 5);
-  EXPECT_FALSE(gaps.fills());
+  EXPECT_FALSE(gaps.saturates());
   EXPECT_EQ(watch(gaps, now, 300 * kSecond, false, 8), 0u);
 }
 
@@ -231,9 +231,9 @@ TEST(GapWatch, OneThatMayHaveBegunToFillIsTriedEverMoreRarely) {
   // With windows nobody is beside it, and it is seen as it is.
   uint32_t trials = 0;
   for (int second = 0; second < 100; ++second) {
-    const bool before = gaps.fills();
+    const bool before = gaps.saturates();
     watch(gaps, now, kSecond, before, before ? 5 : 10);
-    trials += gaps.fills() && !before;
+    trials += gaps.saturates() && !before;
   }
   EXPECT_GE(trials, 2u);
   EXPECT_LE(trials, 4u);
@@ -243,8 +243,8 @@ TEST(GapWatch, OneThatHasBegunToFillGetsItsWindowsBack) {
   GapWatch gaps;
   uint64_t now = kSecond;
   watch(gaps, now, kSecond, true, 8);
-  for (int tenth = 0; tenth < 130; ++tenth) watch(gaps, now, kSecond / 10, gaps.fills(), 10);
-  EXPECT_TRUE(gaps.fills());
+  for (int tenth = 0; tenth < 130; ++tenth) watch(gaps, now, kSecond / 10, gaps.saturates(), 10);
+  EXPECT_TRUE(gaps.saturates());
   EXPECT_EQ(watch(gaps, now, 10 * kSecond, true, 10), 5000u);
 }
 
@@ -258,7 +258,7 @@ TEST(GapWatch, OneAloneIsKnownToLeaveGapsByRareLooks) {
       gaps.look(now, 220 * kMs, true, i % 4 != 0);
       if (i % 4 == 0) gaps.look(now += again, again, true, true);
     }
-    EXPECT_EQ(gaps.fills(), again > 10 * kMs);
+    EXPECT_EQ(gaps.saturates(), again > 10 * kMs);
   }
 }
 

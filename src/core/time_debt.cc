@@ -1,4 +1,4 @@
-// See time_turn.h.
+// See time_debt.h.
 #include "core/time_debt.h"
 
 #include <algorithm>
@@ -15,22 +15,22 @@ constexpr uint64_t kLost = 11;  // one part of so many
 
 }  // namespace
 
-void Turn::add(int64_t ns, int64_t most_due_ns) {
-  const int64_t least = std::min(owes_, -most_due_ns);
-  owes_ = std::clamp(owes_ + ns, least, kMostOwedNs);
+void OverrunDebt::add(int64_t ns, int64_t most_due_ns) {
+  const int64_t least = std::min(debt_, -most_due_ns);
+  debt_ = std::clamp(debt_ + ns, least, kMostDebtNs);
 }
 
 // For work that ran so long.
-int64_t Turn::charge(uint64_t ns) const {
+int64_t OverrunDebt::charge(uint64_t ns) const {
   if (beside_ == 0) return static_cast<int64_t>(ns);
   const uint64_t lost = ns / kLost;
   return static_cast<int64_t>((ns - lost) / (1 + beside_) + lost * part_ / kWhole);
 }
 
-void Turn::account_span(uint64_t ns, bool window, bool ran) {
+void OverrunDebt::account_span(uint64_t ns, bool window, bool ran) {
   const auto span = static_cast<int64_t>(ns);
   const int64_t used = charge(ns);
-  if (all_pay_ && owes_ > 0) owes_ -= std::min(owes_, span);
+  if (all_pay_ && debt_ > 0) debt_ -= std::min(debt_, span);
   if (ran) {
     add(window ? used - span : used, capped_ ? kMostSparedNs : kMostDueNs);
   } else if (window) {
@@ -39,13 +39,13 @@ void Turn::account_span(uint64_t ns, bool window, bool ran) {
   }
 }
 
-void Turn::account(uint64_t now_ns, bool ran) {
+void OverrunDebt::account(uint64_t now_ns, bool ran) {
   const uint64_t begin = last_ns_;
   last_ns_ = std::max(now_ns, last_ns_);
   if (begin == 0 || now_ns <= begin) return;
   if (!counts_) {  // nobody is there to be paid
     const uint64_t span = std::min(now_ns - begin, kMostSpanNs);
-    if (owes_ > 0) owes_ -= std::min(owes_, static_cast<int64_t>(span));
+    if (debt_ > 0) debt_ -= std::min(debt_, static_cast<int64_t>(span));
     return;
   }
   if (now_ns - begin > kMostSpanNs) return;
@@ -54,28 +54,29 @@ void Turn::account(uint64_t now_ns, bool ran) {
   if (now_ns > edge) account_span(now_ns - edge, !window_, ran);
 }
 
-void Turn::refund(uint64_t ns) {
+void OverrunDebt::refund(uint64_t ns) {
   if (!counts_) return;
   const uint64_t most = std::min(ns, kMostSpanNs);
   add(-charge(most), kMostSparedNs);
 }
 
-void Turn::plan(std::span<TimeTenant> tenants, uint64_t now_ns, std::span<TimeGrant> grants) {
-  TimeTenant& own = tenants[0];
+void OverrunDebt::plan(std::span<SliceDemand> slices, uint64_t now_ns,
+                       std::span<TimeGrant> grants) {
+  SliceDemand& own = slices[0];
   bool payers = false;
   bool takers = false;
-  bool paying[kMaxTimeTenants] = {};
-  const size_t count = std::min<size_t>(tenants.size(), kMaxTimeTenants);
+  bool paying[kMaxSlicesOnGpu] = {};
+  const size_t count = std::min<size_t>(slices.size(), kMaxSlicesOnGpu);
   for (size_t i = 1; i < count; ++i) {
-    paying[i] = tenants[i].pays;
-    if (!tenants[i].active || tenants[i].frozen) continue;
+    paying[i] = slices[i].repays;
+    if (!slices[i].active || slices[i].frozen) continue;
     payers |= paying[i];
     takers |= !paying[i];
   }
-  for (size_t i = 0; i < count; ++i) tenants[i].pays = false;
+  for (size_t i = 0; i < count; ++i) slices[i].repays = false;
   wants_ = own.active;
   own.active = true;
-  plan_gpu(tenants, now_ns, grants);
+  plan_gpu(slices, now_ns, grants);
   own.active = wants_;
   const TimeGrant base = grants[0];
   counts_ = base.window_permille < kWhole && !own.frozen && own.priority != ALLOT_PRIORITY_HIGH;
@@ -83,29 +84,30 @@ void Turn::plan(std::span<TimeTenant> tenants, uint64_t now_ns, std::span<TimeGr
   part_ = base.window_permille;
   edge_ns_ = base.until_ns;
   capped_ = own.max_permille > 0 && own.max_permille < kWhole;
-  if (!counts_ || owes_ <= 0) pays_ = false;
-  if (counts_ && owes_ > kOwesNs) pays_ = true;
-  all_pay_ = pays_ && payers && !takers && !capped_;
-  for (size_t i = 1; i < count; ++i) tenants[i].pays = paying[i];
-  own.pays = pays_;
-  if (payers || pays_ || !wants_) plan_gpu(tenants, now_ns, grants);
-  count_beside(tenants, grants);
-  if (pays_) grants[0] = base;
-  if (pays_ && !all_pay_ && (takers || capped_)) {
+  if (!counts_ || debt_ <= 0) repays_ = false;
+  if (counts_ && debt_ > kDebtToRepayNs) repays_ = true;
+  all_pay_ = repays_ && payers && !takers && !capped_;
+  for (size_t i = 1; i < count; ++i) slices[i].repays = paying[i];
+  own.repays = repays_;
+  if (payers || repays_ || !wants_) plan_gpu(slices, now_ns, grants);
+  count_beside(slices, grants);
+  if (repays_) grants[0] = base;
+  if (repays_ && !all_pay_ && (takers || capped_)) {
     grants[0].open = false;
     // Paid in its own windows only; asked again at their edges.
-    if (window_) grants[0].until_ns = std::min(edge_ns_, now_ns + static_cast<uint64_t>(owes_));
+    if (window_) grants[0].until_ns = std::min(edge_ns_, now_ns + static_cast<uint64_t>(debt_));
   }
 }
 
 // The others that run now: in its own window only what still drains, or what it lets go first.
-void Turn::count_beside(std::span<const TimeTenant> tenants, std::span<const TimeGrant> grants) {
+void OverrunDebt::count_beside(std::span<const SliceDemand> slices,
+                               std::span<const TimeGrant> grants) {
   beside_ = 0;
-  for (size_t i = 1; i < tenants.size(); ++i) {
-    const TimeTenant& other = tenants[i];
+  for (size_t i = 1; i < slices.size(); ++i) {
+    const SliceDemand& other = slices[i];
     if (!other.active) continue;
-    const bool windowed = other.fills || other.max_permille > 0;
-    const bool let_run = windowed && grants[i].open && !other.pays && (!window_ || pays_);
+    const bool windowed = other.saturates || other.max_permille > 0;
+    const bool let_run = windowed && grants[i].open && !other.repays && (!window_ || repays_);
     if (other.drains || let_run) ++beside_;
   }
 }

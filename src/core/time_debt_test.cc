@@ -13,11 +13,11 @@ namespace {
 
 constexpr uint64_t kStepNs = kMs / 2;
 
-// A tenant whose kernels run to their end, and its agent.
+// A slice whose kernels run to their end, and its agent.
 struct Launcher {
-  TimeTenant tenant;
+  SliceDemand slice;
   uint64_t kernel_ns;
-  Turn turn;
+  OverrunDebt turn;
   double left_ns = 0;  // of the kernel under way
   double used_ns = 0;
   bool ran = false;  // in the last step
@@ -25,7 +25,7 @@ struct Launcher {
   bool busy = true;  // always has a next kernel
 };
 
-// A card that divides its time evenly between the kernels under way; each tenant keeps one there while its
+// A card that divides its time evenly between the kernels under way; each slice keeps one there while its
 // gate is open. All agents look at every step.
 struct Card {
   std::vector<Launcher> all;
@@ -41,9 +41,9 @@ struct Card {
   void look(size_t i) {
     Launcher& own = all[i];
     own.turn.account(now_ns, own.ran);
-    std::vector<TimeTenant> view = {own.tenant};
+    std::vector<SliceDemand> view = {own.slice};
     for (size_t k = 0; k < all.size(); ++k) {
-      if (k != i) view.push_back(all[k].tenant);
+      if (k != i) view.push_back(all[k].slice);
     }
     std::vector<TimeGrant> grants(view.size());
     own.turn.plan(view, now_ns, grants);
@@ -56,9 +56,9 @@ struct Card {
     uint32_t running = 0;
     for (Launcher& t : all) {
       if (t.open && t.busy && t.left_ns <= 0) t.left_ns = static_cast<double>(t.kernel_ns);
-      t.tenant.active = t.busy || t.left_ns > 0;
-      t.tenant.pays = t.turn.pays();
-      t.tenant.drains = !t.open && t.left_ns > 0;
+      t.slice.active = t.busy || t.left_ns > 0;
+      t.slice.repays = t.turn.repays();
+      t.slice.drains = !t.open && t.left_ns > 0;
       if (t.left_ns > 0) ++running;
     }
     for (Launcher& t : all) {
@@ -88,7 +88,7 @@ struct Card {
 
 constexpr double kPoint = 0.01;
 
-TEST(TurnSim, SharesComeOutForKernelsOfAnyLength) {
+TEST(DebtSim, SharesComeOutForKernelsOfAnyLength) {
   struct Case {
     uint32_t share;
     uint64_t first_ms, second_ms;
@@ -114,7 +114,7 @@ TEST(TurnSim, SharesComeOutForKernelsOfAnyLength) {
 }
 
 // As on an H100. Who overruns costs the others switches, too.
-TEST(TurnSim, SharesComeOutWhereSwitchesCostATenth) {
+TEST(DebtSim, SharesComeOutWhereSwitchesCostATenth) {
   for (const uint32_t share : {300u, 500u, 700u}) {
     for (const uint64_t second : {1 * kMs, 50 * kMs}) {
       Card card;
@@ -130,7 +130,7 @@ TEST(TurnSim, SharesComeOutWhereSwitchesCostATenth) {
   }
 }
 
-TEST(TurnSim, FourTenantsGetTheirSharesWithKernelsOfDifferentLengths) {
+TEST(DebtSim, FourSlicesGetTheirSharesWithKernelsOfDifferentLengths) {
   Card card;
   card.add(100, 0, 60 * kMs);
   card.add(200, 0, kMs);
@@ -142,7 +142,7 @@ TEST(TurnSim, FourTenantsGetTheirSharesWithKernelsOfDifferentLengths) {
     EXPECT_NEAR(part[i], 0.1 * static_cast<double>(i + 1), 1.5 * kPoint) << i;
 }
 
-TEST(TurnSim, ACeilingHoldsForKernelsOfAnyLength) {
+TEST(DebtSim, ACeilingHoldsForKernelsOfAnyLength) {
   for (const uint64_t kernel : {1 * kMs, 20 * kMs, 50 * kMs, 250 * kMs}) {
     for (const uint32_t max : {100u, 250u, 750u}) {
       Card card;
@@ -154,7 +154,7 @@ TEST(TurnSim, ACeilingHoldsForKernelsOfAnyLength) {
   }
 }
 
-TEST(TurnSim, NobodyIsHeldBackForOneThatHasNothingToDo) {
+TEST(DebtSim, NobodyIsHeldBackForOneThatHasNothingToDo) {
   Card card;
   card.add(300, 0, 250 * kMs);
   card.add(700, 0, kMs);
@@ -167,7 +167,7 @@ TEST(TurnSim, NobodyIsHeldBackForOneThatHasNothingToDo) {
   EXPECT_NEAR(card.run(40)[0], 0.3, 1.5 * kPoint);
 }
 
-TEST(TurnSim, WorkThatNeverEndsDoesNotStopItsNeighbour) {
+TEST(DebtSim, WorkThatNeverEndsDoesNotStopItsNeighbour) {
   Card card;
   card.add(500, 0, 1000 * kSecond);
   card.add(500, 0, kMs);
@@ -178,88 +178,88 @@ TEST(TurnSim, WorkThatNeverEndsDoesNotStopItsNeighbour) {
 // ---- one turn in hand --------------------------------------------------------------------------------
 
 struct OneTurn {
-  std::vector<TimeTenant> tenants = {{1, 300, 0, 1, ALLOT_PRIORITY_NORMAL, true, true, false},
+  std::vector<SliceDemand> slices = {{1, 300, 0, 1, ALLOT_PRIORITY_NORMAL, true, true, false},
                                      {2, 700, 0, 1, ALLOT_PRIORITY_NORMAL, true, true, false}};
-  Turn turn;
+  OverrunDebt turn;
   TimeGrant at(uint64_t now_ns, bool ran) {
     TimeGrant grants[2];
     turn.account(now_ns, ran);
-    turn.plan(tenants, now_ns, grants);
+    turn.plan(slices, now_ns, grants);
     return grants[0];
   }
 };
 
-TEST(Turn, WhatRunsOverTheWindowIsPaidInTheNextOnes) {
+TEST(OverrunDebt, WhatRunsOverTheWindowIsPaidInTheNextOnes) {
   OneTurn own;
   EXPECT_TRUE(own.at(1000 * kMs, false).open);
   EXPECT_FALSE(own.at(1030 * kMs, true).open);
-  EXPECT_EQ(own.turn.owes_ns(), 0);
+  EXPECT_EQ(own.turn.debt_ns(), 0);
   own.at(1070 * kMs, true);  // half of the card for 40 ms
-  EXPECT_NEAR(static_cast<double>(own.turn.owes_ns()), 20.0 * kMs, 1.0 * kMs);
-  EXPECT_TRUE(own.turn.pays());
+  EXPECT_NEAR(static_cast<double>(own.turn.debt_ns()), 20.0 * kMs, 1.0 * kMs);
+  EXPECT_TRUE(own.turn.repays());
   const TimeGrant held = own.at(1100 * kMs, false);
   EXPECT_FALSE(held.open);
-  EXPECT_EQ(held.until_ns, 1100 * kMs + static_cast<uint64_t>(own.turn.owes_ns()));
+  EXPECT_EQ(held.until_ns, 1100 * kMs + static_cast<uint64_t>(own.turn.debt_ns()));
   const TimeGrant then = own.at(held.until_ns, false);
   EXPECT_TRUE(then.open);
-  EXPECT_FALSE(own.turn.pays());
+  EXPECT_FALSE(own.turn.repays());
   EXPECT_EQ(then.until_ns, 1130 * kMs);
 }
 
-TEST(Turn, ALookThatComesLateIsTakenBack) {
+TEST(OverrunDebt, ALookThatComesLateIsTakenBack) {
   OneTurn own;
   own.at(1030 * kMs, false);
   own.at(1034 * kMs, true);
   own.turn.refund(2 * kMs);
-  EXPECT_NEAR(static_cast<double>(own.turn.owes_ns()), 1.0 * kMs, 0.1 * kMs);
+  EXPECT_NEAR(static_cast<double>(own.turn.debt_ns()), 1.0 * kMs, 0.1 * kMs);
 }
 
-TEST(Turn, ALittleIsLeftUnpaid) {
+TEST(OverrunDebt, ALittleIsLeftUnpaid) {
   OneTurn own;
   own.at(1030 * kMs, false);
   own.at(1050 * kMs, true);
-  EXPECT_NEAR(static_cast<double>(own.turn.owes_ns()), 9.5 * kMs, 0.5 * kMs);
-  EXPECT_FALSE(own.turn.pays());
+  EXPECT_NEAR(static_cast<double>(own.turn.debt_ns()), 9.5 * kMs, 0.5 * kMs);
+  EXPECT_FALSE(own.turn.repays());
   EXPECT_TRUE(own.at(1100 * kMs, false).open);
 }
 
-TEST(Turn, WhatOthersTakeOfItsWindowIsOwedToItUpToABound) {
+TEST(OverrunDebt, WhatOthersTakeOfItsWindowIsOwedToItUpToABound) {
   OneTurn own;
-  own.tenants[1].drains = true;
+  own.slices[1].drains = true;
   own.at(1000 * kMs, false);
   own.at(1020 * kMs, true);
-  EXPECT_NEAR(static_cast<double>(own.turn.owes_ns()), -10.0 * kMs, 0.5 * kMs);
+  EXPECT_NEAR(static_cast<double>(own.turn.debt_ns()), -10.0 * kMs, 0.5 * kMs);
   for (uint64_t at = 1100; at < 12'000; at += 10) own.at(at * kMs, at % 100 <= 30 && at % 100 != 0);
-  EXPECT_EQ(own.turn.owes_ns(), -Turn::kMostDueNs);
+  EXPECT_EQ(own.turn.debt_ns(), -OverrunDebt::kMostDueNs);
 }
 
-TEST(Turn, APayersWindowGoesToTheOthersAndIsChargedToThem) {
+TEST(OverrunDebt, APayersWindowGoesToTheOthersAndIsChargedToThem) {
   OneTurn own;
-  own.tenants[1].pays = true;
+  own.slices[1].repays = true;
   EXPECT_TRUE(own.at(1040 * kMs, false).open);
   own.at(1060 * kMs, true);
-  EXPECT_EQ(own.turn.owes_ns(), static_cast<int64_t>(20 * kMs));
+  EXPECT_EQ(own.turn.debt_ns(), static_cast<int64_t>(20 * kMs));
 }
 
-TEST(Turn, WhereAllPayNobodyIsHeldBack) {
+TEST(OverrunDebt, WhereAllPayNobodyIsHeldBack) {
   OneTurn own;
   own.at(1030 * kMs, false);
   own.at(1070 * kMs, true);
-  ASSERT_TRUE(own.turn.pays());
-  const int64_t owed = own.turn.owes_ns();
-  own.tenants[1].pays = true;
+  ASSERT_TRUE(own.turn.repays());
+  const int64_t owed = own.turn.debt_ns();
+  own.slices[1].repays = true;
   EXPECT_TRUE(own.at(1100 * kMs, false).open);
   own.at(1105 * kMs, true);
-  EXPECT_NEAR(static_cast<double>(own.turn.owes_ns()), static_cast<double>(owed) - 5.0 * kMs,
+  EXPECT_NEAR(static_cast<double>(own.turn.debt_ns()), static_cast<double>(owed) - 5.0 * kMs,
               1.0 * kMs);
 }
 
-TEST(Turn, AFreezeIsNotCharged) {
+TEST(OverrunDebt, AFreezeIsNotCharged) {
   OneTurn own;
-  own.tenants[0].frozen = true;
+  own.slices[0].frozen = true;
   own.at(1030 * kMs, false);
   own.at(1070 * kMs, true);
-  EXPECT_EQ(own.turn.owes_ns(), 0);
+  EXPECT_EQ(own.turn.debt_ns(), 0);
 }
 
 }  // namespace

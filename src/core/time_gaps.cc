@@ -1,7 +1,7 @@
-// What a tenant is: idle, leaving gaps, or filling its windows (time_policy.h).
+// What a slice is: idle, leaving gaps, or filling its windows (time_policy.h).
 //
 // A mean over about 0.3 s of looks; beyond that old ones fade. Idleness is no gap: looks longer
-// than kForgetNs after the last work are left out, so that a pause for input does not make a tenant one
+// than kForgetNs after the last work are left out, so that a pause for input does not make a slice one
 // that leaves gaps. Two thresholds apart and a second between two turns keep it from flapping.
 #include <algorithm>
 
@@ -18,7 +18,7 @@ constexpr uint64_t kFarNs = 15'000'000;  // looks that are further apart leave d
 constexpr uint64_t kDoubtMostNs = 10'000'000;
 constexpr uint64_t kTurnNs = 1'000'000'000;
 constexpr uint32_t kGapsBelow = 880;
-constexpr uint32_t kFillsAbove = 945;
+constexpr uint32_t kSaturatesAbove = 945;
 
 // A trial: windows are asked for until the meter has seen enough undisturbed time.
 constexpr uint64_t kTrialMeterNs = 600'000'000;
@@ -45,8 +45,8 @@ void GapMeter::sample(uint64_t now_ns, bool unfinished) {
   busy_average_ = (busy_average_ * (seen_ns_ - span) + now_part * span) / seen_ns_;
   if (seen_ns_ < kSpanNs || now_ns - std::min(now_ns, turned_ns_) < kTurnNs) return;
   const uint32_t busy = busy_permille();
-  if (fills_ ? busy < kGapsBelow : busy > kFillsAbove) {
-    fills_ = !fills_;
+  if (saturates_ ? busy < kGapsBelow : busy > kSaturatesAbove) {
+    saturates_ = !saturates_;
     turned_ns_ = now_ns;
   }
 }
@@ -82,7 +82,7 @@ void GapWatch::look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool un
     trial_meter_ns_ = 0;
     undisturbed_ns_ = now_ns;
     trial_after_ns_ = std::min(trial_after_ns_ * 2, kTrialLastNs);
-  } else if (meter_.fills()) {
+  } else if (meter_.saturates()) {
     trial_after_ns_ = kTrialFirstNs;
   } else if (unfinished && !beside_.clearly_gaps() && now_ns - undisturbed_ns_ > trial_after_ns_) {
     trial_meter_ns_ = meter_ns_ + kTrialMeterNs;

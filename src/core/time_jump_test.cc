@@ -12,16 +12,16 @@ namespace {
 constexpr uint64_t kJumps[] = {kSecond / 2, 3600 * kSecond, 86400 * 400 * kSecond};
 
 TEST(TimeJump, WindowsGoOnAsBefore) {
-  std::array<TimeTenant, 3> tenants = {};
+  std::array<SliceDemand, 3> slices = {};
   for (uint32_t i = 0; i < 3; ++i) {
-    tenants[i] = {i + 1u, 100 + 200 * i, 0, 1, ALLOT_PRIORITY_NORMAL, true, true, false};
+    slices[i] = {i + 1u, 100 + 200 * i, 0, 1, ALLOT_PRIORITY_NORMAL, true, true, false};
   }
   for (const uint64_t jump : kJumps) {
     for (const uint64_t start : {500 * kSecond + jump, 2 * 86400 * 400 * kSecond - jump}) {
       std::array<TimeGrant, 3> grants = {};
       std::array<uint64_t, 3> ran = {};
       for (uint64_t now = start; now < start + kSecond;) {
-        plan_gpu(tenants, now, grants);
+        plan_gpu(slices, now, grants);
         uint64_t next = start + kSecond;
         for (const TimeGrant& grant : grants) next = std::min(next, grant.until_ns);
         ASSERT_GT(next, now);
@@ -53,7 +53,7 @@ uint64_t use_a_second(Ceiling& ceiling, uint64_t now) {
   return used;
 }
 
-TEST(TimeJump, ACeilingIsNeitherLostNorHeldAgainstItsTenant) {
+TEST(TimeJump, ACeilingIsNeitherLostNorHeldAgainstItsSlice) {
   for (const uint64_t jump : kJumps) {
     Ceiling ceiling;
     ceiling.set_max(300);

@@ -1,34 +1,34 @@
 // Who may run on a GPU, and when: the policy of GPU time.
 //
-// Pure and without memory: given the tenants of one GPU and the time of the machine's monotonic clock,
-// plan_gpu says for each tenant whether its work may run now, until when that stays so, and how long its
-// timeslices are. Every tenant's agent computes it from what all have published, so nobody leads, nobody
+// Pure and without memory: given the slices of one GPU and the time of the machine's monotonic clock,
+// plan_gpu says for each slice whether its work may run now, until when that stays so, and how long its
+// timeslices are. Every slice's agent computes it from what all have published, so nobody leads, nobody
 // has to be trusted, and nobody's death stops the others: equal input, equal schedule.
 //
 //     time --->   |<------------------ cycle ------------------->|
-//     A (30, fills)  [======A======]                              [====
-//     B (70, fills)                 [=============B==============]
+//     A (30, saturates)  [======A======]                              [====
+//     B (70, saturates)                 [=============B==============]
 //     C (leaves gaps)[=====================C=====================][====   beside the others, by slices
 //
-// Tenants that fill their windows (or wait for every step, so that a timeslice is nothing to them) run one
-// after the other in disjoint windows of one cycle, in proportion to their shares. Tenants that leave gaps
-// run beside whoever has the window, weighted by timeslices: a window of their own would waste the gaps. A tenant
+// Slices that fill their windows (or wait for every step, so that a timeslice is nothing to them) run one
+// after the other in disjoint windows of one cycle, in proportion to their shares. Slices that leave gaps
+// run beside whoever has the window, weighted by timeslices: a window of their own would waste the gaps. A slice
 // of several GPUs takes windows on all of them, at the same time, whatever it leaves there: a collective operation
 // goes on only while both ends may run.
 //
-// The parts. An active tenant weighs its share; those without one divide what the shares leave of the
+// The parts. An active slice weighs its share; those without one divide what the shares leave of the
 // whole, and nobody weighs less than 1 %. All time is dealt out by weight, to nobody more than its max, so
-// what idle tenants do not use is lent in proportion. Where shares sum to more than the whole, all shrink
+// what idle slices do not use is lent in proportion. Where shares sum to more than the whole, all shrink
 // in proportion.
 //
 // The places. Who takes windows has a place in the cycle: the window that it would have if all who are awake
 // (with work now or in the last kAwakeNs) had work. The places of those without are lent, first to the two beside,
-// whose windows then go on. So a tenant that comes and goes moves nobody's place, and cannot (by chance or by
+// whose windows then go on. So a slice that comes and goes moves nobody's place, and cannot (by chance or by
 // design) shift others out of their time; one that sleeps for long takes no room and cuts nobody's window in two.
 // When it falls asleep or wakes, the others' windows move, once.
 //
 // The slices. A window's holder gets one so long against those beside it that its part comes out in its
-// window. A ceiling counts all the time in which its tenant might run, so who has a max runs alone in its
+// window. A ceiling counts all the time in which its slice might run, so who has a max runs alone in its
 // window; and one that leaves gaps takes a window, too, when its part is 70 % of its max or more. Maxima
 // that sum to <= 100 % are the case in which that holds for all: all windows are disjoint.
 //
@@ -40,7 +40,7 @@
 // all at their max. Without normal ones beside it, low is normal.
 //
 // Debts. Where a kernel cannot be stopped (level launch) work runs over its window's end. Who has done so for
-// long says that it pays (time_turn.h) and counts as idle until it has given the time back.
+// long says that it pays (time_debt.h) and counts as idle until it has given the time back.
 //
 // What must not happen here: state, a clock, a system call.
 #pragma once
@@ -55,46 +55,46 @@ namespace allot::core {
 inline constexpr uint32_t kWhole = 1000;  // permille of a GPU
 inline constexpr uint64_t kAwakeNs = 10'000'000'000;
 
-// One tenant on one GPU, as all agents see it.
-struct TimeTenant {
+// One slice on one GPU, as all agents see it.
+struct SliceDemand {
   uint64_t id;              // orders the windows; the same in all agents
   uint32_t share_permille;  // guaranteed; 0 = none asked for
   uint32_t max_permille;    // ceiling; 0 = none
   uint32_t
-      gpus;  // how many GPUs it works on while awake: tenants of several come first in the cycle
+      gpus;  // how many GPUs it works on while awake: slices of several come first in the cycle
   uint32_t priority;  // AllotPriority; whatever is none of them = normal
   bool active;        // has work for the GPU
-  bool fills;         // see above
+  bool saturates;     // see above
   bool frozen;
   bool awake = true;  // has or had work not long ago (kAwakeNs); whoever is active counts as awake
-  bool pays = false;  // holds itself back for time that it overran (time_turn.h): takes no window
+  bool repays = false;  // holds itself back for time that it overran (time_debt.h): takes no window
   bool drains = false;  // its work goes on behind a closed gate
 };
 
 struct TimeGrant {
   bool open;                 // its work may run now
   uint64_t until_ns;         // nothing changes before, unless an input does; > now
-  uint32_t slice_us;         // timeslice of its channel groups; 0 = the driver's own
+  uint32_t timeslice_us;     // timeslice of its channel groups; 0 = the driver's own
   uint32_t window_permille;  // its part of the cycle; kWhole = always
 };
 
-// At most this many tenants with work on one GPU, the first by id, are weighed; the rest run beside them
+// At most this many slices with work on one GPU, the first by id, are weighed; the rest run beside them
 // by the least slice. Numbers out of their range are clamped (above 1000 permille: 1000; an unknown
 // priority: normal).
-inline constexpr uint32_t kMaxTimeTenants = 64;
+inline constexpr uint32_t kMaxSlicesOnGpu = 64;
 
-// Fills grants[i] for tenants[i]; both of the same size. Neither allocates nor blocks; signal-safe; any
-// thread. The order of the tenants does not matter, only their ids (equal ids: by their order).
-void plan_gpu(std::span<const TimeTenant> tenants, uint64_t now_ns, std::span<TimeGrant> grants);
+// Fills grants[i] for slices[i]; both of the same size. Neither allocates nor blocks; signal-safe; any
+// thread. The order of the slices does not matter, only their ids (equal ids: by their order).
+void plan_gpu(std::span<const SliceDemand> slices, uint64_t now_ns, std::span<TimeGrant> grants);
 
-// The length of a cycle, in nanoseconds, with places for `windows` tenants: long enough that switches
-// (0.7 ms each) cost little, and a whole number of them in a second. Where a tenant has a max the cycle is
+// The length of a cycle, in nanoseconds, with places for `windows` slices: long enough that switches
+// (0.7 ms each) cost little, and a whole number of them in a second. Where a slice has a max the cycle is
 // kCeilingSpanNs, for of a longer one its ceiling would cut the windows short; and where one works on several
-// GPUs, so that its windows begin together on all of them. Beside a high-priority tenant it is that of the most.
+// GPUs, so that its windows begin together on all of them. Beside a high-priority slice it is that of the most.
 uint64_t cycle_ns(uint32_t windows);
 
 // A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used, hence in
-// any second too. Owned by one agent; remembers the intervals in which its tenant ran.
+// any second too. Owned by one agent; remembers the intervals in which its slice ran.
 inline constexpr uint64_t kCeilingSpanNs = 100'000'000;
 
 class Ceiling {
@@ -103,7 +103,7 @@ class Ceiling {
   constexpr explicit Ceiling(uint64_t span_ns = kCeilingSpanNs) : span_ns_(span_ns) {}
   // 0 or kWhole = no ceiling. A change counts from the next question on.
   void set_max(uint32_t permille) { max_permille_ = permille; }
-  // The tenant's work runs from now on / has stopped. Times never go back; a start while running and a
+  // The slice's work runs from now on / has stopped. Times never go back; a start while running and a
   // stop while stopped change nothing.
   void start(uint64_t now_ns);
   void stop(uint64_t now_ns);
@@ -135,8 +135,8 @@ class Ceiling {
   uint64_t span_ns_;
 };
 
-// Learns from samples of "had work unfinished" what a tenant is: leaving gaps, or filling. Below 880 permille
-// busy it leaves gaps, above 945 it fills; it turns at most once a second and first after 0.3 s of looks. (Seen
+// Learns from samples of "had work unfinished" what a slice is: leaving gaps, or filling. Below 880 permille
+// busy it leaves gaps, above 945 it saturates; it turns at most once a second and first after 0.3 s of looks. (Seen
 // on an H100: a launch-bound load whose kernels take 43 % of its time has unfinished work at 77-81 % of the
 // looks, as a launch is under way before its kernel runs; loops that wait for every step 97-99 %.) Looks more
 // than 25 ms after the last work count as idleness, not as a gap.
@@ -145,7 +145,9 @@ class GapMeter {
   // One look at the driver: whether work was unfinished, taken while its work could run. Unevenly spaced
   // looks are weighted by the time since the look before (at most 20 ms).
   void sample(uint64_t now_ns, bool unfinished);
-  bool fills() const { return fills_; }  // with hysteresis; a new tenant fills until seen otherwise
+  bool saturates() const {
+    return saturates_;
+  }                                // with hysteresis; a new slice saturates until seen otherwise
   uint32_t busy_permille() const;  // part of its time with unfinished work, smoothed over ~0.3 s
   bool clearly_gaps() const;       // enough was seen, and it left gaps
 
@@ -156,23 +158,23 @@ class GapMeter {
   uint64_t last_busy_ns_ = 0;
   uint64_t seen_ns_ = 0;       // how much time the average stands for, at most its own span
   uint64_t busy_average_ = 0;  // of 2^32
-  uint64_t turned_ns_ = 0;     // of the last change of fills_
+  uint64_t turned_ns_ = 0;     // of the last change of saturates_
   bool looked_ = false;
   bool worked_ = false;  // last_busy_ns_ is set
-  bool fills_ = true;
+  bool saturates_ = true;
 };
 
-// The same for a tenant among others. Only what is seen while nobody else could run tells whether it fills:
+// The same for a slice among others. Only what is seen while nobody else could run tells whether it saturates:
 // beside others its work is unfinished because it waits for them. One that leaves gaps and is never undisturbed
 // asks for windows for a moment, to see whether it still does; first after 10 s, then ever more rarely. A trial
 // costs those who leave gaps a part of their throughput, so there is none while gaps are seen even beside others.
-// Looks without work that are far from the look before (a tenant alone is looked at five times a second) are gaps
+// Looks without work that are far from the look before (a slice alone is looked at five times a second) are gaps
 // if there is work again within 10 ms, so that one that leaves gaps is known as such when a neighbour comes.
 class GapWatch {
  public:
   // One look, while it has work or had a moment ago. `open_ns`: how long its work could run since the look before.
   void look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool unfinished);
-  bool fills() const { return meter_.fills() || trial_meter_ns_ != 0; }
+  bool saturates() const { return meter_.saturates() || trial_meter_ns_ != 0; }
   uint32_t busy_permille() const { return meter_.busy_permille(); }
 
  private:
@@ -191,7 +193,7 @@ class GapWatch {
   uint64_t trial_end_ns_ = 0;
 };
 
-// Admission: whether a tenant with `share_permille` fits beside others with the shares given (0 = none
+// Admission: whether a slice with `share_permille` fits beside others with the shares given (0 = none
 // asked for: fits always, it gets what is left). Never overflows.
 bool share_fits(std::span<const uint32_t> shares_permille, uint32_t share_permille);
 

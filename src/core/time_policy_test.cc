@@ -1,4 +1,4 @@
-// The plan of GPU time as a function: what it grants to given tenants at a given moment, and properties
+// The plan of GPU time as a function: what it grants to given slices at a given moment, and properties
 // of thousands of random sets. What comes of it over seconds: time_sim_test.cc.
 #include "core/time_policy.h"
 
@@ -16,22 +16,22 @@ namespace {
 constexpr uint64_t kForever = UINT64_MAX;
 
 struct Set {
-  std::vector<TimeTenant> tenants;
+  std::vector<SliceDemand> slices;
 
-  Set& add(uint32_t share, uint32_t max = 0, bool fills = true,
+  Set& add(uint32_t share, uint32_t max = 0, bool saturates = true,
            AllotPriority priority = ALLOT_PRIORITY_NORMAL) {
-    tenants.push_back({tenants.size() + 1, share, max, 1, priority, true, fills, false});
+    slices.push_back({slices.size() + 1, share, max, 1, priority, true, saturates, false});
     return *this;
   }
   std::vector<TimeGrant> at(uint64_t now_ns) const {
-    std::vector<TimeGrant> grants(tenants.size());
-    plan_gpu(tenants, now_ns, grants);
+    std::vector<TimeGrant> grants(slices.size());
+    plan_gpu(slices, now_ns, grants);
     return grants;
   }
 };
 
 bool same(const TimeGrant& a, const TimeGrant& b) {
-  return a.open == b.open && a.until_ns == b.until_ns && a.slice_us == b.slice_us &&
+  return a.open == b.open && a.until_ns == b.until_ns && a.timeslice_us == b.timeslice_us &&
          a.window_permille == b.window_permille;
 }
 
@@ -43,11 +43,11 @@ Set random_set(Random& random, uint32_t most = 12) {
     const uint32_t max = random() % 3 ? 0 : 1 + random() % 1000;
     set.add(share, max, random() % 3 != 0,
             static_cast<AllotPriority>(random() % 8 < 5 ? 0 : random() % 3));
-    TimeTenant& tenant = set.tenants.back();
-    tenant.id = random();
-    tenant.gpus = 1 + random() % 3;
-    tenant.active = random() % 4 != 0;
-    tenant.frozen = random() % 10 == 0;
+    SliceDemand& slice = set.slices.back();
+    slice.id = random();
+    slice.gpus = 1 + random() % 3;
+    slice.active = random() % 4 != 0;
+    slice.frozen = random() % 10 == 0;
   }
   return set;
 }
@@ -78,10 +78,10 @@ TEST(Plan, TwoThatLeaveGapsRunAtTheSameTimeWith5MsSlices) {
 TEST(Plan, SlicesOfThoseThatLeaveGapsAreAsTheirShares) {
   const Set set = Set().add(100, 0, false).add(200, 0, false).add(300, 0, false).add(400, 0, false);
   const auto grants = set.at(0);
-  for (uint32_t i = 0; i < 4; ++i) EXPECT_NEAR(grants[i].slice_us, 1000 * (i + 1), 1);
+  for (uint32_t i = 0; i < 4; ++i) EXPECT_NEAR(grants[i].timeslice_us, 1000 * (i + 1), 1);
   const auto few = Set().add(20, 0, false).add(980, 0, false).at(0);
-  EXPECT_NEAR(few[0].slice_us, 1000, 1);
-  EXPECT_NEAR(few[1].slice_us, 49'000, 50);
+  EXPECT_NEAR(few[0].timeslice_us, 1000, 1);
+  EXPECT_NEAR(few[1].timeslice_us, 49'000, 50);
 }
 
 TEST(Plan, OneBesideThatLeavesGapsDoesNotShrinkTheShareOfTheWindows) {
@@ -90,15 +90,15 @@ TEST(Plan, OneBesideThatLeavesGapsDoesNotShrinkTheShareOfTheWindows) {
   EXPECT_TRUE(grants[2].open);
   EXPECT_EQ(grants[2].until_ns, kForever);
   EXPECT_EQ(grants[0].window_permille, 500u);
-  EXPECT_NEAR(grants[0].slice_us, 6000, 1);
-  EXPECT_NEAR(grants[1].slice_us, 6000, 1);
-  EXPECT_NEAR(grants[2].slice_us, 4000, 1);
+  EXPECT_NEAR(grants[0].timeslice_us, 6000, 1);
+  EXPECT_NEAR(grants[1].timeslice_us, 6000, 1);
+  EXPECT_NEAR(grants[2].timeslice_us, 4000, 1);
 }
 
 TEST(Plan, OneAloneIsAlwaysOpenUnlessItHasAMax) {
   EXPECT_TRUE(same(Set().add(0).at(99 * kMs)[0], {true, kForever, 10'000, kWhole}));
-  for (bool fills : {true, false}) {
-    const Set set = Set().add(100, 250, fills);
+  for (bool saturates : {true, false}) {
+    const Set set = Set().add(100, 250, saturates);
     EXPECT_TRUE(same(set.at(200 * kMs)[0], {true, 225 * kMs, 10'000, 250}));
     EXPECT_TRUE(same(set.at(225 * kMs)[0], {false, 300 * kMs, 10'000, 250}));
   }
@@ -124,10 +124,10 @@ TEST(Plan, NobodyRunsBesideAHolderThatNeedsAllOfItsWindow) {
   const Set set = Set().add(300, 300).add(0, 0, false);
   const auto in = set.at(10 * kMs);
   EXPECT_TRUE(in[0].open);
-  EXPECT_TRUE(same(in[1], {false, 30 * kMs, in[1].slice_us, 700}));
+  EXPECT_TRUE(same(in[1], {false, 30 * kMs, in[1].timeslice_us, 700}));
   const auto out = set.at(30 * kMs);
   EXPECT_FALSE(out[0].open);
-  EXPECT_TRUE(same(out[1], {true, 100 * kMs, in[1].slice_us, 700}));
+  EXPECT_TRUE(same(out[1], {true, 100 * kMs, in[1].timeslice_us, 700}));
 }
 
 TEST(Plan, LowBesideNormalHasItsShareAndIsLentNothing) {
@@ -146,26 +146,26 @@ TEST(Plan, LowBesideNormalHasItsShareAndIsLentNothing) {
 
 TEST(Plan, HighIsAlwaysOpenAndOthersGiveWayAtOnce) {
   Set set = Set().add(300).add(300, 0, false).add(400, 0, true, ALLOT_PRIORITY_HIGH);
-  set.tenants[2].active = false;
-  for (const TimeGrant& grant : set.at(0)) EXPECT_GT(grant.slice_us, 50u);
-  set.tenants[2].active = true;
+  set.slices[2].active = false;
+  for (const TimeGrant& grant : set.at(0)) EXPECT_GT(grant.timeslice_us, 50u);
+  set.slices[2].active = true;
   for (uint64_t now = 0; now < 200 * kMs; now += 3 * kMs) {
     const auto grants = set.at(now);
     EXPECT_TRUE(same(grants[2], {true, kForever, 10'000, kWhole}));
-    EXPECT_EQ(grants[0].slice_us, 20u);
-    EXPECT_EQ(grants[1].slice_us, 20u);
+    EXPECT_EQ(grants[0].timeslice_us, 20u);
+    EXPECT_EQ(grants[1].timeslice_us, 20u);
   }
 }
 
 // By slices of 20 us two side by side would do little but switch; and each change of windows makes the high one wait.
-TEST(Plan, BesideAHighTenantOthersTakeTurnsInTheLongestCycle) {
+TEST(Plan, BesideAHighSliceOthersTakeTurnsInTheLongestCycle) {
   Set set = Set().add(0, 0, false).add(0, 0, false).add(0, 0, true, ALLOT_PRIORITY_HIGH);
   for (const bool active : {true, false}) {  // between two requests nothing moves
-    set.tenants[2].active = active;
+    set.slices[2].active = active;
     EXPECT_TRUE(same(set.at(0)[0], {true, 125 * kMs, active ? 20u : 10'000u, 500})) << active;
     EXPECT_FALSE(set.at(0)[1].open) << active;
   }
-  set.tenants[2].awake = false;
+  set.slices[2].awake = false;
   EXPECT_EQ(set.at(0)[0].window_permille, kWhole);
   EXPECT_EQ(set.at(0)[1].window_permille, kWhole);
 }
@@ -173,18 +173,18 @@ TEST(Plan, BesideAHighTenantOthersTakeTurnsInTheLongestCycle) {
 TEST(Plan, FrozenIsClosedAndTakesNoPart) {
   for (AllotPriority priority : {ALLOT_PRIORITY_NORMAL, ALLOT_PRIORITY_HIGH}) {
     Set set = Set().add(500, 0, true, priority).add(0);
-    set.tenants[0].frozen = true;
+    set.slices[0].frozen = true;
     const auto grants = set.at(0);
     EXPECT_FALSE(grants[0].open);
     EXPECT_EQ(grants[0].until_ns, kForever);
     EXPECT_EQ(grants[1].window_permille, kWhole);
-    EXPECT_GT(grants[1].slice_us, 50u);
+    EXPECT_GT(grants[1].timeslice_us, 50u);
   }
 }
 
 TEST(Plan, OneWithoutWorkIsOpenAndTakesNoWindow) {
   Set set = Set().add(500).add(200).add(0);
-  set.tenants[0].active = false;
+  set.slices[0].active = false;
   const auto grants = set.at(0);
   EXPECT_TRUE(grants[0].open);
   EXPECT_EQ(grants[0].until_ns, kForever);
@@ -192,25 +192,25 @@ TEST(Plan, OneWithoutWorkIsOpenAndTakesNoWindow) {
   EXPECT_EQ(grants[2].window_permille, 800u);
 }
 
-TEST(Plan, TenantsOfSeveralGpusComeFirst) {
+TEST(Plan, SlicesOfSeveralGpusComeFirst) {
   Set set = Set().add(0).add(0).add(0);
-  set.tenants[1].gpus = 4;
+  set.slices[1].gpus = 4;
   EXPECT_TRUE(set.at(0)[1].open);
-  set.tenants[1].gpus = 1;
+  set.slices[1].gpus = 1;
   EXPECT_TRUE(set.at(0)[0].open);
 }
 
 // Seen on two H100s: two programs with all-reduces between both cards, in windows on one and beside each other on
 // the other, got a third of what one gets alone.
-TEST(Plan, ATenantOfSeveralGpusTakesWindowsThoughItLeavesGaps) {
-  Set gaps = Set().add(500).add(500), fills = gaps;
-  for (TimeTenant& tenant : gaps.tenants) {
-    tenant.gpus = 2;
-    tenant.fills = false;
+TEST(Plan, ASliceOfSeveralGpusTakesWindowsThoughItLeavesGaps) {
+  Set gaps = Set().add(500).add(500), saturates = gaps;
+  for (SliceDemand& slice : gaps.slices) {
+    slice.gpus = 2;
+    slice.saturates = false;
   }
-  for (TimeTenant& tenant : fills.tenants) tenant.gpus = 2;
+  for (SliceDemand& slice : saturates.slices) slice.gpus = 2;
   for (uint64_t now = 0; now < 200 * kMs; now += 7 * kMs) {
-    const auto a = gaps.at(now), b = fills.at(now);
+    const auto a = gaps.at(now), b = saturates.at(now);
     EXPECT_NE(a[0].open, a[1].open) << now;
     EXPECT_EQ(a[0].open, b[0].open) << now;
     EXPECT_EQ(a[0].until_ns, b[0].until_ns) << now;
@@ -230,7 +230,7 @@ TEST(Plan, ACycleIsAPartOfASecondAndNoLongerThanACeilingAllows) {
   EXPECT_NEAR(static_cast<double>(capped.until_ns), 33.33 * kMs, 0.01 * kMs);
 }
 
-// Six tenants that take windows; some have a share, in odd rounds some a max.
+// Six slices that take windows; some have a share, in odd rounds some a max.
 Set windowed_set(Random& random, bool maxima) {
   Set set;
   uint32_t left = 980;
@@ -238,7 +238,7 @@ Set windowed_set(Random& random, bool maxima) {
     const uint32_t share = random() % 3 ? 10 + random() % (left / 4) : 0;
     left -= share;
     set.add(share, maxima && random() % 2 ? share + 10 + random() % (991 - share) : 0);
-    set.tenants.back().gpus = 1 + random() % 2;
+    set.slices.back().gpus = 1 + random() % 2;
   }
   return set;
 }
@@ -250,9 +250,9 @@ TEST(PlanProperty, APlaceStaysWhereItIsWhoeverElseComesAndGoes) {
     Set set = windowed_set(random, round % 2);
     for (int look = 0; look < 50; ++look) {
       const uint64_t now = random() % (1000 * kMs);
-      for (TimeTenant& tenant : set.tenants) tenant.active = true;
+      for (SliceDemand& slice : set.slices) slice.active = true;
       const auto all = set.at(now), near = set.at(now + 1000), before = set.at(now - now % 1000);
-      for (TimeTenant& tenant : set.tenants) tenant.active = random() % 2;
+      for (SliceDemand& slice : set.slices) slice.active = random() % 2;
       const auto grants = set.at(now);
       for (size_t i = 0; i < grants.size(); ++i) {
         if (!all[i].open || !near[i].open || !before[i].open) continue;  // an edge, rounded
@@ -264,12 +264,12 @@ TEST(PlanProperty, APlaceStaysWhereItIsWhoeverElseComesAndGoes) {
   }
 }
 
-// How many windows a tenant has in a cycle, one that goes on over its end counted once.
-uint32_t windows_of(const Set& set, size_t tenant) {
+// How many windows a slice has in a cycle, one that goes on over its end counted once.
+uint32_t windows_of(const Set& set, size_t slice) {
   uint32_t begun = 0;
-  bool open = set.at(1000 * kMs - 1)[tenant].open;
+  bool open = set.at(1000 * kMs - 1)[slice].open;
   for (uint64_t now = 1000 * kMs; now < 2000 * kMs;) {
-    const TimeGrant grant = set.at(now)[tenant];
+    const TimeGrant grant = set.at(now)[slice];
     if (grant.open && !open) ++begun;
     open = grant.open;
     now = std::min(grant.until_ns, 2000 * kMs);
@@ -279,10 +279,10 @@ uint32_t windows_of(const Set& set, size_t tenant) {
 uint32_t cycles_of(const Set& set) {
   uint32_t places = 0;
   bool narrow = false;
-  for (const TimeTenant& tenant : set.tenants) {
-    if (!tenant.awake && !tenant.active) continue;
+  for (const SliceDemand& slice : set.slices) {
+    if (!slice.awake && !slice.active) continue;
     ++places;
-    narrow |= tenant.max_permille > 0 || tenant.gpus > 1;
+    narrow |= slice.max_permille > 0 || slice.gpus > 1;
   }
   return static_cast<uint32_t>(1000 * kMs / (narrow ? kCeilingSpanNs : cycle_ns(places)));
 }
@@ -291,9 +291,9 @@ TEST(PlanProperty, OneThatSleepsCutsNobodysWindowInTwo) {
   Random random(8);
   for (int round = 0; round < 300; ++round) {
     Set set = windowed_set(random, false);
-    for (TimeTenant& tenant : set.tenants) tenant.active = tenant.awake = random() % 2;
-    for (size_t i = 0; i < set.tenants.size(); ++i) {
-      if (!set.tenants[i].active || set.at(0)[i].window_permille == kWhole) continue;
+    for (SliceDemand& slice : set.slices) slice.active = slice.awake = random() % 2;
+    for (size_t i = 0; i < set.slices.size(); ++i) {
+      if (!set.slices[i].active || set.at(0)[i].window_permille == kWhole) continue;
       EXPECT_EQ(windows_of(set, i), cycles_of(set)) << round << " " << i;
     }
   }
@@ -302,13 +302,13 @@ TEST(PlanProperty, OneThatSleepsCutsNobodysWindowInTwo) {
 TEST(Plan, WhatOneWithoutWorkLeavesJoinsTheWindowsBesideIt) {
   for (size_t idle = 0; idle < 4; ++idle) {
     Set set = Set().add(250).add(250).add(250).add(250);
-    set.tenants[idle].active = false;
+    set.slices[idle].active = false;
     uint32_t windows = 0;
     for (size_t i = 0; i < 4; ++i) windows += i == idle ? 0 : windows_of(set, i);
     EXPECT_EQ(windows, 4 * cycles_of(set)) << idle;  // the one that is not beside it has two
-    set.tenants[(idle + 2) % 4].active = false;
+    set.slices[(idle + 2) % 4].active = false;
     for (size_t i = 0; i < 4; ++i) {
-      if (!set.tenants[i].active) continue;
+      if (!set.slices[i].active) continue;
       EXPECT_EQ(windows_of(set, i), cycles_of(set)) << idle << i;
     }
   }
@@ -318,7 +318,7 @@ TEST(Plan, WindowsOnSeveralGpusBeginTogetherHoweverManyAreOnEach) {
   Set few = Set().add(300).add(200);
   Set many = Set().add(100).add(100).add(100).add(100).add(100);
   for (Set* set : {&few, &many}) {
-    set->tenants.push_back({99, 200, 0, 2, ALLOT_PRIORITY_NORMAL, true, true, false});
+    set->slices.push_back({99, 200, 0, 2, ALLOT_PRIORITY_NORMAL, true, true, false});
     uint32_t opened = 0;
     for (uint64_t now = 0; now < 1000 * kMs; now += 100 * kMs) {
       opened += set->at(now).back().open && !set->at(now + 100 * kMs - 1).back().open;
@@ -336,25 +336,25 @@ TEST(Plan, NobodyWeighsNothing) {
 
 TEST(Plan, HostileNumbersAreClamped) {
   Set set = Set().add(UINT32_MAX, UINT32_MAX).add(500, 1001);
-  set.tenants[0].priority = 77;
-  set.tenants[1].gpus = UINT32_MAX;
+  set.slices[0].priority = 77;
+  set.slices[1].gpus = UINT32_MAX;
   const auto grants = set.at(kForever - 5);
   EXPECT_EQ(grants[0].window_permille + grants[1].window_permille, kWhole);
   EXPECT_NEAR(grants[0].window_permille, 667, 1);
   Random random(4);
   for (int round = 0; round < 2000; ++round) {
     Set noise = random_set(random, 200);
-    for (TimeTenant& tenant : noise.tenants) {
-      if (random() % 2) tenant.share_permille = static_cast<uint32_t>(random());
-      if (random() % 2) tenant.max_permille = static_cast<uint32_t>(random());
-      if (random() % 2) tenant.priority = random();
+    for (SliceDemand& slice : noise.slices) {
+      if (random() % 2) slice.share_permille = static_cast<uint32_t>(random());
+      if (random() % 2) slice.max_permille = static_cast<uint32_t>(random());
+      if (random() % 2) slice.priority = random();
     }
     const uint64_t now = random();
     for (const TimeGrant& grant : noise.at(now)) EXPECT_GT(grant.until_ns, now);
   }
 }
 
-TEST(PlanProperty, TheOrderOfTheTenantsDoesNotMatter) {
+TEST(PlanProperty, TheOrderOfTheSlicesDoesNotMatter) {
   Random random(1);
   for (int round = 0; round < 3000; ++round) {
     Set set = random_set(random, round % 50 == 0 ? 100 : 10);
@@ -365,7 +365,7 @@ TEST(PlanProperty, TheOrderOfTheTenantsDoesNotMatter) {
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     std::shuffle(order.begin(), order.end(), random);
     Set other;
-    for (size_t i : order) other.tenants.push_back(set.tenants[i]);
+    for (size_t i : order) other.slices.push_back(set.slices[i]);
     const auto others = other.at(now);
     for (size_t i = 0; i < order.size(); ++i) EXPECT_TRUE(same(others[i], grants[order[i]]));
   }
@@ -399,8 +399,8 @@ TEST(PlanProperty, WindowsAreDisjoint) {
       const auto grants = set.at(random() % (10'000 * kMs));
       int open = 0;
       for (size_t i = 0; i < grants.size(); ++i) {
-        const TimeTenant& tenant = set.tenants[i];
-        if (!tenant.active || !tenant.fills || tenant.priority == ALLOT_PRIORITY_HIGH) continue;
+        const SliceDemand& slice = set.slices[i];
+        if (!slice.active || !slice.saturates || slice.priority == ALLOT_PRIORITY_HIGH) continue;
         if (grants[i].open) ++open;
       }
       EXPECT_LE(open, 1);
@@ -413,12 +413,12 @@ TEST(PlanProperty, MaximaThatFitIntoTheWholeGetDisjointWindows) {
   for (int round = 0; round < 2000; ++round) {
     Set set;
     uint32_t left = kWhole;
-    while (left > 20 && set.tenants.size() < 8) {
+    while (left > 20 && set.slices.size() < 8) {
       const uint32_t max = 10 + random() % (left - 9);
       left -= max;
       set.add(random() % 2 ? random() % (max + 1) : 0, max, random() % 2);
     }
-    std::vector<uint64_t> open_ns(set.tenants.size());
+    std::vector<uint64_t> open_ns(set.slices.size());
     for (uint64_t now = 0; now < 1000 * kMs;) {
       const auto grants = set.at(now);
       uint64_t next = 1000 * kMs;
@@ -432,7 +432,7 @@ TEST(PlanProperty, MaximaThatFitIntoTheWholeGetDisjointWindows) {
       now = next;
     }
     for (size_t i = 0; i < open_ns.size(); ++i) {
-      EXPECT_NEAR(static_cast<double>(open_ns[i]), set.tenants[i].max_permille * 1.0 * kMs, 1000);
+      EXPECT_NEAR(static_cast<double>(open_ns[i]), set.slices[i].max_permille * 1.0 * kMs, 1000);
     }
   }
 }

@@ -1,5 +1,5 @@
-// A GPU on a virtual clock, for tests of the policy of GPU time: tenants with patterns of demand, the
-// policy and the ceilings as an agent would use them, and a card that gives its time to the open tenants
+// A GPU on a virtual clock, for tests of the policy of GPU time: slices with patterns of demand, the
+// policy and the ceilings as an agent would use them, and a card that gives its time to the open slices
 // with work by their timeslices. No switches, no latency: what is wrong here is the policy's fault.
 #pragma once
 
@@ -26,7 +26,7 @@ struct Random {
 inline constexpr uint64_t kMs = 1'000'000;
 inline constexpr uint64_t kSecond = 1'000'000'000;
 
-// What a program wants: pieces of `work_ns` of GPU time with `pause_ns` between the end of one and the
+// What a program wants: segments of `work_ns` of GPU time with `pause_ns` between the end of one and the
 // start of the next. work 0 = nothing ever; pause 0 = always more.
 struct Demand {
   uint64_t work_ns = 0;
@@ -36,8 +36,8 @@ struct Demand {
 inline constexpr Demand kBusy = {kSecond, 0, 0};
 inline constexpr Demand kIdle = {};
 
-struct SimTenant {
-  TimeTenant tenant;
+struct SimSlice {
+  SliceDemand slice;
   Demand demand;
 
   // As the simulation goes.
@@ -75,43 +75,43 @@ struct SimTenant {
 
 class GpuSim {
  public:
-  std::vector<SimTenant> tenants;
+  std::vector<SimSlice> slices;
   uint64_t now_ns = 0;
 
-  SimTenant& add(uint32_t share, uint32_t max, Demand demand, bool fills = true,
-                 AllotPriority priority = ALLOT_PRIORITY_NORMAL) {
-    SimTenant t;
-    t.tenant = {100 + tenants.size(), share, max, 1, priority, false, fills, false};
+  SimSlice& add(uint32_t share, uint32_t max, Demand demand, bool saturates = true,
+                AllotPriority priority = ALLOT_PRIORITY_NORMAL) {
+    SimSlice t;
+    t.slice = {100 + slices.size(), share, max, 1, priority, false, saturates, false};
     t.demand = demand;
     t.next_ns = demand.work_ns > 0 ? demand.first_ns : std::numeric_limits<uint64_t>::max();
-    tenants.push_back(t);
-    return tenants.back();
+    slices.push_back(t);
+    return slices.back();
   }
 
   void run_until(uint64_t end_ns) {
     while (now_ns < end_ns) step(end_ns);
   }
 
-  double part(size_t i) const { return tenants[i].used_ns / static_cast<double>(now_ns); }
+  double part(size_t i) const { return slices[i].used_ns / static_cast<double>(now_ns); }
 
  private:
-  bool wants(const SimTenant& t) const { return t.left_ns > 0; }
+  bool wants(const SimSlice& t) const { return t.left_ns > 0; }
 
   void arrive() {
-    for (SimTenant& t : tenants) {
+    for (SimSlice& t : slices) {
       if (!wants(t) && t.next_ns <= now_ns) {
         t.left_ns = static_cast<double>(t.demand.work_ns);
         t.waiting_since_ns = now_ns;
       }
-      t.tenant.active = wants(t) || now_ns < t.active_until_ns;
+      t.slice.active = wants(t) || now_ns < t.active_until_ns;
     }
   }
 
-  // Whether tenant i's work runs now, by its grant and its ceiling; lowers `next` to when that may change.
-  bool runs(SimTenant& t, const TimeGrant& grant, uint64_t& next) {
+  // Whether slice i's work runs now, by its grant and its ceiling; lowers `next` to when that may change.
+  bool runs(SimSlice& t, const TimeGrant& grant, uint64_t& next) {
     next = std::min(next, grant.until_ns);
-    t.ceiling.set_max(t.tenant.max_permille);
-    const bool may = grant.open && t.tenant.active;
+    t.ceiling.set_max(t.slice.max_permille);
+    const bool may = grant.open && t.slice.active;
     const uint64_t from = t.started ? now_ns : t.ceiling.next_start(now_ns);
     const uint64_t until = t.ceiling.may_run_until(now_ns);
     const bool go = may && from <= now_ns && until > now_ns;
@@ -125,24 +125,24 @@ class GpuSim {
 
   void step(uint64_t end_ns) {
     arrive();
-    std::vector<TimeTenant> view;
-    for (const SimTenant& t : tenants) view.push_back(t.tenant);
+    std::vector<SliceDemand> view;
+    for (const SimSlice& t : slices) view.push_back(t.slice);
     std::vector<TimeGrant> grants(view.size());
     plan_gpu(view, now_ns, grants);
 
     uint64_t next = end_ns;
-    double slices = 0;
+    double timeslices = 0;
     std::vector<double> rate(view.size(), 0);
     for (size_t i = 0; i < view.size(); ++i) {
-      SimTenant& t = tenants[i];
-      if (runs(t, grants[i], next)) slices += rate[i] = std::max(1u, grants[i].slice_us);
+      SimSlice& t = slices[i];
+      if (runs(t, grants[i], next)) timeslices += rate[i] = std::max(1u, grants[i].timeslice_us);
       if (!wants(t)) next = std::min(next, t.next_ns);
       if (!wants(t) && t.active_until_ns > now_ns) next = std::min(next, t.active_until_ns);
     }
     for (size_t i = 0; i < view.size(); ++i) {
       if (rate[i] == 0) continue;
-      rate[i] /= slices;
-      const double needed = tenants[i].left_ns / rate[i];
+      rate[i] /= timeslices;
+      const double needed = slices[i].left_ns / rate[i];
       if (needed < static_cast<double>(end_ns)) {
         next = std::min(next, now_ns + std::max<uint64_t>(1, static_cast<uint64_t>(needed)));
       }
@@ -153,8 +153,8 @@ class GpuSim {
 
   void pass(uint64_t to_ns, const std::vector<double>& rate) {
     const double span = static_cast<double>(to_ns - now_ns);
-    for (size_t i = 0; i < tenants.size(); ++i) {
-      SimTenant& t = tenants[i];
+    for (size_t i = 0; i < slices.size(); ++i) {
+      SimSlice& t = slices[i];
       if (wants(t)) {
         if (rate[i] > 0) t.waiting_since_ns = to_ns;
         t.longest_wait_ns = std::max(t.longest_wait_ns, to_ns - t.waiting_since_ns);
@@ -169,7 +169,7 @@ class GpuSim {
           t.active_until_ns = to_ns + GapMeter::kIdleNs;
         }
       }
-      if (t.tenant.max_permille > 0) t.used_at.emplace_back(to_ns, t.used_ns);
+      if (t.slice.max_permille > 0) t.used_at.emplace_back(to_ns, t.used_ns);
     }
     now_ns = to_ns;
   }

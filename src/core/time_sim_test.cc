@@ -1,4 +1,4 @@
-// The policy of GPU time over seconds of a virtual clock: random sets of tenants with patterns of demand,
+// The policy of GPU time over seconds of a virtual clock: random sets of slices with patterns of demand,
 // on the simulated card of time_sim.h. Each test is one promise of the policy.
 #include <gtest/gtest.h>
 
@@ -43,28 +43,28 @@ GpuSim random_gpu(Random& random, uint32_t shares, bool maxima) {
   return gpu;
 }
 
-// What a tenant may count on: its share, less where the floors of the others (1 %) do not fit beside it.
-double promised(const GpuSim& gpu, size_t tenant) {
+// What a slice may count on: its share, less where the floors of the others (1 %) do not fit beside it.
+double promised(const GpuSim& gpu, size_t slice) {
   double sum = 0;
-  for (const SimTenant& t : gpu.tenants) {
-    if (t.demand.work_ns > 0) sum += std::max(10u, t.tenant.share_permille);
+  for (const SimSlice& t : gpu.slices) {
+    if (t.demand.work_ns > 0) sum += std::max(10u, t.slice.share_permille);
   }
-  const TimeTenant& own = gpu.tenants[tenant].tenant;
+  const SliceDemand& own = gpu.slices[slice].slice;
   return own.share_permille / std::max(1000.0, sum);
 }
 
-bool always_busy(const SimTenant& t) {
+bool always_busy(const SimSlice& t) {
   return t.demand.work_ns > 0 && t.demand.pause_ns == 0;
 }
 
-TEST(TimeSim, ABusyTenantGetsItsShareWhateverTheOthersDo) {
+TEST(TimeSim, ABusySliceGetsItsShareWhateverTheOthersDo) {
   Random random(11);
   for (int round = 0; round < 400; ++round) {
     GpuSim gpu = random_gpu(random, 1000, round % 2 == 0);
     gpu.run_until(10 * kSecond);
-    for (size_t i = 0; i < gpu.tenants.size(); ++i) {
-      if (!always_busy(gpu.tenants[i])) continue;
-      EXPECT_GE(gpu.part(i), promised(gpu, i) - kPoint) << "round " << round << " tenant " << i;
+    for (size_t i = 0; i < gpu.slices.size(); ++i) {
+      if (!always_busy(gpu.slices[i])) continue;
+      EXPECT_GE(gpu.part(i), promised(gpu, i) - kPoint) << "round " << round << " slice " << i;
     }
   }
 }
@@ -92,8 +92,8 @@ TEST(TimeSim, NobodyPassesItsMaxInAnySecond) {
   for (int round = 0; round < 200; ++round) {
     GpuSim gpu = random_gpu(random, 1000, true);
     gpu.run_until(4 * kSecond);
-    for (const SimTenant& t : gpu.tenants) {
-      const uint32_t max = t.tenant.max_permille;
+    for (const SimSlice& t : gpu.slices) {
+      const uint32_t max = t.slice.max_permille;
       if (max == 0) continue;
       EXPECT_LE(t.most_in(kSecond), max / 1000.0 + 1e-6) << "round " << round;
       EXPECT_LE(t.most_in(kCeilingSpanNs), max / 1000.0 + 1e-6) << "round " << round;
@@ -115,7 +115,7 @@ TEST(TimeSim, IdleTimeIsLentInProportionToShare) {
   for (int round = 0; round < 100; ++round) {
     GpuSim gpu;
     const uint32_t a = 50 + random() % 250, b = 50 + random() % 250, c = 50 + random() % 250;
-    const bool gaps = round % 2;  // as tenants that would leave gaps, but at the moment do not
+    const bool gaps = round % 2;  // as slices that would leave gaps, but at the moment do not
     gpu.add(a, 0, kBusy, !gaps);
     gpu.add(b, 0, kBusy, !gaps);
     gpu.add(c, 0, kIdle);
@@ -130,17 +130,17 @@ TEST(TimeSim, LentTimeIsTakenBackAtOnce) {
   Random random(15);
   for (int round = 0; round < 1000; ++round) {
     GpuSim gpu;
-    const bool fills = random() % 2;
+    const bool saturates = random() % 2;
     gpu.add(100 + random() % 233, 0, kBusy);
     gpu.add(100 + random() % 233, 0, kBusy);
     const uint64_t back = kSecond / 2 + random() % kSecond;
-    gpu.add(100 + random() % 233, 0, {kSecond, 0, back}, fills);
+    gpu.add(100 + random() % 233, 0, {kSecond, 0, back}, saturates);
     gpu.run_until(back);
-    EXPECT_EQ(gpu.tenants[2].used_ns, 0);
+    EXPECT_EQ(gpu.slices[2].used_ns, 0);
     gpu.run_until(back + cycle_ns(3));
     // In one cycle after it came back it has had its whole place, wherever in the cycle it came.
-    const double share = gpu.tenants[2].tenant.share_permille / 1000.0;
-    EXPECT_GE(gpu.tenants[2].used_ns, share * static_cast<double>(cycle_ns(3)) - 2.0 * kMs);
+    const double share = gpu.slices[2].slice.share_permille / 1000.0;
+    EXPECT_GE(gpu.slices[2].used_ns, share * static_cast<double>(cycle_ns(3)) - 2.0 * kMs);
   }
 }
 
@@ -149,19 +149,19 @@ TEST(TimeSim, ItsWindowBeginsAgainWithin2MsIfItIsItsPhase) {
   gpu.add(500, 0, kBusy);
   gpu.add(500, 0, {kSecond, 0, 1070 * kMs});  // its place is 50 to 100 ms of the cycle
   gpu.run_until(1072 * kMs);
-  EXPECT_GE(gpu.tenants[1].used_ns, 0.0);
-  EXPECT_EQ(gpu.tenants[1].longest_wait_ns, 0u);
+  EXPECT_GE(gpu.slices[1].used_ns, 0.0);
+  EXPECT_EQ(gpu.slices[1].longest_wait_ns, 0u);
 }
 
 TEST(TimeSim, NobodyWithWorkStarves) {
   Random random(16);
   for (int round = 0; round < 300; ++round) {
     GpuSim gpu = random_gpu(random, 3000, false);  // overcommitted
-    for (SimTenant& t : gpu.tenants) {
-      if (random() % 3 == 0) t.tenant.priority = ALLOT_PRIORITY_LOW;
+    for (SimSlice& t : gpu.slices) {
+      if (random() % 3 == 0) t.slice.priority = ALLOT_PRIORITY_LOW;
     }
     gpu.run_until(5 * kSecond);
-    for (const SimTenant& t : gpu.tenants) {
+    for (const SimSlice& t : gpu.slices) {
       if (t.demand.work_ns == 0) continue;
       EXPECT_LE(t.longest_wait_ns, cycle_ns(UINT32_MAX)) << "round " << round;
       EXPECT_GE(t.used_ns, always_busy(t) ? 5.0 * kSecond * 0.002 : 0) << "round " << round;
@@ -169,7 +169,7 @@ TEST(TimeSim, NobodyWithWorkStarves) {
   }
 }
 
-TEST(TimeSim, EvenASaturatingHighTenantLeavesTheOthersSomething) {
+TEST(TimeSim, EvenASaturatingHighSliceLeavesTheOthersSomething) {
   GpuSim gpu;
   gpu.add(0, 0, kBusy, true, ALLOT_PRIORITY_HIGH);
   gpu.add(500, 0, kBusy);
@@ -180,13 +180,13 @@ TEST(TimeSim, EvenASaturatingHighTenantLeavesTheOthersSomething) {
   EXPECT_GT(gpu.part(2), 0.000015);
 }
 
-TEST(TimeSim, AHighTenantsRequestsRunAtOnce) {
+TEST(TimeSim, AHighSlicesRequestsRunAtOnce) {
   GpuSim gpu;
   gpu.add(500, 0, kBusy);
   gpu.add(500, 0, {kMs, kMs, 0}, false);
   gpu.add(0, 0, {kMs / 5, 10 * kMs, 33 * kMs}, false, ALLOT_PRIORITY_HIGH);
   gpu.run_until(10 * kSecond);
-  EXPECT_EQ(gpu.tenants[2].longest_wait_ns, 0u);
+  EXPECT_EQ(gpu.slices[2].longest_wait_ns, 0u);
   // 0.2 ms of work in about 10.2 ms: what it wants, it gets.
   EXPECT_NEAR(gpu.part(2), 0.2 / 10.2, 0.001);
 }

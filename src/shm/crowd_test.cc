@@ -28,26 +28,26 @@ class Crowd : public RegionTest {
  protected:
   void SetUp() override {
     RegionTest::SetUp();
-    auto made = create_tenant(folder_.c_str(), mine("t"));
+    auto made = create_slice(folder_.c_str(), mine("t"));
     ASSERT_TRUE(made);
-    tenant_ = *made;
-    ASSERT_TRUE(find_or_add_gpu(tenant_, kUuid, kLimit, kLimit));
+    slice_ = *made;
+    ASSERT_TRUE(find_or_add_gpu(slice_, kUuid, kLimit, kLimit));
   }
   // In a child: joins and holds a granule. 0 = well.
   int join_and_hold() {
-    auto joined = join_tenant(path("t").c_str());
+    auto joined = join_slice(path("t").c_str());
     if (!joined) return 1;
-    core::Ledger ledger(joined->tenant.file);
+    core::Ledger ledger(joined->slice.file);
     return ledger.reserve(joined->slot, 0, ALLOT_KIND_LINEAR, 4096) ? 0 : 2;
   }
   uint32_t slots_in_use() const {
     uint32_t count = 0;
-    for (const uint64_t word : tenant_.file->slot_words) {
+    for (const uint64_t word : slice_.file->slot_words) {
       count += ALLOT_SLOT_STATE(word) != ALLOT_SLOT_FREE ? 1 : 0;
     }
     return count;
   }
-  Tenant tenant_;
+  Slice slice_;
 };
 
 TEST_F(Crowd, OneAfterTheOtherTheyLeaveNoSlotBehind) {
@@ -72,10 +72,10 @@ TEST_F(Crowd, OneAfterTheOtherTheyLeaveNoSlotBehind) {
   }
   while (wait(nullptr) > 0) {
   }
-  reclaim_dead(tenant_);
+  reclaim_dead(slice_);
   EXPECT_EQ(slots_in_use(), 0u);
-  EXPECT_LE(tenant_.file->header.slots_high, 4 * kAtOnce) << "slots of the dead are taken again";
-  EXPECT_EQ(core::Ledger(tenant_.file).used(0), 0u);
+  EXPECT_LE(slice_.file->header.slots_high, 4 * kAtOnce) << "slots of the dead are taken again";
+  EXPECT_EQ(core::Ledger(slice_.file).used(0), 0u);
 }
 
 TEST_F(Crowd, AtOnceEachHasASlotOfItsOwn) {
@@ -88,11 +88,11 @@ TEST_F(Crowd, AtOnceEachHasASlotOfItsOwn) {
     ASSERT_TRUE(children.back()->ready()) << i;
   }
   EXPECT_EQ(slots_in_use(), count);
-  EXPECT_EQ(core::Ledger(tenant_.file).used(0), uint64_t{count} * 4096);
-  EXPECT_EQ(core::Ledger(tenant_.file).recount(0), uint64_t{count} * 4096);
+  EXPECT_EQ(core::Ledger(slice_.file).used(0), uint64_t{count} * 4096);
+  EXPECT_EQ(core::Ledger(slice_.file).recount(0), uint64_t{count} * 4096);
   children.clear();
-  EXPECT_EQ(reclaim_dead(tenant_), count);
-  EXPECT_EQ(core::Ledger(tenant_.file).used(0), 0u);
+  EXPECT_EQ(reclaim_dead(slice_), count);
+  EXPECT_EQ(core::Ledger(slice_.file).used(0), 0u);
 }
 
 }  // namespace

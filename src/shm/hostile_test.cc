@@ -1,4 +1,4 @@
-// Random damage to a tenant's file: whoever reads it afterwards neither crashes nor hangs nor counts
+// Random damage to a slice's file: whoever reads it afterwards neither crashes nor hangs nor counts
 // wrong. The seed stands in the failure. A longer hunt: fuzz/region_fuzz.cc.
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -19,12 +19,12 @@ namespace {
 
 class HostileTest : public RegionTest {
  protected:
-  // A tenant with GPUs, some slots in use and some exports, mapped for spoiling.
-  AllotTenantFile* fresh() {
+  // A slice with GPUs, some slots in use and some exports, mapped for spoiling.
+  AllotSliceFile* fresh() {
     std::filesystem::remove(path("t"));
-    auto tenant = create_tenant(folder_.c_str(), orphan("t"));
-    if (!tenant) return nullptr;
-    AllotTenantFile* file = tenant->file;
+    auto slice = create_slice(folder_.c_str(), orphan("t"));
+    if (!slice) return nullptr;
+    AllotSliceFile* file = slice->file;
     file->header.gpu_count = 2;
     const uint64_t home = *sys::pid_namespace(sys::Root{}, 0);
     for (uint32_t i = 0; i < 20; ++i) {
@@ -40,26 +40,26 @@ class HostileTest : public RegionTest {
   }
 
   // One random change, rather in places where it matters.
-  static void spoil(AllotTenantFile* file, std::mt19937_64& random) {
+  static void spoil(AllotSliceFile* file, std::mt19937_64& random) {
     uint8_t* bytes = reinterpret_cast<uint8_t*>(file);
     size_t begin = 0, size = 192;
     switch (random() % 5) {
       case 0:
         break;
       case 1:
-        begin = offsetof(AllotTenantFile, gpus);
+        begin = offsetof(AllotSliceFile, gpus);
         size = sizeof(file->gpus);
         break;
       case 2:
-        begin = offsetof(AllotTenantFile, slot_words);
+        begin = offsetof(AllotSliceFile, slot_words);
         size = random() % 4 == 0 ? sizeof(file->slot_words) : 32 * sizeof(uint64_t);
         break;
       case 3:
-        begin = offsetof(AllotTenantFile, slots);
+        begin = offsetof(AllotSliceFile, slots);
         size = 32 * sizeof(AllotSlot);
         break;
       default:
-        begin = offsetof(AllotTenantFile, exports);
+        begin = offsetof(AllotSliceFile, exports);
         size = sizeof(file->exports);
     }
     const size_t at = begin + random() % size;
@@ -85,10 +85,10 @@ TEST_F(HostileTest, RandomDamageDoesNoHarm) {
   const uint64_t rounds = more != nullptr ? std::strtoull(more, nullptr, 10) : 400;
   for (uint64_t seed = 1; seed <= rounds; ++seed) {
     std::mt19937_64 random(seed);
-    AllotTenantFile* file = fresh();
+    AllotSliceFile* file = fresh();
     ASSERT_NE(file, nullptr);
     for (uint64_t i = 1 + random() % 12; i > 0; --i) spoil(file, random);
-    munmap(file, sizeof(AllotTenantFile));
+    munmap(file, sizeof(AllotSliceFile));
     // In a child, so that a crash says which seed it was.
     const auto begin = std::chrono::steady_clock::now();
     const int status = in_child(0, [&] {
@@ -105,15 +105,15 @@ TEST_F(HostileTest, RandomDamageDoesNoHarm) {
 TEST_F(HostileTest, AFileOfNoiseDoesNoHarm) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     std::mt19937_64 random(seed);
-    AllotTenantFile* file = fresh();
+    AllotSliceFile* file = fresh();
     ASSERT_NE(file, nullptr);
     // A header that passes, and noise in all the rest.
     uint64_t* words = reinterpret_cast<uint64_t*>(file->gpus);
-    const size_t count = (sizeof(AllotTenantFile) - offsetof(AllotTenantFile, gpus)) / 8;
+    const size_t count = (sizeof(AllotSliceFile) - offsetof(AllotSliceFile, gpus)) / 8;
     for (size_t i = 0; i < count; ++i) words[i] = random();
     file->header.gpu_count = ALLOT_MAX_GPUS;
     file->header.slots_high = ALLOT_MAX_SLOTS;
-    munmap(file, sizeof(AllotTenantFile));
+    munmap(file, sizeof(AllotSliceFile));
     ASSERT_EQ(in_child(0,
                        [&] {
                          alarm(60);

@@ -4,26 +4,26 @@
 // entries may vanish anywhere.
 #include "base/atomic16.h"
 #include "core/shared.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::shm {
 namespace {
 
 constexpr uint32_t kWindow = 64;
 
-static_assert(sizeof(AllotExport) == 16 && offsetof(AllotTenantFile, exports) % 16 == 0 &&
+static_assert(sizeof(AllotExport) == 16 && offsetof(AllotSliceFile, exports) % 16 == 0 &&
               offsetof(AllotExport, slot) == 8 && offsetof(AllotExport, slot_generation) == 12);
 
 Pair16 entry_of(uint64_t hash, core::SlotId slot) {
   return {hash, static_cast<uint64_t>(slot.generation) << 32 | slot.index};
 }
 
-AllotExport& entry_at(AllotTenantFile* file, uint64_t hash, uint32_t i) {
+AllotExport& entry_at(AllotSliceFile* file, uint64_t hash, uint32_t i) {
   return file->exports[(hash + i) % ALLOT_MAX_EXPORTS];
 }
 
 // Whether the entry's slot is still the one that wrote it. Its bytes are hostile: index checked.
-bool live(const AllotTenantFile& file, Pair16 entry) {
+bool live(const AllotSliceFile& file, Pair16 entry) {
   const uint32_t index = static_cast<uint32_t>(entry.high);
   const uint32_t generation = static_cast<uint32_t>(entry.high >> 32);
   if (entry.low == 0 || index >= ALLOT_MAX_SLOTS) return false;
@@ -33,43 +33,43 @@ bool live(const AllotTenantFile& file, Pair16 entry) {
 
 }  // namespace
 
-Result<void> add_export(Tenant& tenant, uint64_t hash, core::SlotId slot) {
+Result<void> add_export(Slice& slice, uint64_t hash, core::SlotId slot) {
   if (hash == 0) return fail(Errc::kBadValue);
   const Pair16 mine = entry_of(hash, slot);
   // Offered already? (The same handle may be asked for twice.)
   for (uint32_t i = 0; i < kWindow; ++i) {
-    Pair16 seen = peek16(&entry_at(tenant.file, hash, i));
+    Pair16 seen = peek16(&entry_at(slice.file, hash, i));
     if (seen.low == mine.low && seen.high == mine.high) return {};
   }
   for (uint32_t i = 0; i < kWindow; ++i) {
-    AllotExport& entry = entry_at(tenant.file, hash, i);
+    AllotExport& entry = entry_at(slice.file, hash, i);
     Pair16 seen = peek16(&entry);
-    while (!live(*tenant.file, seen)) {
+    while (!live(*slice.file, seen)) {
       if (cas16(&entry, seen, mine)) return {};
     }
   }
   return fail(Errc::kFull);
 }
 
-bool find_export(const Tenant& tenant, uint64_t hash) {
+bool find_export(const Slice& slice, uint64_t hash) {
   if (hash == 0) return false;
   for (uint32_t i = 0; i < kWindow; ++i) {
-    Pair16 seen = peek16(&entry_at(tenant.file, hash, i));
-    if (seen.low == hash && live(*tenant.file, seen)) return true;
+    Pair16 seen = peek16(&entry_at(slice.file, hash, i));
+    if (seen.low == hash && live(*slice.file, seen)) return true;
   }
   return false;
 }
 
-void drop_export(Tenant& tenant, uint64_t hash, core::SlotId slot) {
+void drop_export(Slice& slice, uint64_t hash, core::SlotId slot) {
   const Pair16 mine = entry_of(hash, slot);
   for (uint32_t i = 0; i < kWindow; ++i) {
     Pair16 expected = mine;
-    cas16(&entry_at(tenant.file, hash, i), expected, Pair16{0, 0});
+    cas16(&entry_at(slice.file, hash, i), expected, Pair16{0, 0});
   }
 }
 
-void drop_exports(Tenant& tenant, core::SlotId slot) {
-  for (AllotExport& entry : tenant.file->exports) {
+void drop_exports(Slice& slice, core::SlotId slot) {
+  for (AllotExport& entry : slice.file->exports) {
     Pair16 seen = peek16(&entry);
     if (seen.low != 0 && seen.high == entry_of(0, slot).high) cas16(&entry, seen, Pair16{0, 0});
   }

@@ -81,7 +81,7 @@ bool valid_name(const char* name) {
   return length > 0;
 }
 
-Result<void> tenant_path(const char* folder, const char* name, char* out) {
+Result<void> slice_path(const char* folder, const char* name, char* out) {
   if (!valid_name(name)) return fail(Errc::kBadValue);
   TextBuf text(out, kPathBytes);
   text.text(folder).put('/').text(name).text(kSuffix);
@@ -104,8 +104,8 @@ Result<void> split_path(const char* path, SplitPath* out) {
   return copy_path({path, slash == 0 ? 1 : slash}, out->folder);
 }
 
-uint32_t list_tenants(const char* folder, void (*visit)(void* context, const char* path),
-                      void* context) {
+uint32_t list_slices(const char* folder, void (*visit)(void* context, const char* path),
+                     void* context) {
   auto open = open_folder(folder);
   if (!open) return 0;
   struct State {

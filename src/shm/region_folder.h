@@ -1,7 +1,7 @@
 // The region's folder and the names in it, for the other files of src/shm.
 #pragma once
 
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/file.h"
 
 namespace allot::shm {

@@ -12,7 +12,7 @@
 #include <functional>
 #include <string>
 
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::shm {
 
@@ -28,12 +28,10 @@ class RegionTest : public testing::Test {
     std::filesystem::remove_all(folder_, ignored);
   }
 
-  std::string path(const std::string& name) const { return folder_ + "/" + name + ".tenant"; }
-  // A tenant launched by this process.
-  static NewTenant mine(const char* name) {
-    return {name, 0, static_cast<int32_t>(getpid()), 0, 0};
-  }
-  static NewTenant orphan(const char* name) { return {name, 0, 0, 0, 0}; }
+  std::string path(const std::string& name) const { return folder_ + "/" + name + ".slice"; }
+  // A slice launched by this process.
+  static NewSlice mine(const char* name) { return {name, 0, static_cast<int32_t>(getpid()), 0, 0}; }
+  static NewSlice orphan(const char* name) { return {name, 0, 0, 0, 0}; }
   size_t files() const {
     size_t count = 0;
     for ([[maybe_unused]] auto& e : std::filesystem::directory_iterator(folder_)) ++count;

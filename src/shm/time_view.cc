@@ -15,14 +15,14 @@
 namespace allot::shm {
 namespace {
 
-// A seat that was taken a moment ago has no slot yet, but a fresh heartbeat.
-bool live_seat(const AllotTenantFile& file, const AllotTimeSeat& seat, uint64_t now_ns) {
-  const uint64_t owner = core::load(seat.owner);
+// A client that was taken a moment ago has no slot yet, but a fresh heartbeat.
+bool live_client(const AllotSliceFile& file, const AllotGpuClient& client, uint64_t now_ns) {
+  const uint64_t owner = core::load(client.owner);
   if (owner == 0) return false;
-  const uint32_t slot = core::load(seat.slot);
+  const uint32_t slot = core::load(client.slot);
   if (slot < ALLOT_MAX_SLOTS && core::load(file.slot_words[slot]) == owner) return true;
-  const uint64_t heartbeat_ns = core::load(seat.heartbeat_ns);
-  return heartbeat_ns >= now_ns || now_ns - heartbeat_ns < ALLOT_SEAT_STALE_NS;
+  const uint64_t heartbeat_ns = core::load(client.heartbeat_ns);
+  return heartbeat_ns >= now_ns || now_ns - heartbeat_ns < ALLOT_CLIENT_STALE_NS;
 }
 
 }  // namespace
@@ -35,60 +35,60 @@ Result<void> read_time_view(const char* path, TimeView* out) {
   const AllotHeader& header = out->header;
   if (*have != sizeof(*out) || header.magic != ALLOT_REGION_MAGIC) return fail(Errc::kDamaged);
   if (header.major != ALLOT_REGION_MAJOR) return fail(Errc::kWrongVersion);
-  if (header.file_bytes != sizeof(AllotTenantFile) || header.header_bytes != sizeof(AllotHeader) ||
+  if (header.file_bytes != sizeof(AllotSliceFile) || header.header_bytes != sizeof(AllotHeader) ||
       header.gpu_bytes != sizeof(AllotGpu) || header.gpu_count > ALLOT_MAX_GPUS) {
     return fail(Errc::kDamaged);
   }
   return {};
 }
 
-Result<uint32_t> take_seat(Tenant& tenant, core::SlotId slot, uint32_t gpu) {
-  AllotTenantFile& file = *tenant.file;
+Result<uint32_t> take_client(Slice& slice, core::SlotId slot, uint32_t gpu) {
+  AllotSliceFile& file = *slice.file;
   const uint64_t mine = core::load(file.slot_words[slot.index]);
-  for (uint32_t i = 0; i < ALLOT_MAX_SEATS; ++i) {
-    AllotTimeSeat& seat = file.seats[i];
-    if (core::load(seat.owner) == mine && core::load(seat.gpu) == gpu) return i;
+  for (uint32_t i = 0; i < ALLOT_MAX_CLIENTS; ++i) {
+    AllotGpuClient& client = file.clients[i];
+    if (core::load(client.owner) == mine && core::load(client.gpu) == gpu) return i;
   }
-  for (uint32_t i = 0; i < ALLOT_MAX_SEATS; ++i) {
-    AllotTimeSeat& seat = file.seats[i];
-    uint64_t owner = core::load(seat.owner);
+  for (uint32_t i = 0; i < ALLOT_MAX_CLIENTS; ++i) {
+    AllotGpuClient& client = file.clients[i];
+    uint64_t owner = core::load(client.owner);
     const uint64_t now = sys::monotonic_ns();
-    if (live_seat(file, seat, now)) continue;
-    // Two who find the same dead seat: one wins the owner word, and fills in the rest.
-    core::store(seat.flags, 0u);
-    core::store(seat.heartbeat_ns, now);
-    if (!core::cas(seat.owner, owner, mine)) continue;
-    core::store(seat.slot, slot.index);
-    core::store(seat.gpu, gpu);
-    core::store(seat.used_ns, uint64_t{0});
-    core::store(seat.throttled_ns, uint64_t{0});
-    core::store(seat.level, uint32_t{ALLOT_LEVEL_AUTO});
-    core::store(seat.reason, uint32_t{ALLOT_REASON_NONE});
-    core::store(seat.slice_us, 0u);
-    core::store(seat.busy_permille, 0u);
-    core::store(seat.window_permille, 1000u);
+    if (live_client(file, client, now)) continue;
+    // Two who find the same dead client: one wins the owner word, and fills in the rest.
+    core::store(client.flags, 0u);
+    core::store(client.heartbeat_ns, now);
+    if (!core::cas(client.owner, owner, mine)) continue;
+    core::store(client.slot, slot.index);
+    core::store(client.gpu, gpu);
+    core::store(client.used_ns, uint64_t{0});
+    core::store(client.throttled_ns, uint64_t{0});
+    core::store(client.level, uint32_t{ALLOT_LEVEL_AUTO});
+    core::store(client.reason, uint32_t{ALLOT_REASON_NONE});
+    core::store(client.timeslice_us, 0u);
+    core::store(client.busy_permille, 0u);
+    core::store(client.window_permille, 1000u);
     return i;
   }
   return fail(Errc::kFull);
 }
 
-void ring(Tenant& tenant) {
-  uint32_t& bell = tenant.file->header.bell;
-  __atomic_fetch_add(&bell, 1u, __ATOMIC_SEQ_CST);
-  sys::futex_wake(&bell, sys::FutexScope::kShared);
+void notify(Slice& slice) {
+  uint32_t& wake_seq = slice.file->header.wake_seq;
+  __atomic_fetch_add(&wake_seq, 1u, __ATOMIC_SEQ_CST);
+  sys::futex_wake(&wake_seq, sys::FutexScope::kShared);
 }
 
-void ring_other(const char* path) {
+void notify_other(const char* path) {
   auto fd = sys::open_file(sys::Root{}, path, O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
   if (!fd) return;
   auto map = sys::map_file(fd->get(), sizeof(AllotHeader), false);
   if (!map) return;
-  sys::futex_wake(&static_cast<AllotHeader*>(*map)->bell, sys::FutexScope::kShared);
+  sys::futex_wake(&static_cast<AllotHeader*>(*map)->wake_seq, sys::FutexScope::kShared);
   sys::unmap(*map, sizeof(AllotHeader));
 }
 
-void wait_for_bell(const Tenant& tenant, uint32_t seen, uint64_t timeout_ns) {
-  sys::futex_wait(&tenant.file->header.bell, seen, timeout_ns, sys::FutexScope::kShared);
+void wait_for_wake(const Slice& slice, uint32_t seen, uint64_t timeout_ns) {
+  sys::futex_wait(&slice.file->header.wake_seq, seen, timeout_ns, sys::FutexScope::kShared);
 }
 
 }  // namespace allot::shm

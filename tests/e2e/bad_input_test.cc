@@ -101,9 +101,9 @@ TEST_F(BadInput, ARegionFileOfAnotherVersion) {
     const auto maker =
         start({"run", "--sim", "--name", "a", "--", "sh", "-c", "echo ready; read x"});
     ASSERT_EQ(maker->line(), "ready");
-    std::filesystem::copy_file(region() + "/a.tenant", folder() + "/copy");
+    std::filesystem::copy_file(region() + "/a.slice", folder() + "/copy");
   }
-  const std::string path = region() + "/a.tenant";
+  const std::string path = region() + "/a.slice";
   std::filesystem::rename(folder() + "/copy", path);
   const int file = open(path.c_str(), O_WRONLY | O_CLOEXEC);
   const uint32_t other = ALLOT_REGION_MAJOR + 1;
@@ -117,11 +117,11 @@ TEST_F(BadInput, ARegionFileOfAnotherVersion) {
   ASSERT_EQ(listing["unreadable"].size(), 1u);
   EXPECT_EQ(listing["unreadable"][0]["path"], path);
   EXPECT_EQ(allot(run({"--name", "b"})).status, 0);
-  EXPECT_EQ(region_files(), Words{"a.tenant"}) << "and the foreign file is left alone";
+  EXPECT_EQ(region_files(), Words{"a.slice"}) << "and the foreign file is left alone";
 }
 
 TEST_F(BadInput, ADamagedRegionFileIsReplaced) {
-  std::ofstream(region() + "/a.tenant") << "not a region";
+  std::ofstream(region() + "/a.slice") << "not a region";
   EXPECT_EQ(json_of({"ps", "--json"})["unreadable"].size(), 1u);
   EXPECT_EQ(allot(run({"--name", "a"})).status, 0);
   EXPECT_TRUE(region_files().empty());
@@ -165,7 +165,7 @@ TEST_F(BadInput, SettingWhatIsNotThere) {
   refused({"set", "a", "--gpu-mem", "17G"}, 125, {"17 GiB", "16 GiB"});
   refused({"set", "a", "--gpu-mem", "3:1G"}, 125, {"GPU 3"});
   refused({"set", "a", "--gpu-mem", "1Z"}, 2, {"'1Z'"});
-  EXPECT_EQ(json_of({"ps", "--json"})["tenants"][0]["gpus"][0]["limit_bytes"], kGiB);
+  EXPECT_EQ(json_of({"ps", "--json"})["slices"][0]["gpus"][0]["limit_bytes"], kGiB);
 }
 
 TEST_F(BadInput, SharesThatSumToMoreThanAGpu) {
@@ -195,10 +195,10 @@ TEST_F(BadInput, GpuTimeThatCannotBeSet) {
   refused({"set", "a", "--gpu-max", "20"}, 125, {"--gpu-max", "20%", "30%"});
   // Nothing of a command that is refused is done.
   refused({"set", "a", "--priority", "low", "--gpu-mem", "17G"}, 125, {"17 GiB"});
-  const auto tenant = json_of({"ps", "--json"})["tenants"][0];
-  EXPECT_EQ(tenant["priority"], "normal");
-  EXPECT_EQ(tenant["gpus"][0]["share_percent"], 30.0);
-  EXPECT_EQ(tenant["gpus"][0]["max_percent"], 50.0);
+  const auto slice = json_of({"ps", "--json"})["slices"][0];
+  EXPECT_EQ(slice["priority"], "normal");
+  EXPECT_EQ(slice["gpus"][0]["share_percent"], 30.0);
+  EXPECT_EQ(slice["gpus"][0]["max_percent"], 50.0);
 }
 
 TEST_F(BadInput, FreezingWhatIsNotThere) {

@@ -17,7 +17,7 @@ class Evict : public MovingSlices {
 
   uint64_t host_bytes(const std::string& name) {
     uint64_t sum = 0;
-    const json one = tenant(name);
+    const json one = slice(name);
     if (!one.contains("gpus")) return 0;
     for (const json& gpu : one["gpus"]) sum += gpu["host_bytes"].get<uint64_t>();
     return sum;
@@ -34,14 +34,14 @@ class Evict : public MovingSlices {
     auto program = pair("a", "");
     const int first = std::stoi(ask(*program, "pid"));
     int second = 0;
-    const json slice = tenant("a");
-    for (const json& process : slice["processes"]) {
+    const json found = slice("a");
+    for (const json& process : found["processes"]) {
       if (process["pid"] != first) second = process["pid"];
     }
     ASSERT_GT(second, 0);
     ASSERT_EQ(kill(second, SIGSTOP), 0);
     auto waiting = start({command, "a", "--timeout", "3600"});
-    ASSERT_TRUE(wait_until([&] { return tenant("a").value(mark, false); }));
+    ASSERT_TRUE(wait_until([&] { return slice("a").value(mark, false); }));
     kill(second, SIGKILL);
     EXPECT_EQ(waiting->wait(), 0) << waiting->err();
   }
@@ -77,7 +77,7 @@ TEST_F(Evict, ARestoredOneIsHeldByItsChannelsAgain) {
   auto program = holder("a", 3, {"--gpu-max", "50"});
   const auto level = [&] {
     EXPECT_EQ(ask(*program, "fill 3"), "ok");
-    return tenant("a")["processes"][0].value("level", "");
+    return slice("a")["processes"][0].value("level", "");
   };
   ASSERT_TRUE(wait_until([&] { return level() == "channel"; })) << level();
   for (int round = 0; round < 2; ++round) {
@@ -129,7 +129,7 @@ TEST_F(Evict, StaysEvictedWhenOneProcessCannotComeBack) {
   EXPECT_EQ(back.status, kRefused);
   EXPECT_NE(back.err.find("stays evicted"), std::string::npos) << back.err;
   EXPECT_TRUE(evicted("a"));
-  EXPECT_EQ(tenant("a")["gpus"][0]["host_bytes"], tenant("a")["gpus"][0]["used_bytes"]);
+  EXPECT_EQ(slice("a")["gpus"][0]["host_bytes"], slice("a")["gpus"][0]["used_bytes"]);
   program->write("check 5\n");
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
   expect_both_kept(*program);
@@ -187,11 +187,11 @@ TEST_F(Evict, AKilledProgramLeavesNothing) {
 TEST_F(Evict, WhoStartsMeanwhileWaits) {
   auto program =
       start({"run", "--sim", "--name", "a", "--", "sh", "-c", "read go; exec " GPU_PROGRAM});
-  ASSERT_TRUE(wait_until([&] { return !tenant("a").empty(); }));
+  ASSERT_TRUE(wait_until([&] { return !slice("a").empty(); }));
   ASSERT_EQ(allot({"evict", "a"}).status, 0);
   program->write("go\n");
-  ASSERT_TRUE(wait_until([&] { return tenant("a")["processes"].size() == 1; }));
-  EXPECT_EQ(tenant("a")["gpus"][0]["used_bytes"], 0);
+  ASSERT_TRUE(wait_until([&] { return slice("a")["processes"].size() == 1; }));
+  EXPECT_EQ(slice("a")["gpus"][0]["used_bytes"], 0);
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
   EXPECT_EQ(program->line(), "ready");
 }
@@ -236,7 +236,7 @@ TEST_F(Evict, ARunWaitsForMemory) {
   auto second =
       start({"run", "--sim", "--name", "b", "--gpu-mem", "3G", "--wait", "--", GPU_PROGRAM});
   ASSERT_EQ(ask(*first, "alloc 1048576"), "ok");
-  EXPECT_TRUE(tenant("b").empty());
+  EXPECT_TRUE(slice("b").empty());
   first->write("exit 0\n");
   EXPECT_EQ(second->line(), "ready") << second->err();
 }
@@ -263,7 +263,7 @@ TEST_F(Evict, AnIdleOneThatIsBeingMovedIsTriedAgain) {
   environment["ALLOT_SIM_GPUS"] = "1x4G";
   auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});
   for (const std::string flag : {"--wait", "--overcommit"}) {  // the second without waiting
-    const int file = open(tenant("a")["path"].get<std::string>().c_str(), O_RDONLY | O_CLOEXEC);
+    const int file = open(slice("a")["path"].get<std::string>().c_str(), O_RDONLY | O_CLOEXEC);
     ASSERT_EQ(syscall(SYS_flock, file, 2), 0);  // LOCK_EX; <sys/file.h> is ours by that name
     // Its notes go to standard output, where they can be read while it waits.
     Command other({"sh", "-c", "exec \"$@\" 2>&1", "sh", ALLOT_BINARY, "run", "--sim", "--gpu-mem",

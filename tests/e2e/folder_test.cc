@@ -86,16 +86,16 @@ TEST_F(Folder, AnotherUsersSliceCannotBeChanged) {
     expect_one_line(as_nobody(words), {"'a' is another user's slice", "only its owner"});
   }
   // By a link of his own neither.
-  std::filesystem::create_symlink(region() + "/a.tenant", region() + "/b.tenant");
-  ASSERT_EQ(lchown((region() + "/b.tenant").c_str(), kNobody, kNobody), 0);
+  std::filesystem::create_symlink(region() + "/a.slice", region() + "/b.slice");
+  ASSERT_EQ(lchown((region() + "/b.slice").c_str(), kNobody, kNobody), 0);
   expect_one_line(as_nobody({"freeze", "b"}), {"'b'"});
   // Nor does it become his by being asked for.
   expect_one_line(as_nobody({"run", "--sim", "--name", "a", "--", "true"}), {"no permission"});
-  const auto tenant = json_of({"ps", "--json"})["tenants"][0];
-  EXPECT_EQ(tenant["gpus"][0]["limit_bytes"], 2 * kGiB);
-  EXPECT_EQ(tenant["frozen"], false);
-  EXPECT_EQ(tenant["evicted"], false);
-  EXPECT_EQ(tenant["priority"], "normal");
+  const auto slice = json_of({"ps", "--json"})["slices"][0];
+  EXPECT_EQ(slice["gpus"][0]["limit_bytes"], 2 * kGiB);
+  EXPECT_EQ(slice["frozen"], false);
+  EXPECT_EQ(slice["evicted"], false);
+  EXPECT_EQ(slice["priority"], "normal");
   EXPECT_EQ(ask(*program, "alloc 1048576"), "ok");
 }
 

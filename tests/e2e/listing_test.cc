@@ -14,26 +14,26 @@ using nlohmann::json;
 
 class Listing : public Machine {
  protected:
-  json tenant(const std::string& name) {
+  json slice(const std::string& name) {
     const json all = json_of({"ps", "--json"});
-    for (const json& one : all["tenants"]) {
+    for (const json& one : all["slices"]) {
       if (one["name"] == name) return one;
     }
-    ADD_FAILURE() << "no tenant " << name;
+    ADD_FAILURE() << "no slice " << name;
     return {};
   }
-  uint64_t used(const std::string& name) { return tenant(name)["gpus"][0]["used_bytes"]; }
+  uint64_t used(const std::string& name) { return slice(name)["gpus"][0]["used_bytes"]; }
 };
 
 TEST_F(Listing, PsShowsSlicesAndProcesses) {
   const auto program = start_gpu_program({"--gpu-mem", "4G", "--name", "alice"});
   ASSERT_EQ(ask(*program, "alloc " + std::to_string(kGiB)), "ok");
   ASSERT_NE(ask(*program, "alloc " + std::to_string(8 * kGiB)), "ok");
-  const json one = tenant("alice");
+  const json one = slice("alice");
   EXPECT_EQ(one["software"], true);
   EXPECT_EQ(one["fail"], "closed");
   EXPECT_EQ(one["launcher_pid"], program->pid());
-  EXPECT_EQ(one["path"], region() + "/alice.tenant");
+  EXPECT_EQ(one["path"], region() + "/alice.slice");
   const json gpu = one["gpus"][0];
   EXPECT_EQ(gpu["index"], 0);
   EXPECT_EQ(gpu["limit_bytes"], 4 * kGiB);
@@ -63,14 +63,14 @@ TEST_F(Listing, TwoSlicesAtOnceAreHeldEachToItsOwn) {
   EXPECT_EQ(ask(*bob, "alloc " + std::to_string(2 * kGiB)), "ok");
   EXPECT_EQ(ask(*bob, "alloc " + std::to_string(kGiB)), "2");
   const json gpu = json_of({"gpus", "--sim", "--json"})["gpus"][0];
-  EXPECT_EQ(gpu["tenants"], 2);
+  EXPECT_EQ(gpu["slices"], 2);
   EXPECT_EQ(gpu["promised_bytes"], 5 * kGiB);
-  EXPECT_EQ(gpu["tenants_used_bytes"].get<uint64_t>(), used("alice") + used("bob"));
+  EXPECT_EQ(gpu["slices_used_bytes"].get<uint64_t>(), used("alice") + used("bob"));
   EXPECT_LE(used("alice"), 2 * kGiB);
   EXPECT_LE(used("bob"), 3 * kGiB);
   kill(std::stoi(ask(*bob, "pid")), SIGKILL);
   EXPECT_EQ(bob->wait(), 128 + SIGKILL);
-  EXPECT_EQ(json_of({"ps", "--json"})["tenants"].size(), 1u);
+  EXPECT_EQ(json_of({"ps", "--json"})["slices"].size(), 1u);
   EXPECT_GE(used("alice"), kGiB);
 }
 
@@ -91,10 +91,10 @@ TEST_F(Listing, GpusHasTheDocumentedFields) {
   EXPECT_EQ(gpu["software"], true);
   EXPECT_EQ(gpu["mig_enabled"], false);
   EXPECT_LT(gpu["free_bytes"], 24 * kGiB) << "a context is there";
-  EXPECT_EQ(gpu["tenants"], 1);
-  EXPECT_EQ(gpu["tenants_without_limit"], 1);
+  EXPECT_EQ(gpu["slices"], 1);
+  EXPECT_EQ(gpu["slices_without_limit"], 1);
   EXPECT_EQ(gpu["promised_bytes"], 0);
-  EXPECT_EQ(all["gpus"][0]["tenants"], 0);
+  EXPECT_EQ(all["gpus"][0]["slices"], 0);
   EXPECT_EQ(all["gpus"][0]["free_bytes"], 24 * kGiB);
 
   EXPECT_EQ(all["inside_slice"], nullptr);
@@ -106,7 +106,7 @@ TEST_F(Listing, GpusHasTheDocumentedFields) {
 TEST_F(Listing, InsideASliceGpusShowsTheSlice) {
   const json all = json_of({"run", "--sim", "--gpu-mem", "2G", "--name", "a", "--", ALLOT_BINARY,
                             "gpus", "--sim", "--json"});
-  EXPECT_EQ(all["inside_slice"], region() + "/a.tenant");
+  EXPECT_EQ(all["inside_slice"], region() + "/a.slice");
   EXPECT_EQ(all["gpus"][0]["total_bytes"], 2 * kGiB);
 }
 
@@ -130,7 +130,7 @@ TEST_F(Listing, SetTakesEffectAtOnce) {
   EXPECT_EQ(ask(*program, "alloc 4096"), "ok");
 
   EXPECT_EQ(allot({"set", "a", "--gpu-mem", "none"}).status, 0);
-  EXPECT_EQ(tenant("a")["gpus"][0]["limit_bytes"], nullptr);
+  EXPECT_EQ(slice("a")["gpus"][0]["limit_bytes"], nullptr);
   EXPECT_EQ(ask(*program, "alloc " + std::to_string(8 * kGiB)), "ok");
 }
 
@@ -143,14 +143,14 @@ TEST_F(Listing, SetChangesGpuTime) {
   EXPECT_EQ(allot({"set", "a", "--gpu", "1", "--gpu-share", "12.5"}).status, 0);
   const Outcome words = allot({"set", "a", "--priority", "high", "--level", "observe"});
   EXPECT_EQ(words.out, "priority normal -> high\nlevel auto -> observe\n");
-  json one = tenant("a");
+  json one = slice("a");
   EXPECT_EQ(one["gpus"][0]["share_percent"], 30.0);
   EXPECT_EQ(one["gpus"][1]["share_percent"], 12.5);
   EXPECT_EQ(one["gpus"][1]["max_percent"], 80.0);
   EXPECT_EQ(one["priority"], "high");
   EXPECT_EQ(one["level"], "observe");
   EXPECT_EQ(allot({"set", "a", "--gpu-share", "none", "--gpu-max", "none"}).status, 0);
-  one = tenant("a");
+  one = slice("a");
   EXPECT_EQ(one["gpus"][0]["share_percent"], nullptr);
   EXPECT_EQ(one["gpus"][0]["max_percent"], nullptr);
   const Outcome text = allot({"ps"});
@@ -159,7 +159,7 @@ TEST_F(Listing, SetChangesGpuTime) {
 
 TEST_F(Listing, PsShowsGpuTime) {
   const auto program = start_gpu_program({"--gpu-share", "30", "--name", "a"});
-  const json one = tenant("a");
+  const json one = slice("a");
   const json gpu = one["gpus"][0];
   for (const char* field : {"time_used_ns", "time_throttled_ns"}) {
     EXPECT_TRUE(gpu[field].is_number_unsigned()) << field;
@@ -184,28 +184,28 @@ TEST_F(Listing, AFrozenSliceIsShownAndFreezingItAgainIsFine) {
     const Outcome got = allot({"freeze", "a"});
     EXPECT_EQ(got.status, 0) << got.err;
     EXPECT_EQ(got.out, "a: frozen (no process of it uses a GPU)\n");
-    EXPECT_EQ(tenant("a")["frozen"], true);
-    EXPECT_EQ(tenant("a")["gpus"][0]["state"], "frozen");
+    EXPECT_EQ(slice("a")["frozen"], true);
+    EXPECT_EQ(slice("a")["gpus"][0]["state"], "frozen");
     EXPECT_NE(allot({"ps"}).out.find("frozen"), std::string::npos);
   }
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(allot({"thaw", "a"}).status, 0);
-    EXPECT_EQ(tenant("a")["frozen"], false);
+    EXPECT_EQ(slice("a")["frozen"], false);
   }
 }
 
 TEST_F(Listing, FreezingStopsWorkAndThawingLetsItGoOn) {
   const auto load = start({"run", "--sim", "--name", "a", "--level", "channel", "--", ALLOT_BINARY,
                            "bench", "load", "--seconds", "60"});
-  const auto state = [this] { return tenant("a")["gpus"][0]["state"]; };
-  const auto used_ns = [this] { return tenant("a")["gpus"][0]["time_used_ns"].get<uint64_t>(); };
-  ASSERT_TRUE(wait_until([this] { return !json_of({"ps", "--json"})["tenants"].empty(); }));
+  const auto state = [this] { return slice("a")["gpus"][0]["state"]; };
+  const auto used_ns = [this] { return slice("a")["gpus"][0]["time_used_ns"].get<uint64_t>(); };
+  ASSERT_TRUE(wait_until([this] { return !json_of({"ps", "--json"})["slices"].empty(); }));
   ASSERT_TRUE(wait_until([&] { return state() == "active" && used_ns() > 0; }));
 
   const Outcome frozen = allot({"freeze", "a"});
   EXPECT_EQ(frozen.out, "a: frozen (1 process)\n") << frozen.err;
   EXPECT_EQ(state(), "frozen");
-  EXPECT_EQ(tenant("a")["processes"][0]["gpus"][0]["time"]["state"], "frozen");
+  EXPECT_EQ(slice("a")["processes"][0]["gpus"][0]["time"]["state"], "frozen");
   // What had run before may be counted a little later; then it stands still.
   uint64_t before = 0;
   EXPECT_TRUE(wait_until([&] {
@@ -220,7 +220,7 @@ TEST_F(Listing, FreezingStopsWorkAndThawingLetsItGoOn) {
 
   // A frozen program that is killed dies at once.
   EXPECT_EQ(allot({"freeze", "a"}).status, 0);
-  const pid_t pid = tenant("a")["processes"][0]["pid"];
+  const pid_t pid = slice("a")["processes"][0]["pid"];
   kill(pid, SIGKILL);
   EXPECT_EQ(load->wait(), 128 + SIGKILL);
 }
@@ -230,12 +230,12 @@ TEST_F(Listing, WorkThatIsOnlyObservedCannotBeFrozen) {
                            "bench", "load", "--seconds", "60"});
   ASSERT_TRUE(wait_until([this] {
     const json all = json_of({"ps", "--json"});
-    return !all["tenants"].empty() && all["tenants"][0]["gpus"][0]["state"] == "active";
+    return !all["slices"].empty() && all["slices"][0]["gpus"][0]["state"] == "active";
   }));
   const Outcome got = allot({"freeze", "a"});
   EXPECT_EQ(got.status, 125);
   EXPECT_NE(got.err.find("only observed (--level observe)"), std::string::npos) << got.err;
-  EXPECT_EQ(tenant("a")["frozen"], false) << "nothing was changed";
+  EXPECT_EQ(slice("a")["frozen"], false) << "nothing was changed";
 }
 
 TEST_F(Listing, DoctorSaysHowGpuTimeIsHeld) {
@@ -257,7 +257,7 @@ TEST_F(Listing, WithoutSlicesPsIsEmpty) {
   EXPECT_EQ(allot({"ps"}).out, "no slices\n");
   const json empty = json_of({"ps", "--json"});
   EXPECT_EQ(empty["folder"], region());
-  EXPECT_EQ(empty["tenants"], json::array());
+  EXPECT_EQ(empty["slices"], json::array());
   environment["ALLOT_DIR"] = folder() + "/absent";
   EXPECT_EQ(json_of({"ps", "--json"})["folder"], nullptr);
   struct stat about = {};

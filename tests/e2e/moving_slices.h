@@ -15,15 +15,15 @@ class MovingSlices : public Machine {
   MovingSlices(std::vector<std::string> flags, uint64_t last_bytes)
       : flags_(std::move(flags)), last_bytes_(last_bytes) {}
 
-  nlohmann::json tenant(const std::string& name) {
+  nlohmann::json slice(const std::string& name) {
     const nlohmann::json all = json_of({"ps", "--json"});
-    for (const nlohmann::json& one : all["tenants"]) {
+    for (const nlohmann::json& one : all["slices"]) {
       if (one["name"] == name) return one;
     }
     return nlohmann::json::object();
   }
 
-  bool evicted(const std::string& name) { return tenant(name).value("evicted", false); }
+  bool evicted(const std::string& name) { return slice(name).value("evicted", false); }
 
   // A program with 100 MiB in three blocks that hold `value`, `value` + 1, `value` + 2; one is small.
   std::unique_ptr<Command> holder(const std::string& name, int value,

@@ -80,10 +80,10 @@ TEST_F(Run, ExecBecomesTheProgram) {
   const auto command = start({"run", "--sim", "--exec", "--name", "a", "--", GPU_PROGRAM});
   ASSERT_EQ(command->line(), "ready");
   EXPECT_EQ(ask(*command, "pid"), std::to_string(command->pid()));
-  EXPECT_EQ(region_files(), Words{"a.tenant"});
-  const auto tenants = json_of({"ps", "--json"})["tenants"];
-  ASSERT_EQ(tenants.size(), 1u);
-  EXPECT_EQ(tenants[0]["launcher_pid"], command->pid());
+  EXPECT_EQ(region_files(), Words{"a.slice"});
+  const auto slices = json_of({"ps", "--json"})["slices"];
+  ASSERT_EQ(slices.size(), 1u);
+  EXPECT_EQ(slices[0]["launcher_pid"], command->pid());
   command->write("exit 4\n");
   EXPECT_EQ(command->wait(), 4);
   EXPECT_EQ(json_of({"ps", "--json"})["cleared"], nlohmann::json({"a"}));
@@ -96,7 +96,7 @@ TEST_F(Run, AKilledProgramLeavesNothing) {
   kill(std::stoi(ask(*command, "pid")), SIGKILL);
   EXPECT_EQ(command->wait(), 128 + SIGKILL);
   EXPECT_TRUE(region_files().empty());
-  EXPECT_EQ(json_of({"gpus", "--sim", "--json"})["gpus"][0]["tenants_used_bytes"], 0);
+  EXPECT_EQ(json_of({"gpus", "--sim", "--json"})["gpus"][0]["slices_used_bytes"], 0);
 }
 
 TEST_F(Run, AKilledLauncherLeavesASliceOnlyAsLongAsItsProgramRuns) {
@@ -106,14 +106,14 @@ TEST_F(Run, AKilledLauncherLeavesASliceOnlyAsLongAsItsProgramRuns) {
   command->signal(SIGKILL);
   // The pipe to the program is still ours: it goes on, and is held as before.
   EXPECT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "2");
-  const auto tenants = json_of({"ps", "--json"})["tenants"];
-  ASSERT_EQ(tenants.size(), 1u);
-  EXPECT_GE(tenants[0]["gpus"][0]["used_bytes"].get<uint64_t>(), kGiB);
+  const auto slices = json_of({"ps", "--json"})["slices"];
+  ASSERT_EQ(slices.size(), 1u);
+  EXPECT_GE(slices[0]["gpus"][0]["used_bytes"].get<uint64_t>(), kGiB);
   const Outcome refused = run({"--name", "a"}, {"true"});
   EXPECT_EQ(refused.status, 125);
   kill(program, SIGKILL);
   ASSERT_TRUE(wait_until([&] {
-    return kill(program, 0) != 0 || json_of({"ps", "--json"})["tenants"].empty();
+    return kill(program, 0) != 0 || json_of({"ps", "--json"})["slices"].empty();
   }));
   EXPECT_EQ(run({"--name", "a"}, {"true"}).status, 0);
   EXPECT_TRUE(region_files().empty());
@@ -125,7 +125,7 @@ TEST_F(Run, TheNextCommandClearsWhatIsStale) {
   ASSERT_EQ(command->line(), "ready");
   command->signal(SIGKILL);
   command->wait();
-  ASSERT_EQ(region_files(), Words{"old.tenant"});
+  ASSERT_EQ(region_files(), Words{"old.slice"});
   EXPECT_EQ(run({"--name", "new"}, {"true"}).status, 0);
   EXPECT_TRUE(region_files().empty());
 }
@@ -133,7 +133,7 @@ TEST_F(Run, TheNextCommandClearsWhatIsStale) {
 TEST_F(Run, SetsTheEnvironmentOfTheProgram) {
   const Outcome got =
       run({"--name", "a"}, {"sh", "-c", "echo $ALLOT_TENANT; echo $ALLOT_FAIL; echo $LD_PRELOAD"});
-  EXPECT_NE(got.out.find(region() + "/a.tenant\nclosed\n"), std::string::npos) << got.out;
+  EXPECT_NE(got.out.find(region() + "/a.slice\nclosed\n"), std::string::npos) << got.out;
   EXPECT_NE(got.out.find("/lib/allot/libcuda.so.1"), std::string::npos) << got.out;
 }
 
@@ -161,7 +161,7 @@ TEST_F(Run, GpusAreChosenByIndexAndUuid) {
   EXPECT_EQ(ask(*command, "devices"), "2 " + bytes_of(third) + " " + bytes_of(gpus[0]["uuid"]));
   EXPECT_TRUE(ask(*command, "info").ends_with(" " + std::to_string(4 * kGiB)))
       << "device 0 is GPU 2";
-  const auto slice = json_of({"ps", "--json"})["tenants"][0]["gpus"];
+  const auto slice = json_of({"ps", "--json"})["slices"][0]["gpus"];
   ASSERT_EQ(slice.size(), 2u);
   EXPECT_EQ(slice[0]["index"], 2);
   EXPECT_EQ(slice[0]["limit_bytes"], 4 * kGiB);
@@ -173,14 +173,14 @@ TEST_F(Run, TimeLimitsStandInTheSlice) {
   environment["ALLOT_SIM_GPUS"] = "2x16G";
   const auto command = start_gpu_program({"--gpu-share", "30%", "--gpu-max", "50.5", "--priority",
                                           "low", "--level", "launch", "--name", "a"});
-  const auto tenant = json_of({"ps", "--json"})["tenants"][0];
+  const auto slice = json_of({"ps", "--json"})["slices"][0];
   for (int gpu : {0, 1}) {
-    EXPECT_EQ(tenant["gpus"][gpu]["share_percent"], 30.0);
-    EXPECT_EQ(tenant["gpus"][gpu]["max_percent"], 50.5);
+    EXPECT_EQ(slice["gpus"][gpu]["share_percent"], 30.0);
+    EXPECT_EQ(slice["gpus"][gpu]["max_percent"], 50.5);
   }
-  EXPECT_EQ(tenant["priority"], "low");
-  EXPECT_EQ(tenant["level"], "launch");
-  EXPECT_EQ(tenant["frozen"], false);
+  EXPECT_EQ(slice["priority"], "low");
+  EXPECT_EQ(slice["level"], "launch");
+  EXPECT_EQ(slice["frozen"], false);
   command->write("exit 0\n");
   EXPECT_EQ(command->wait(), 0);
   EXPECT_EQ(command->err(), "");

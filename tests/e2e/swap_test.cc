@@ -16,7 +16,7 @@ class Swap : public MovingSlices {
   Swap() : MovingSlices({"--swap", "fast"}, 36 * kMiB - 12) {}
 
   uint64_t on_gpu(const std::string& name, const char* field) {
-    const json one = tenant(name);
+    const json one = slice(name);
     return one.contains("gpus") ? one["gpus"][0][field].get<uint64_t>() : 0;
   }
 
@@ -46,8 +46,8 @@ TEST_F(Swap, FreesTheCardAndBringsEveryByteBackToItsAddress) {
   EXPECT_TRUE(evicted("a"));
   EXPECT_EQ(on_gpu("a", "host_bytes"), 100 * kMiB);
   EXPECT_EQ(on_gpu("a", "used_bytes"), used);
-  EXPECT_EQ(tenant("a")["swap"], "fast");
-  EXPECT_EQ(tenant("a")["gpus"][0]["state"], "evicted");
+  EXPECT_EQ(slice("a")["swap"], "fast");
+  EXPECT_EQ(slice("a")["gpus"][0]["state"], "evicted");
   EXPECT_NE(allot({"ps"}).out.find("100 MiB of it on the host"), std::string::npos);
   EXPECT_EQ(free_bytes(*other), before + 100 * kMiB);
   EXPECT_NE(allot({"evict", "a"}).out.find("already"), std::string::npos);
@@ -75,7 +75,7 @@ TEST_F(Swap, FreesTheCardAndBringsEveryByteBackToItsAddress) {
 TEST_F(Swap, TheEnvironmentAsksForItToo) {
   environment["ALLOT_SWAP"] = "fast";
   auto program = start_gpu_program({"--name", "a"});
-  EXPECT_EQ(tenant("a")["swap"], "fast");
+  EXPECT_EQ(slice("a")["swap"], "fast");
   environment["ALLOT_SWAP"] = "quick";
   const Outcome out = allot({"run", "--sim", "--", "true"});
   EXPECT_EQ(out.status, 2);
@@ -237,7 +237,7 @@ TEST_F(Swap, AKilledProgramLeavesNothing) {
   ASSERT_EQ(allot({"evict", "a"}).status, 0);
   ASSERT_EQ(kill(pid, SIGKILL), 0);
   EXPECT_EQ(program->wait(), 128 + SIGKILL);
-  EXPECT_TRUE(tenant("a").empty());
+  EXPECT_TRUE(slice("a").empty());
   EXPECT_TRUE(wait_until([&] { return free_bytes(*other) >= before + 612 * kMiB; }));
 }
 
@@ -265,13 +265,13 @@ TEST_F(Swap, TheDriversWayIsOpenToo) {
   auto program = holder("a", 3);
   const Outcome out = allot({"evict", "--swap", "driver", "a"});
   ASSERT_EQ(out.status, 0) << out.err;
-  EXPECT_EQ(tenant("a")["swap"], "driver");
+  EXPECT_EQ(slice("a")["swap"], "driver");
   EXPECT_GE(on_gpu("a", "host_bytes"), 612 * kMiB);
   program->write("check 3\n");
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
   EXPECT_EQ(program->line(), "ok");
   ASSERT_EQ(allot({"evict", "a"}).status, 0);
-  EXPECT_EQ(tenant("a")["swap"], "fast");
+  EXPECT_EQ(slice("a")["swap"], "fast");
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
   EXPECT_EQ(ask(*program, "check 3"), "ok");
 }
@@ -281,7 +281,7 @@ TEST_F(Swap, AFrozenSliceIsFrozenAgainWhenItComesBack) {
   ASSERT_EQ(allot({"freeze", "a"}).status, 0);
   ASSERT_EQ(allot({"evict", "a"}).status, 0);
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
-  ASSERT_TRUE(wait_until([&] { return tenant("a")["gpus"][0]["state"] == "frozen"; }));
+  ASSERT_TRUE(wait_until([&] { return slice("a")["gpus"][0]["state"] == "frozen"; }));
   ASSERT_EQ(allot({"thaw", "a"}).status, 0);
   EXPECT_EQ(ask(*program, "check 3"), "ok");
 }

@@ -1,4 +1,4 @@
-// GPU time as users get it: tenants under `allot run` on the software GPU, measured by `allot bench share`.
+// GPU time as users get it: slices under `allot run` on the software GPU, measured by `allot bench share`.
 //
 // The software GPU's timeline is exact, but the programs and the agents run on whatever CPUs the machine has
 // left, so shares and ceilings are held to 4 points here; a card is held to 1 (bench/README.md). An agent that
@@ -32,7 +32,7 @@ class GpuTime : public Machine {
     EXPECT_EQ(got.status, 0) << got.err;
     const json result = json::parse(got.out, nullptr, false);
     if (got.status != 0 || result.is_discarded()) return json::array();
-    EXPECT_TRUE(region_files().empty()) << "a tenant's file was left behind";
+    EXPECT_TRUE(region_files().empty()) << "a slice's file was left behind";
     return result["phases"];
   }
 
@@ -50,21 +50,21 @@ class GpuTime : public Machine {
   }
 
   static std::string shares_problem(const json& phase) {
-    for (const json& tenant : phase["tenants"]) {
-      if (!tenant.contains("share_error_points") ||
-          std::abs(tenant["share_error_points"].get<double>()) > kPoints) {
-        return "not its share: " + tenant.dump();
+    for (const json& slice : phase["slices"]) {
+      if (!slice.contains("share_error_points") ||
+          std::abs(slice["share_error_points"].get<double>()) > kPoints) {
+        return "not its share: " + slice.dump();
       }
     }
     return phase["total_achieved"] < kTotal ? "time was lost: " + phase.dump() : "";
   }
 
   static std::string used_problem(const json& phase) {
-    for (const json& tenant : phase["tenants"]) {
-      if (!tenant["time_by_allot"].is_number() ||
-          std::abs(tenant["time_by_allot"].get<double>() - tenant["gpu_time"].get<double>()) >
+    for (const json& slice : phase["slices"]) {
+      if (!slice["time_by_allot"].is_number() ||
+          std::abs(slice["time_by_allot"].get<double>() - slice["gpu_time"].get<double>()) >
               kPoints / 100) {
-        return "counted wrongly: " + tenant.dump();
+        return "counted wrongly: " + slice.dump();
       }
     }
     return "";
@@ -72,22 +72,22 @@ class GpuTime : public Machine {
 
   static double gpu_time(const json& phase) {
     double sum = 0;
-    for (const json& tenant : phase["tenants"]) sum += tenant["gpu_time"].get<double>();
+    for (const json& slice : phase["slices"]) sum += slice["gpu_time"].get<double>();
     return sum;
   }
 
   static std::string change_problem(const json& phase) {
-    for (const json& tenant : phase["tenants"]) {
-      if (!tenant["settled_ms"].is_number() || tenant["settled_ms"] > kChangeMs)
-        return "the change came late: " + tenant.dump();
+    for (const json& slice : phase["slices"]) {
+      if (!slice["settled_ms"].is_number() || slice["settled_ms"] > kChangeMs)
+        return "the change came late: " + slice.dump();
     }
     return "";
   }
 };
 
 TEST_F(GpuTime, SharesHoldAndChangeWhileTheProgramsRun) {
-  expect_soon({"--seconds", "2", "--tenant", "share=50,load=graph", "--tenant",
-               "share=50,load=graph", "--phase", "share=30/share=70"},
+  expect_soon({"--seconds", "2", "--slice", "share=50,load=graph", "--slice", "share=50,load=graph",
+               "--phase", "share=30/share=70"},
               2, [](const json& got) {
                 return shares_problem(got[0]) + shares_problem(got[1]) + change_problem(got[1]);
               });
@@ -95,99 +95,97 @@ TEST_F(GpuTime, SharesHoldAndChangeWhileTheProgramsRun) {
 
 // Steps of 13 ms: with short ones a host that gets the CPU late makes the load one that leaves gaps.
 TEST_F(GpuTime, SharesHoldForProgramsThatWaitForEveryStep) {
-  expect_soon({"--seconds", "2", "--tenant", "share=30,load=step,kernel-us=400", "--tenant",
+  expect_soon({"--seconds", "2", "--slice", "share=30,load=step,kernel-us=400", "--slice",
                "share=70,load=step,kernel-us=400"},
               1, [](const json& got) { return shares_problem(got[0]); });
 }
 
 TEST_F(GpuTime, SharesHoldForLongKernels) {
-  expect_soon(
-      {"--seconds", "3", "--tenant", "share=25,load=long", "--tenant", "share=75,load=long"}, 1,
-      [](const json& got) { return shares_problem(got[0]); });
+  expect_soon({"--seconds", "3", "--slice", "share=25,load=long", "--slice", "share=75,load=long"},
+              1, [](const json& got) { return shares_problem(got[0]); });
 }
 
 TEST_F(GpuTime, ACeilingHoldsOnAGpuThatIsOtherwiseIdle) {
-  expect_soon(
-      {"--seconds", "2", "--tenant", "max=25,load=long,kernel-us=5000", "--phase", "max=50"}, 2,
-      [](const json& got) {
-        std::string problem;
-        for (const json& phase : got) {
-          const json& tenant = phase["tenants"][0];
-          const double max = tenant["max"], used = tenant["gpu_time"].get<double>() * 100;
-          EXPECT_LE(used, max + kPoints) << tenant.dump();
-          if (used < max - kPoints) problem = "below its ceiling: " + tenant.dump();
-        }
-        return problem + change_problem(got[1]);
-      });
+  expect_soon({"--seconds", "2", "--slice", "max=25,load=long,kernel-us=5000", "--phase", "max=50"},
+              2, [](const json& got) {
+                std::string problem;
+                for (const json& phase : got) {
+                  const json& slice = phase["slices"][0];
+                  const double max = slice["max"], used = slice["gpu_time"].get<double>() * 100;
+                  EXPECT_LE(used, max + kPoints) << slice.dump();
+                  if (used < max - kPoints) problem = "below its ceiling: " + slice.dump();
+                }
+                return problem + change_problem(got[1]);
+              });
 }
 
 TEST_F(GpuTime, WhatANeighbourLeavesIdleIsLentAndReturned) {
   expect_soon(
-      {"--seconds", "2", "--tenant", "share=50,load=graph,kernel-us=50", "--tenant",
+      {"--seconds", "2", "--slice", "share=50,load=graph,kernel-us=50", "--slice",
        "share=50,load=bursty,kernel-us=200,busy-ms=600,idle-ms=400,from=3.2", "--phase", "/"},
       2, [](const json& got) -> std::string {
-        EXPECT_EQ(got[0]["tenants"][1]["achieved"], 0.0);
-        const json back = got[1]["tenants"][1].value("back_from_idle", json());
-        if (got[0]["tenants"][0]["achieved"] < 0.9) return "not lent: " + got[0].dump();
+        EXPECT_EQ(got[0]["slices"][1]["achieved"], 0.0);
+        const json back = got[1]["slices"][1].value("back_from_idle", json());
+        if (got[0]["slices"][0]["achieved"] < 0.9) return "not lent: " + got[0].dump();
         if (!back.is_object()) return "never back: " + got[1].dump();
         return back["median_ms"] > kChangeMs / 2 ? "late back: " + back.dump() : "";
       });
 }
 
 TEST_F(GpuTime, SharesHoldAtLevelLaunch) {
-  expect_soon({"--level", "launch", "--seconds", "2", "--tenant", "share=30,load=eager", "--tenant",
+  expect_soon({"--level", "launch", "--seconds", "2", "--slice", "share=30,load=eager", "--slice",
                "share=70,load=eager"},
               1, [](const json& got) { return shares_problem(got[0]); });
 }
 
 // Kernels longer than the smaller window: what runs over is paid.
 TEST_F(GpuTime, SharesHoldAtLevelLaunchForLongKernels) {
-  expect_soon({"--level", "launch", "--seconds", "4", "--tenant", "share=30,load=long", "--tenant",
+  expect_soon({"--level", "launch", "--seconds", "4", "--slice", "share=30,load=long", "--slice",
                "share=70,load=long"},
               1, [](const json& got) { return shares_problem(got[0]); });
 }
 
 TEST_F(GpuTime, ACeilingHoldsAtLevelLaunchForLongKernels) {
-  expect_soon({"--level", "launch", "--seconds", "4", "--tenant", "max=25,load=long"}, 1,
+  expect_soon({"--level", "launch", "--seconds", "4", "--slice", "max=25,load=long"}, 1,
               [](const json& got) -> std::string {
-                const json& tenant = got[0]["tenants"][0];
-                const double used = tenant["gpu_time"].get<double>() * 100;
-                EXPECT_LE(used, 25 + kPoints) << tenant.dump();
-                return used < 25 - kPoints ? "below its ceiling: " + tenant.dump() : "";
+                const json& slice = got[0]["slices"][0];
+                const double used = slice["gpu_time"].get<double>() * 100;
+                EXPECT_LE(used, 25 + kPoints) << slice.dump();
+                return used < 25 - kPoints ? "below its ceiling: " + slice.dump() : "";
               });
 }
 
 TEST_F(GpuTime, UsedTimeAtLevelLaunchIsWhatTheProgramsDid) {
-  expect_soon({"--level", "launch", "--seconds", "2", "--tenant", "share=40,load=eager", "--tenant",
+  expect_soon({"--level", "launch", "--seconds", "2", "--slice", "share=40,load=eager", "--slice",
                "share=60,load=eager"},
               1, [](const json& got) { return used_problem(got[0]); });
 }
 
 TEST_F(GpuTime, ACeilingHoldsAtLevelLaunch) {
-  expect_soon({"--level", "launch", "--seconds", "2", "--tenant", "max=50,load=eager"}, 1,
+  expect_soon({"--level", "launch", "--seconds", "2", "--slice", "max=50,load=eager"}, 1,
               [](const json& got) -> std::string {
-                const json& tenant = got[0]["tenants"][0];
-                const double used = tenant["gpu_time"].get<double>() * 100;
-                EXPECT_LE(used, 50 + kPoints) << tenant.dump();
-                return used < 50 - kPoints ? "below its ceiling: " + tenant.dump() : "";
+                const json& slice = got[0]["slices"][0];
+                const double used = slice["gpu_time"].get<double>() * 100;
+                EXPECT_LE(used, 50 + kPoints) << slice.dump();
+                return used < 50 - kPoints ? "below its ceiling: " + slice.dump() : "";
               });
 }
 
 TEST_F(GpuTime, UsedTimeIsWhatTheProgramsDid) {
-  expect_soon({"--seconds", "2", "--tenant", "share=40,load=long,kernel-us=5000", "--tenant",
+  expect_soon({"--seconds", "2", "--slice", "share=40,load=long,kernel-us=5000", "--slice",
                "share=60,load=long,kernel-us=5000"},
               1, [](const json& got) { return used_problem(got[0]); });
 }
 
-// They fill each other's gaps: windows would waste them, and looks, bells and slices must cost next to nothing.
+// They fill each other's gaps: windows would waste them, and looks, wake-ups and timeslices must cost next to nothing.
 TEST_F(GpuTime, TwoHostBoundProgramsDoAsWellAsUnderTheDriver) {
   const std::string load = "load=launch-bound,kernel-us=400,inflight=20,busy=45";
   std::string last;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const json native =
-        phases({"--no-allot", "--seconds", "2", "--warm", "1", "--tenant", load, "--tenant", load});
-    const json ours = phases({"--seconds", "2", "--warm", "2", "--tenant", "share=50," + load,
-                              "--tenant", "share=50," + load});
+        phases({"--no-allot", "--seconds", "2", "--warm", "1", "--slice", load, "--slice", load});
+    const json ours = phases({"--seconds", "2", "--warm", "2", "--slice", "share=50," + load,
+                              "--slice", "share=50," + load});
     ASSERT_EQ(native.size(), 1u);
     ASSERT_EQ(ours.size(), 1u);
     const double with = gpu_time(ours[0]), without = gpu_time(native[0]);
@@ -200,10 +198,10 @@ TEST_F(GpuTime, TwoHostBoundProgramsDoAsWellAsUnderTheDriver) {
 TEST_F(GpuTime, TheBaselineIsTheDriversOwnSlicing) {
   // Two contexts and 2,048 us slices with 200 us a switch: 45 % each, which is what makes the rest worth it.
   const json got =
-      phases({"--no-allot", "--seconds", "1", "--tenant", "load=graph", "--tenant", "load=graph"});
+      phases({"--no-allot", "--seconds", "1", "--slice", "load=graph", "--slice", "load=graph"});
   ASSERT_EQ(got.size(), 1u);
-  for (const json& tenant : got[0]["tenants"])
-    EXPECT_NEAR(tenant["gpu_time"].get<double>(), 0.45, 0.05) << tenant.dump();
+  for (const json& slice : got[0]["slices"])
+    EXPECT_NEAR(slice["gpu_time"].get<double>(), 0.45, 0.05) << slice.dump();
 }
 
 }  // namespace

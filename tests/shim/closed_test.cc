@@ -46,18 +46,19 @@ Environment limited(const char* fail) {
   return slice_environment({.more = {{ALLOT_ENV_GPU_MAX, "30"}, {ALLOT_ENV_FAIL, fail}}});
 }
 
-const AllotTimeSeat* seat_of(const shm::TimeView& view, pid_t pid) {
-  for (const AllotTimeSeat& seat : view.seats) {
-    if (seat.owner != 0 && ALLOT_SLOT_PID(seat.owner) == static_cast<uint32_t>(pid)) return &seat;
+const AllotGpuClient* client_of(const shm::TimeView& view, pid_t pid) {
+  for (const AllotGpuClient& client : view.clients) {
+    if (client.owner != 0 && ALLOT_SLOT_PID(client.owner) == static_cast<uint32_t>(pid))
+      return &client;
   }
   return nullptr;
 }
 
-bool seat_says(pid_t pid, uint32_t level, uint32_t reason) {
+bool client_says(pid_t pid, uint32_t level, uint32_t reason) {
   static shm::TimeView view;
-  if (!shm::read_time_view(tenant_file().c_str(), &view)) return false;
-  const AllotTimeSeat* seat = seat_of(view, pid);
-  return seat != nullptr && seat->level == level && seat->reason == reason;
+  if (!shm::read_time_view(slice_file().c_str(), &view)) return false;
+  const AllotGpuClient* client = client_of(view, pid);
+  return client != nullptr && client->level == level && client->reason == reason;
 }
 
 #if !ALLOT_TEST_SANITIZED
@@ -73,7 +74,7 @@ CASE(ClosedStartsWithoutThreads) {
   if (retain != CUDA_SUCCESS) return;
   EXPECT_EQ(cuda.cuCtxSetCurrent(context), CUDA_SUCCESS);
   EXPECT_EQ(cuda.cuMemAlloc_v2(&block, kMiB), CUDA_SUCCESS);
-  EXPECT_TRUE(seat_says(getpid(), ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT));
+  EXPECT_TRUE(client_says(getpid(), ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT));
 }
 
 TEST(Closed, WithoutAThreadToHoldTimeTheProgramIsRefusedOrSaidToRunFree) {
@@ -127,7 +128,7 @@ class HeldThread {
     held_ = waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status);
   }
   explicit operator bool() const { return held_; }
-  void let_go() { ptrace(PTRACE_DETACH, tid_, nullptr, nullptr); }
+  void detach() { ptrace(PTRACE_DETACH, tid_, nullptr, nullptr); }
   // It stands in or behind a system call: that instruction again, as exit of this thread alone.
   void end() {
     user_regs_struct regs = {};
@@ -178,7 +179,7 @@ TEST(Closed, WorkIsRefusedWhenTheAgentIsLost) {
   while (line = read_line(worker), line == "at work" && seconds_since(begin) < 20) {
   }
   EXPECT_EQ(line, "ended with 800");
-  EXPECT_TRUE(seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT));
+  EXPECT_TRUE(client_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT));
   // Said last of all: a program that ends at once may end before it.
   EXPECT_TRUE(logs_once("thread is lost; GPU work is refused"));
   write_line(worker, "end");
@@ -194,7 +195,7 @@ TEST(Closed, WorkGoesOnUnlimitedAndIsSaidToWhereTheSliceFailsOpen) {
   if (!agent) GTEST_SKIP() << "no permission to trace a child";
   agent.end();
   EXPECT_TRUE(wait_until(
-      [&] { return seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
+      [&] { return client_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
   for (int i = 0; i < 3; ++i) EXPECT_EQ(read_line(worker), "at work");
   EXPECT_TRUE(logs_once("thread is lost; this process goes on without limits"));
   write_line(worker, "end");
@@ -211,10 +212,10 @@ TEST(Closed, AnAgentThatGoesOnTakesItsWorkUpAgain) {
   HeldThread agent = agent_of(worker);
   if (!agent) GTEST_SKIP() << "no permission to trace a child";
   EXPECT_TRUE(wait_until(
-      [&] { return seat_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
-  agent.let_go();
+      [&] { return client_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
+  agent.detach();
   EXPECT_TRUE(
-      wait_until([&] { return seat_says(worker.pid, ALLOT_LEVEL_CHANNEL, ALLOT_REASON_NONE); }));
+      wait_until([&] { return client_says(worker.pid, ALLOT_LEVEL_CHANNEL, ALLOT_REASON_NONE); }));
   write_line(worker, "end");
   const Outcome outcome = finish(worker);
   EXPECT_TRUE(outcome.ok()) << outcome.output;

@@ -202,24 +202,24 @@ uint64_t physical_used() {
 namespace {
 
 template <class Read>
-uint64_t with_tenant(Read read) {
+uint64_t with_slice(Read read) {
   const char* name = getenv("ALLOT_NAME");
-  const std::string path = machine_folder() + "/region/" + (name ? name : "default") + ".tenant";
-  Result<shm::Tenant> tenant = shm::open_tenant(path.c_str(), false);
-  if (!tenant) return 0;
-  const uint64_t value = read(*tenant->file);
-  shm::unmap(*tenant);
+  const std::string path = machine_folder() + "/region/" + (name ? name : "default") + ".slice";
+  Result<shm::Slice> slice = shm::open_slice(path.c_str(), false);
+  if (!slice) return 0;
+  const uint64_t value = read(*slice->file);
+  shm::unmap(*slice);
   return value;
 }
 
 }  // namespace
 
 uint64_t ledger_used(uint32_t gpu) {
-  return with_tenant([gpu](AllotTenantFile& file) { return core::Ledger(&file).used(gpu); });
+  return with_slice([gpu](AllotSliceFile& file) { return core::Ledger(&file).used(gpu); });
 }
 
 uint64_t ledger_charged(AllotKind kind, uint32_t gpu) {
-  return with_tenant([kind, gpu](AllotTenantFile& file) -> uint64_t {
+  return with_slice([kind, gpu](AllotSliceFile& file) -> uint64_t {
     for (uint32_t i = 0; i < ALLOT_MAX_SLOTS; ++i) {
       const uint64_t word = file.slot_words[i];
       if (ALLOT_SLOT_STATE(word) == ALLOT_SLOT_LIVE &&

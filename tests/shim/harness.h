@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "core/ledger.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "tests/shim/driver.h"
 
 namespace allot::shim_test {
@@ -78,7 +78,7 @@ const Cuda& bare();
 // Bytes of the card in use by anybody, as the card says; for the device of the current context.
 uint64_t physical_used();
 
-// What the slice's account says: of the whole tenant, and of this process by kind.
+// What the slice's account says: of the whole slice, and of this process by kind.
 uint64_t ledger_used(uint32_t gpu = 0);
 uint64_t ledger_charged(AllotKind kind, uint32_t gpu = 0);
 

@@ -59,19 +59,19 @@ inline bool says(Running& child, const std::string& wanted) {
   return false;
 }
 
-inline std::string tenant_file(const std::string& name = "default") {
-  return machine_folder() + "/region/" + name + ".tenant";
+inline std::string slice_file(const std::string& name = "default") {
+  return machine_folder() + "/region/" + name + ".slice";
 }
 
 // What the accounts of the machine's slice say once the dead are cleared; UINT64_MAX when there is no file.
 inline uint64_t used_by_the_living(const std::string& name = "default") {
-  auto tenant = shm::open_tenant(tenant_file(name).c_str(), true);
-  if (!tenant) return UINT64_MAX;
-  shm::reclaim_dead(*tenant);
-  core::Ledger ledger(tenant->file);
+  auto slice = shm::open_slice(slice_file(name).c_str(), true);
+  if (!slice) return UINT64_MAX;
+  shm::reclaim_dead(*slice);
+  core::Ledger ledger(slice->file);
   const uint64_t used = ledger.used(0);
   EXPECT_EQ(used, ledger.recount(0));
-  shm::unmap(*tenant);
+  shm::unmap(*slice);
   return used;
 }
 

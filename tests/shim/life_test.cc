@@ -277,10 +277,10 @@ CASE(LifeCrashes) {
   action.sa_handler = report_and_die;
   sigaction(SIGSEGV, &action, nullptr);
   if (case_arguments().at(0) == "frozen") {
-    auto tenant = shm::open_tenant(tenant_file().c_str(), true);
-    if (!tenant) _exit(90);
-    __atomic_fetch_or(&tenant->file->header.flags, ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
-    shm::ring(*tenant);
+    auto slice = shm::open_slice(slice_file().c_str(), true);
+    if (!slice) _exit(90);
+    __atomic_fetch_or(&slice->file->header.flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+    shm::notify(*slice);
     std::thread([&] { program.work(); }).detach();
     usleep(50'000);
   }
@@ -407,9 +407,9 @@ CASE(LifeInitResult) {
 TEST(Life, AFullProcessTableIsOneClearLineAndNothingIsLost) {
   Running holder = start_case("LifeMetered", slice_environment({}));
   ASSERT_TRUE(says(holder, "ready"));
-  auto tenant = shm::open_tenant(tenant_file().c_str(), true);
-  ASSERT_TRUE(tenant);
-  AllotTenantFile& file = *tenant->file;
+  auto slice = shm::open_slice(slice_file().c_str(), true);
+  ASSERT_TRUE(slice);
+  AllotSliceFile& file = *slice->file;
   std::vector<uint32_t> filled;
   for (uint32_t i = 0; i < ALLOT_MAX_SLOTS; ++i) {  // taken, by somebody who lives
     if (file.slot_words[i] != 0) continue;
@@ -430,7 +430,7 @@ TEST(Life, AFullProcessTableIsOneClearLineAndNothingIsLost) {
   EXPECT_EQ(lines_with(log, "\n"), 2u) << log;
   for (const uint32_t i : filled) file.slot_words[i] = 0;
   file.header.slots_high = high;
-  shm::unmap(*tenant);
+  shm::unmap(*slice);
   longest_ms(holder);  // works on
   EXPECT_TRUE(run_case("LifeInitResult", slice_environment({})).ok());
   write_line(holder, "?");
@@ -443,7 +443,7 @@ TEST(Life, AFullProcessTableIsOneClearLineAndNothingIsLost) {
 TEST(Life, AProgramWhoseRegionIsDeletedWorksOnWithinItsLimit) {
   Running child = start_case("LifeMetered", slice_environment({.memory = "2G"}));
   ASSERT_TRUE(says(child, "ready"));
-  std::filesystem::remove(tenant_file());
+  std::filesystem::remove(slice_file());
   longest_ms(child);
   EXPECT_TRUE(wait_until([&] { return longest_ms(child) > 0; }));
   // Who comes now makes the slice anew; the one of before does not count there.
@@ -461,7 +461,7 @@ TEST(Life, ARegionThatIsCutShortHurtsOnlyItsOwnSlice) {
   ASSERT_TRUE(says(cut, "ready"));
   Running other = start_case("LifeMetered", b);
   ASSERT_TRUE(says(other, "ready"));
-  ASSERT_EQ(truncate(tenant_file("a").c_str(), 4096), 0);
+  ASSERT_EQ(truncate(slice_file("a").c_str(), 4096), 0);
   measure(other, 200);
   EXPECT_TRUE(wait_until([&] { return longest_ms(other) > 0; })) << "works on";
   kill(cut.pid, SIGKILL);

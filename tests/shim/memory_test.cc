@@ -10,7 +10,7 @@
 namespace allot::shim_test {
 namespace {
 
-// What the tenant has grown by, on the card and in the account, since the object was made.
+// What the slice has grown by, on the card and in the account, since the object was made.
 class Growth {
  public:
   Growth() : physical_(physical_used()), ledger_(ledger_used()) {}
@@ -335,7 +335,7 @@ SLICE_TEST(VirtualMemoryIsChargedToItsDeviceUntilReleasedAndUnmapped, "8G", "2x8
   EXPECT_EQ(ledger_charged(ALLOT_KIND_VMM, 1), 0u);
 }
 
-// The way of PyTorch's expandable segments: many pieces in one range, unmapped in one call.
+// The way of PyTorch's expandable segments: many segments in one range, unmapped in one call.
 SLICE_TEST(PiecesOfARangeAreReturnedByOneUnmap) {
   const Cuda cuda;
   start_cuda(cuda);

@@ -100,20 +100,20 @@ TEST_F(Streams, AContextThatLivesOnIsAskedAgain) {
   EXPECT_EQ(ask(), Work::kNone);
 }
 
-// The bell rings before the driver has the work: who is woken by it must not find the GPU idle.
+// The agent is woken before the driver has the work: who is woken by it must not find the GPU idle.
 TEST_F(Streams, ASubmissionOnItsWayIsUnfinished) {
   static std::atomic<Work> seen{Work::kNone};
-  shim::bell_handler.store([] { seen.store(ask()); });
-  shim::submit_watch.store(shim::kBell);
+  shim::wake_handler.store([] { seen.store(ask()); });
+  shim::submit_watch.store(shim::kWakeOnSubmit);
   EXPECT_CU(spin(nullptr, 1));
-  shim::bell_handler.store(nullptr);
+  shim::wake_handler.store(nullptr);
   EXPECT_EQ(seen.load(), Work::kUnfinished);
   EXPECT_CU(DRIVER(cuCtxSynchronize)());
   EXPECT_EQ(ask(), Work::kNone);
 }
 
 TEST_F(Streams, AThreadsOwnStreamIsUnknownForAWhile) {
-  shim::submit_watch.store(shim::kBell);
+  shim::submit_watch.store(shim::kWakeOnSubmit);
   CUdeviceptr block = 0;
   EXPECT_CU(DRIVER(cuMemAlloc_v2)(&block, size_t{64}));
   EXPECT_CU(HOOK(cuMemsetD8Async_ptsz)(block, static_cast<unsigned char>(1), size_t{64},

@@ -1,9 +1,9 @@
 // Processes of a slice killed at any instant, by the thousand.
 //
-// Workers in two tenants allocate, free, copy and wait on one software GPU under shares of its time; a parent kills
+// Workers in two slices allocate, free, copy and wait on one software GPU under shares of its time; a parent kills
 // one after another with SIGKILL at random moments and starts new ones. Every so often all stand still and the
 // region is held against the truth: accounts equal a recount and cover what the living hold, no slot is
-// lost, no seat of the dead counts. In between everybody goes on: nobody waits for the dead. The longest time that
+// lost, no client of the dead counts. In between everybody goes on: nobody waits for the dead. The longest time that
 // an allocation of a survivor took stands beside the same less what the kernel says its thread waited for a CPU
 // (core/test_run_delay.h): on a busy machine that is most of it, and no waiting for the dead. The rest is the software
 // GPU's: of 42 survivors seen asleep in an allocation for more than 5 ms each waited for its lock (whose holder,
@@ -35,7 +35,7 @@
 namespace allot::shim_test {
 namespace {
 
-constexpr uint32_t kWorkers = 6;  // even ones in tenant a, odd ones in b
+constexpr uint32_t kWorkers = 6;  // even ones in slice a, odd ones in b
 constexpr uint32_t kCheckEvery = 25;
 // Three workers' blocks and contexts of 16 MiB fit, but not a fourth's: what the dead held has to come back.
 constexpr uint64_t kHeldMost = 160 * kMiB;
@@ -74,7 +74,7 @@ class Worker {
       if (board_.halt.load()) stand_still();
       if (random_() % 3 == 0) give();
       timed([&] { take(); });
-      if (random_() % 8 == 0 && !blocks_.empty()) work();  // may wait for the tenant's window
+      if (random_() % 8 == 0 && !blocks_.empty()) work();  // may wait for the slice's window
       place_.operations.fetch_add(1);
     }
   }
@@ -198,8 +198,8 @@ class Stress {
       }
       return true;
     })) << "somebody is stuck";
-    check_tenant("a", 0);
-    check_tenant("b", 1);
+    check_slice("a", 0);
+    check_slice("b", 1);
     board_->halt.store(false);
   }
 
@@ -207,19 +207,19 @@ class Stress {
   void check_empty() {
     for (uint32_t i = 0; i < kWorkers; ++i) kill_one(i);
     for (const char* name : {"a", "b"}) {
-      auto tenant = shm::open_tenant(file(name).c_str(), true);
+      auto slice = shm::open_slice(file(name).c_str(), true);
       // A worker that was just starting clears away a slice in which nobody is left.
-      if (!tenant && access(file(name).c_str(), F_OK) != 0) continue;
-      ASSERT_TRUE(tenant) << name;
-      shm::reclaim_dead(*tenant);
-      EXPECT_EQ(core::Ledger(tenant->file).used(0), 0u) << name;
-      shm::unmap(*tenant);
+      if (!slice && access(file(name).c_str(), F_OK) != 0) continue;
+      ASSERT_TRUE(slice) << name;
+      shm::reclaim_dead(*slice);
+      EXPECT_EQ(core::Ledger(slice->file).used(0), 0u) << name;
+      shm::unmap(*slice);
     }
   }
 
  private:
   std::string file(const std::string& name) const {
-    return machine_folder() + "/region/" + name + ".tenant";
+    return machine_folder() + "/region/" + name + ".slice";
   }
 
   void start(uint32_t index) {
@@ -248,14 +248,14 @@ class Stress {
     worker.pid = -1;
   }
 
-  void check_tenant(const char* name, uint32_t first) {
-    auto tenant = shm::open_tenant(file(name).c_str(), true);
-    ASSERT_TRUE(tenant) << name;
-    shm::reclaim_dead(*tenant);
-    core::Ledger ledger(tenant->file);
+  void check_slice(const char* name, uint32_t first) {
+    auto slice = shm::open_slice(file(name).c_str(), true);
+    ASSERT_TRUE(slice) << name;
+    shm::reclaim_dead(*slice);
+    core::Ledger ledger(slice->file);
     uint64_t held = 0, live = 0;
     for (uint32_t i = first; i < kWorkers; i += 2) held += board_->places[i].held_bytes.load();
-    for (const uint64_t word : tenant->file->slot_words) {
+    for (const uint64_t word : slice->file->slot_words) {
       if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_FREE) ++live;
     }
     const uint64_t used = ledger.used(0);
@@ -263,15 +263,15 @@ class Stress {
     EXPECT_GE(used, held) << name;
     EXPECT_LE(used, kLimit) << name;
     EXPECT_EQ(live, kWorkers / 2) << name << ": a slot of the dead was not freed";
-    uint64_t seats = 0;
-    for (const AllotTimeSeat& seat : tenant->file->seats) {
-      if (seat.owner != 0 && seat.slot < ALLOT_MAX_SLOTS &&
-          tenant->file->slot_words[seat.slot] == seat.owner) {
-        ++seats;
+    uint64_t clients = 0;
+    for (const AllotGpuClient& client : slice->file->clients) {
+      if (client.owner != 0 && client.slot < ALLOT_MAX_SLOTS &&
+          slice->file->slot_words[client.slot] == client.owner) {
+        ++clients;
       }
     }
-    EXPECT_EQ(seats, kWorkers / 2) << name;
-    shm::unmap(*tenant);
+    EXPECT_EQ(clients, kWorkers / 2) << name;
+    shm::unmap(*slice);
   }
 
   std::string path_;

@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <thread>
 
-#include "shim/time/launch_gate.h"
 #include "shim/process/process.h"
+#include "shim/time/launch_gate.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
 

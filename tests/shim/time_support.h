@@ -1,7 +1,7 @@
 // Parts of the shim linked into a test program, in front of the software GPU.
 //
 // For what the whole library would do by itself and a test wants in hand: the prober, the gate. The program
-// counts as attached, with one GPU; there is no tenant, so nothing is charged. One machine for all tests of
+// counts as attached, with one GPU; there is no slice, so nothing is charged. One machine for all tests of
 // the program, removed at its end.
 #pragma once
 

@@ -18,50 +18,50 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The one tenant of the machine's region, read again each time.
-shm::TimeView tenant_view() {
+// The one slice of the machine's region, read again each time.
+shm::TimeView slice_view() {
   shm::TimeView view = {};
-  const std::string path = machine_folder() + "/region/default.tenant";
+  const std::string path = machine_folder() + "/region/default.slice";
   static_cast<void>(shm::read_time_view(path.c_str(), &view));
   return view;
 }
 
-const AllotTimeSeat* seat_of(const shm::TimeView& view, uint32_t pid) {
-  for (const AllotTimeSeat& seat : view.seats) {
-    if (seat.owner != 0 && ALLOT_SLOT_PID(seat.owner) == pid) return &seat;
+const AllotGpuClient* client_of(const shm::TimeView& view, uint32_t pid) {
+  for (const AllotGpuClient& client : view.clients) {
+    if (client.owner != 0 && ALLOT_SLOT_PID(client.owner) == pid) return &client;
   }
   return nullptr;
 }
 
 bool level_is(AllotLevel level, AllotLevelReason reason) {
-  const shm::TimeView view = tenant_view();
-  const AllotTimeSeat* seat = seat_of(view, static_cast<uint32_t>(getpid()));
-  return seat != nullptr && seat->level == level && seat->reason == reason;
+  const shm::TimeView view = slice_view();
+  const AllotGpuClient* client = client_of(view, static_cast<uint32_t>(getpid()));
+  return client != nullptr && client->level == level && client->reason == reason;
 }
 
-// The tenant's file, for writing what `allot set` and `allot freeze` write.
+// The slice's file, for writing what `allot set` and `allot freeze` write.
 class Writer {
  public:
   Writer() {
-    auto tenant = shm::open_tenant((machine_folder() + "/region/default.tenant").c_str(), true);
-    if (tenant) tenant_ = *tenant;
+    auto slice = shm::open_slice((machine_folder() + "/region/default.slice").c_str(), true);
+    if (slice) slice_ = *slice;
   }
-  ~Writer() { shm::unmap(tenant_); }
-  explicit operator bool() const { return tenant_.file != nullptr; }
+  ~Writer() { shm::unmap(slice_); }
+  explicit operator bool() const { return slice_.file != nullptr; }
   void freeze(bool on) {
-    uint32_t& flags = tenant_.file->header.flags;
+    uint32_t& flags = slice_.file->header.flags;
     if (on) {
-      __atomic_fetch_or(&flags, ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
+      __atomic_fetch_or(&flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
     } else {
-      __atomic_fetch_and(&flags, ~ALLOT_TENANT_FROZEN, __ATOMIC_SEQ_CST);
+      __atomic_fetch_and(&flags, ~ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
     }
-    shm::ring(tenant_);
+    shm::notify(slice_);
   }
-  AllotTenantFile* file() { return tenant_.file; }
-  void ring() { shm::ring(tenant_); }
+  AllotSliceFile* file() { return slice_.file; }
+  void notify() { shm::notify(slice_); }
 
  private:
-  shm::Tenant tenant_;
+  shm::Slice slice_;
 };
 
 // Sets device memory and waits for it: with few words, GPU work that takes next to no time.
@@ -84,9 +84,9 @@ struct Program {
 };
 
 bool frozen_now() {
-  const shm::TimeView view = tenant_view();
-  const AllotTimeSeat* seat = seat_of(view, static_cast<uint32_t>(getpid()));
-  return seat != nullptr && (seat->flags & ALLOT_SEAT_FROZEN) != 0;
+  const shm::TimeView view = slice_view();
+  const AllotGpuClient* client = client_of(view, static_cast<uint32_t>(getpid()));
+  return client != nullptr && (client->flags & ALLOT_CLIENT_FROZEN) != 0;
 }
 
 // Reads what a child prints up to that line.
@@ -294,9 +294,9 @@ TEST(TimeEnds, AStoppedProcessGoesOnWhenContinued) {
   Running child = start_case("TimeWorker", slice_environment({}));
   ASSERT_TRUE(says(child, "ready"));
   const auto used = [&] {
-    const shm::TimeView view = tenant_view();
-    const AllotTimeSeat* seat = seat_of(view, static_cast<uint32_t>(child.pid));
-    return seat == nullptr ? uint64_t{0} : seat->heartbeat_ns;
+    const shm::TimeView view = slice_view();
+    const AllotGpuClient* client = client_of(view, static_cast<uint32_t>(child.pid));
+    return client == nullptr ? uint64_t{0} : client->heartbeat_ns;
   };
   ASSERT_TRUE(wait_until([&] { return used() != 0; }));
   kill(child.pid, SIGSTOP);
@@ -309,10 +309,11 @@ TEST(TimeEnds, AStoppedProcessGoesOnWhenContinued) {
 }
 
 // A child of fork has no agent and touches nothing of its parent's.
-SLICE_TEST(TimeAForkedChildLeavesTheParentsSeatAlone) {
+SLICE_TEST(TimeAForkedChildLeavesTheParentsClientAlone) {
   Program program;
   const pid_t child = fork();
-  if (child == 0) _exit(seat_of(tenant_view(), static_cast<uint32_t>(getpid())) == nullptr ? 0 : 1);
+  if (child == 0)
+    _exit(client_of(slice_view(), static_cast<uint32_t>(getpid())) == nullptr ? 0 : 1);
   int status = 0;
   waitpid(child, &status, 0);
   EXPECT_EQ(WEXITSTATUS(status), 0);
@@ -325,23 +326,23 @@ SLICE_TEST(TimeUsedIsZeroWithoutWorkAndGrowsWithIt) {
   Program program;
   ASSERT_TRUE(wait_until([] { return level_is(ALLOT_LEVEL_CHANNEL, ALLOT_REASON_NONE); }));
   ASSERT_TRUE(wait_until([] {
-    const shm::TimeView view = tenant_view();
-    const AllotTimeSeat* seat = seat_of(view, static_cast<uint32_t>(getpid()));
-    return seat != nullptr && (seat->flags & ALLOT_SEAT_ACTIVE) == 0;
+    const shm::TimeView view = slice_view();
+    const AllotGpuClient* client = client_of(view, static_cast<uint32_t>(getpid()));
+    return client != nullptr && (client->flags & ALLOT_CLIENT_ACTIVE) == 0;
   }));
-  const uint64_t idle = tenant_view().gpus[0].time_used_ns;
+  const uint64_t idle = slice_view().gpus[0].time_used_ns;
   const auto begin = Clock::now();
   while (seconds_since(begin) < 0.2) {
     if (!frozen_now()) continue;
   }
-  EXPECT_LT(tenant_view().gpus[0].time_used_ns - idle, 20'000'000u);
+  EXPECT_LT(slice_view().gpus[0].time_used_ns - idle, 20'000'000u);
   CUdeviceptr large = 0;
   ASSERT_EQ(program.cuda.cuMemAlloc_v2(&large, 512 * kMiB), CUDA_SUCCESS);
   const auto busy = Clock::now();
-  while (seconds_since(busy) < 10 && tenant_view().gpus[0].time_used_ns - idle < 1'000'000) {
+  while (seconds_since(busy) < 10 && slice_view().gpus[0].time_used_ns - idle < 1'000'000) {
     EXPECT_EQ(some_work(program.cuda, large, 128 * kMiB), CUDA_SUCCESS);
   }
-  EXPECT_GE(tenant_view().gpus[0].time_used_ns - idle, 1'000'000u);
+  EXPECT_GE(slice_view().gpus[0].time_used_ns - idle, 1'000'000u);
 }
 
 }  // namespace

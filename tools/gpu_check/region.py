@@ -1,4 +1,4 @@
-"""A slice's region file as a script sees it: flags, seats and the bell (abi/region.h names the offsets)."""
+"""A slice's region file as a script sees it: flags, clients and the bell (abi/region.h names the offsets)."""
 import ctypes as C
 import mmap
 import os
@@ -6,9 +6,9 @@ import struct
 import time
 
 FLAGS, CONFIG_SEQUENCE, BELL = 124, 160, 188
-SEATS, SEAT_BYTES, SEAT_COUNT = 8192, 64, 256
+CLIENTS, CLIENT_BYTES, CLIENT_COUNT = 8192, 64, 256
 FROZEN, EVICTED = 16, 32
-SEAT_ACTIVE, SEAT_OPEN, SEAT_FROZEN = 1, 4, 8
+CLIENT_ACTIVE, CLIENT_OPEN, CLIENT_FROZEN = 1, 4, 8
 SYS_FUTEX, FUTEX_WAKE = 202, 1
 
 
@@ -31,28 +31,28 @@ class Region:
         self.libc.syscall(C.c_long(SYS_FUTEX), C.byref(self.bell), C.c_int(FUTEX_WAKE), C.c_int(1 << 30), None,
                           None, C.c_int(0))
 
-    def seats(self):
-        """Where the flags of the taken seats stand."""
-        places = (SEATS + i * SEAT_BYTES for i in range(SEAT_COUNT))
+    def clients(self):
+        """Where the flags of the taken clients stand."""
+        places = (CLIENTS + i * CLIENT_BYTES for i in range(CLIENT_COUNT))
         return [at + 20 for at in places if struct.unpack_from("<Q", self.map, at)[0] != 0]
 
     def wait(self, done, seconds):
-        """Seconds until `done(flags)` holds for each seat; None when it does not."""
-        seats = self.seats()
+        """Seconds until `done(flags)` holds for each client; None when it does not."""
+        clients = self.clients()
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
-            if seats and all(done(self.word(at)) for at in seats):
+            if clients and all(done(self.word(at)) for at in clients):
                 return time.perf_counter() - begin
         return None
 
     def freeze(self):
         """Seconds from the order until its agents say that nothing of it runs."""
         self.set_flag(FROZEN, True)
-        return self.wait(lambda flags: flags & SEAT_FROZEN, 5)
+        return self.wait(lambda flags: flags & CLIENT_FROZEN, 5)
 
     def thaw(self):
         self.set_flag(FROZEN, False)
-        return self.wait(lambda flags: flags & SEAT_OPEN, 5)
+        return self.wait(lambda flags: flags & CLIENT_OPEN, 5)
 
     def close(self):
         del self.bell

@@ -1,4 +1,4 @@
-"""Life cycle: freeze and thaw, evict and restore, a fault in one tenant. Programs are programs/life.py.
+"""Life cycle: freeze and thaw, evict and restore, a fault in one slice. Programs are programs/life.py.
 
 Freeze and thaw are timed from the order in the slice's file to the agents' answer, which they give after the
 driver has stopped the channels; that the load then really stands still is seen in its own progress. Contents
@@ -83,9 +83,9 @@ def allot(machine, *words, seconds=200):
     return ran
 
 
-def tenant_of(machine, name):
+def slice_of(machine, name):
     ran = machine.run([machine.allot, "ps", "--json"], 20)
-    found = [t for t in ran.document()["tenants"] if t["name"] == name]
+    found = [t for t in ran.document()["slices"] if t["name"] == name]
     return found[0] if found else None
 
 
@@ -111,7 +111,7 @@ def freeze(machine, kind):
     with programs(Program(machine, name)) as (program,):
         cases.figures["load"] = program.ask(f"load {kind}", 60)
         time.sleep(1.0)
-        region = Region(tenant_of(machine, name)["path"])
+        region = Region(slice_of(machine, name)["path"])
         freezes, thaws = [], []
         for i in range(rounds):
             freezes.append(region.freeze())
@@ -162,7 +162,7 @@ def evict_and_restore(machine, program, name, cases, size):
     out = allot(machine, "evict", name, "--json").document()
     middle = time.monotonic()
     residue, used_between = card_used(machine, pid)
-    listed = tenant_of(machine, name)
+    listed = slice_of(machine, name)
     time.sleep(0.5)
     again = time.monotonic()
     back = allot(machine, "restore", name, "--json").document()
@@ -212,7 +212,7 @@ def evict_fast(machine, size):
         before, _ = card_used(machine, held["pid"])
         out = allot(machine, "evict", name, "--json").document()
         residue, _ = card_used(machine, held["pid"])
-        listed = tenant_of(machine, name)
+        listed = slice_of(machine, name)
         back = allot(machine, "restore", name, "--json").document()
         checked = program.ask("check", 120)
     cases.figures[f"{size // MIB} MiB"] = {"out": out, "back": back, "check": checked, "ps": listed,
@@ -253,12 +253,12 @@ def evicted_at_work(machine):
         now = time.monotonic()
         again = program.rate(now - 1.2, now)
         inside = program.ask(f"rate {began} {ended}")["ended"]
-        tenant = tenant_of(machine, name)
+        slice = slice_of(machine, name)
         allot(machine, "freeze", name)
         allot(machine, "thaw", name)
         checked = program.ask("check", 60)
-    cases.figures.update({"out": out, "back": back, "tenant": tenant})
-    process = tenant["processes"][0]
+    cases.figures.update({"out": out, "back": back, "slice": slice})
+    process = slice["processes"][0]
     ratio = again / limited if limited else 0
     cases.add("evicted at work", None, ratio * 100, at_most("mismatches", checked["mismatches"], 0),
               at_most("batches evicted", inside, 0),
@@ -281,7 +281,7 @@ def idle_one_gives_way(machine):
         begin = time.monotonic()
         with programs(Program(machine, "gpu-check-beside", options=options)) as (beside,):
             started = time.monotonic() - begin
-            between = tenant_of(machine, name)
+            between = slice_of(machine, name)
             begin = time.monotonic()
             checked = program.ask("check", 60)
             back = time.monotonic() - begin
@@ -322,7 +322,7 @@ def training(machine):
 
 @step("l.fault", "life", sim=True, cost=15)
 def fault_beside_a_neighbour(machine):
-    """A store to a bad address ends one tenant's context and nobody else's."""
+    """A store to a bad address ends one slice's context and nobody else's."""
     cases = Cases()
     with programs(Program(machine, "gpu-check-life"), Program(machine, "gpu-check-beside")) as (program, beside):
         beside.ask("load 1ms", 60)
@@ -330,12 +330,12 @@ def fault_beside_a_neighbour(machine):
         time.sleep(2.5)
         at = time.monotonic()
         answer = program.ask("fault", 30)
-        held = tenant_of(machine, "gpu-check-life")
+        held = slice_of(machine, "gpu-check-life")
         program.end()
         time.sleep(3.1)
         before, after = beside.rate(at - 2.0, at), beside.rate(at + 0.5, at + 2.5)
         during = beside.rate(at, at + 0.5)
-        gone = tenant_of(machine, "gpu-check-life")
+        gone = slice_of(machine, "gpu-check-life")
     charged = sum(gpu["used_bytes"] for gpu in gone["gpus"]) if gone else 0
     cases.figures.update({"answer": answer, "held": held, "rates": [before, after]})
     of_before = after / before if before else 0

@@ -13,8 +13,8 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "cli/gpus/elf_exports.h"
 #include "cli/failure.h"
+#include "cli/gpus/elf_exports.h"
 #include "cli/output.h"
 #include "cli/region/region_view.h"
 #include "driver/entries.h"
@@ -22,7 +22,7 @@
 namespace allot::cli {
 namespace {
 
-constexpr uint64_t kLeastFreeBytes = 64u << 20;  // a tenant file is 4.6 MiB, mostly never touched
+constexpr uint64_t kLeastFreeBytes = 64u << 20;  // a slice file is 4.6 MiB, mostly never touched
 
 void add(Findings* findings, Verdict verdict, const char* check, std::string found,
          std::string advice = "") {
@@ -178,7 +178,7 @@ void check_region(Findings* findings) {
       return;
     }
     const RegionView region = read_region();
-    for (const UnreadableTenant& file : region.unreadable) {
+    for (const UnreadableSlice& file : region.unreadable) {
       add(findings, Verdict::kProblem, "region",
           fmt::format("{}: {}", harmless(file.path), file.reason),
           "end its programs, or remove the file when no program uses it");
@@ -200,7 +200,7 @@ void check_region(Findings* findings) {
       return;
     }
     add(findings, Verdict::kGood, "region",
-        fmt::format("{}: {} slices", folder, region.tenants.size()));
+        fmt::format("{}: {} slices", folder, region.slices.size()));
   } catch (const Failure& failure) {
     add(findings, Verdict::kProblem, "region", failure.line(),
         "set ALLOT_DIR to a folder of yours");

@@ -9,8 +9,8 @@
 #include "abi/env.h"
 #include "cli/doctor/doctor_checks.h"
 #include "cli/failure.h"
-#include "cli/output.h"
 #include "cli/launch/program_check.h"
+#include "cli/output.h"
 
 extern char** environ;
 
@@ -130,10 +130,10 @@ void check_environment(Findings* findings) {
     findings->push_back({Verdict::kProblem, "environment",
                          "ALLOT_DISABLE=1: the libraries only forward", "unset ALLOT_DISABLE"});
   }
-  if (const char* tenant = std::getenv(ALLOT_ENV_TENANT); tenant != nullptr) {
-    const bool there = access(tenant, R_OK) == 0;
+  if (const char* slice = std::getenv(ALLOT_ENV_SLICE); slice != nullptr) {
+    const bool there = access(slice, R_OK) == 0;
     findings->push_back({there ? Verdict::kNote : Verdict::kProblem, "environment",
-                         fmt::format("this shell is inside the slice {}{}", harmless(tenant),
+                         fmt::format("this shell is inside the slice {}{}", harmless(slice),
                                      there ? "" : ", which is gone"),
                          there ? "" : "leave this shell, or unset ALLOT_TENANT and LD_PRELOAD"});
   }

@@ -1,7 +1,7 @@
 // The check about GPU time: which level would hold it here, and why not a better one.
 //
 // Whether the driver answers the calls of level channel can be known only from inside a process that works
-// on the GPU; its agent says in its seat what it found. So this check says what can be seen from outside,
+// on the GPU; its agent says in its client what it found. So this check says what can be seen from outside,
 // and adds what the agents of running slices say.
 #include <cstdlib>
 #include <map>
@@ -10,8 +10,8 @@
 #include "cli/doctor/doctor_checks.h"
 #include "cli/failure.h"
 #include "cli/output.h"
-#include "cli/slice_spec.h"
 #include "cli/region/region_view.h"
+#include "cli/slice_spec.h"
 
 namespace allot::cli {
 namespace {
@@ -65,12 +65,12 @@ void levels_in_force(Findings* findings) {
     return;  // check_region says it
   }
   std::map<std::string, std::set<std::string>> found;  // what is in force -> in which slices
-  for (const TenantView& tenant : region.tenants) {
-    for (const SeatView& seat : tenant.seats) {
-      if (seat.level == ALLOT_LEVEL_AUTO) continue;
-      const std::string why = reason_text(seat.reason);
-      const std::string level = level_text(seat.level);
-      found[why.empty() ? level : fmt::format("{} ({})", level, why)].insert(tenant.name);
+  for (const SliceView& slice : region.slices) {
+    for (const ClientView& client : slice.clients) {
+      if (client.level == ALLOT_LEVEL_AUTO) continue;
+      const std::string why = reason_text(client.reason);
+      const std::string level = level_text(client.level);
+      found[why.empty() ? level : fmt::format("{} ({})", level, why)].insert(slice.name);
     }
   }
   for (const auto& [level, names] : found) {

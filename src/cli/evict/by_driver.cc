@@ -1,8 +1,8 @@
 // The driver's way of evict.h, by its checkpoint calls.
 #include <algorithm>
 
-#include "cli/gpus/gpu_inventory.h"
 #include "cli/evict/evict_base.h"
+#include "cli/gpus/gpu_inventory.h"
 #include "cli/output.h"
 #include "core/shared.h"
 #include "sys/clock.h"
@@ -14,8 +14,8 @@ using core::load;
 
 class Move : MoveBase {
  public:
-  Move(const char* command, OpenTenant& tenant, const std::string& name, const MoveOptions& options)
-      : MoveBase(command, tenant, name, options, false),
+  Move(const char* command, OpenSlice& slice, const std::string& name, const MoveOptions& options)
+      : MoveBase(command, slice, name, options, false),
         driver_(software() ? need_sim() : find_driver()) {}
 
   Moved evict();
@@ -282,12 +282,12 @@ Moved Move::restore() {
 
 }  // namespace
 
-Moved evict_by_driver(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
-  return Move("evict", tenant, name, options).evict();
+Moved evict_by_driver(OpenSlice& slice, const std::string& name, const MoveOptions& options) {
+  return Move("evict", slice, name, options).evict();
 }
 
-Moved restore_by_driver(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
-  return Move("restore", tenant, name, options).restore();
+Moved restore_by_driver(OpenSlice& slice, const std::string& name, const MoveOptions& options) {
+  return Move("restore", slice, name, options).restore();
 }
 
 }  // namespace allot::cli

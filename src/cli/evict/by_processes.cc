@@ -4,8 +4,8 @@
 // followed by the one to run on. What must not happen here: a process left held because another one failed.
 #include <algorithm>
 
-#include "cli/output.h"
 #include "cli/evict/swap_orders.h"
+#include "cli/output.h"
 #include "cli/region/region_view.h"
 #include "core/shared.h"
 #include "sys/clock.h"
@@ -25,9 +25,9 @@ uint64_t sum(const PerGpu& bytes) {
 
 class FastMove : SwapOrders {
  public:
-  FastMove(const char* command, OpenTenant& tenant, const std::string& name,
+  FastMove(const char* command, OpenSlice& slice, const std::string& name,
            const MoveOptions& options)
-      : SwapOrders(command, tenant, name, options, true) {}
+      : SwapOrders(command, slice, name, options, true) {}
 
   Moved evict();
   Moved restore();
@@ -230,12 +230,12 @@ Moved FastMove::restore() {
 
 }  // namespace
 
-Moved evict_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
-  return FastMove("evict", tenant, name, options).evict();
+Moved evict_fast(OpenSlice& slice, const std::string& name, const MoveOptions& options) {
+  return FastMove("evict", slice, name, options).evict();
 }
 
-Moved restore_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
-  return FastMove("restore", tenant, name, options).restore();
+Moved restore_fast(OpenSlice& slice, const std::string& name, const MoveOptions& options) {
+  return FastMove("restore", slice, name, options).restore();
 }
 
 }  // namespace allot::cli

@@ -12,7 +12,7 @@ namespace {
 using core::load;
 
 // Whether a process is held or out by the fast way, whatever the slice's flags say.
-bool held_fast(const AllotTenantFile& file) {
+bool held_fast(const AllotSliceFile& file) {
   const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
     const uint64_t word = load(file.slot_words[i]);
@@ -23,13 +23,13 @@ bool held_fast(const AllotTenantFile& file) {
 }
 
 // What is under way already goes on its way; else as it was asked for, or as the slice was started.
-bool goes_fast(const char* command, OpenTenant& tenant, const std::string& name,
+bool goes_fast(const char* command, OpenSlice& slice, const std::string& name,
                const MoveOptions& options) {
-  const AllotTenantFile& file = *tenant->file;
+  const AllotSliceFile& file = *slice->file;
   const uint32_t flags = load(file.header.flags);
-  if ((flags & ALLOT_TENANT_EVICTED_FAST) != 0 || held_fast(file)) return true;
-  if ((flags & ALLOT_TENANT_EVICTED) != 0) return false;
-  const bool able = (flags & ALLOT_TENANT_SWAP_FAST) != 0;
+  if ((flags & ALLOT_SLICE_EVICTED_FAST) != 0 || held_fast(file)) return true;
+  if ((flags & ALLOT_SLICE_EVICTED) != 0) return false;
+  const bool able = (flags & ALLOT_SLICE_SWAP_FAST) != 0;
   if (options.way == Way::kFast && !able) {
     refuse("{}: '{}' was not started with 'allot run --swap fast'; leave --swap out", command,
            name);
@@ -39,14 +39,14 @@ bool goes_fast(const char* command, OpenTenant& tenant, const std::string& name,
 
 }  // namespace
 
-Moved evict(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
-  if (goes_fast("evict", tenant, name, options)) return evict_fast(tenant, name, options);
-  return evict_by_driver(tenant, name, options);
+Moved evict(OpenSlice& slice, const std::string& name, const MoveOptions& options) {
+  if (goes_fast("evict", slice, name, options)) return evict_fast(slice, name, options);
+  return evict_by_driver(slice, name, options);
 }
 
-Moved restore(OpenTenant& tenant, const std::string& name, const MoveOptions& options) {
-  if (goes_fast("restore", tenant, name, options)) return restore_fast(tenant, name, options);
-  return restore_by_driver(tenant, name, options);
+Moved restore(OpenSlice& slice, const std::string& name, const MoveOptions& options) {
+  if (goes_fast("restore", slice, name, options)) return restore_fast(slice, name, options);
+  return restore_by_driver(slice, name, options);
 }
 
 }  // namespace allot::cli

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "cli/evict/checkpoint.h"
-#include "cli/region/open_tenant.h"
+#include "cli/region/open_slice.h"
 
 namespace allot::cli {
 
@@ -54,8 +54,8 @@ struct MoveOptions {
 
 // Both throw a Failure (exit 125) that says what was wrong and in which state the slice is now. They block for
 // as long as memory takes to move (some 2 GB/s to the host, 5 GB/s back), and hold the file's lock meanwhile.
-Moved evict(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
-Moved restore(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
+Moved evict(OpenSlice& slice, const std::string& name, const MoveOptions& options);
+Moved restore(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 
 // Bytes of host memory that a process may still take: what the machine has left, and its cgroups.
 uint64_t host_room(uint32_t pid);

@@ -46,7 +46,7 @@ uint64_t number_in(const std::string& path) {
   return value;
 }
 
-void read_charges(const AllotTenantFile& file, uint32_t slot, Target* target) {
+void read_charges(const AllotSliceFile& file, uint32_t slot, Target* target) {
   const uint32_t gpus = std::min(load(file.header.gpu_count), ALLOT_MAX_GPUS);
   const bool obeys = load(file.swaps[slot].owner) == target->word;
   for (uint32_t g = 0; g < gpus; ++g) {
@@ -95,15 +95,15 @@ std::string speed_text(uint64_t bytes, double seconds) {
                      static_cast<double>(bytes) / 1e9 / seconds);
 }
 
-MoveBase::MoveBase(const char* command, OpenTenant& tenant, const std::string& name,
+MoveBase::MoveBase(const char* command, OpenSlice& slice, const std::string& name,
                    const MoveOptions& options, bool fast)
     : command_(command),
-      tenant_(tenant),
-      file_(*tenant->file),
+      slice_(slice),
+      file_(*slice->file),
       name_(name),
       options_(options),
       fast_(fast),
-      lock_(lock_file(command, tenant.path(), name)) {}
+      lock_(lock_file(command, slice.path(), name)) {}
 
 uint32_t MoveBase::flags() const {
   return load(file_.header.flags);
@@ -115,7 +115,7 @@ bool MoveBase::still_there(const Target& target) const {
 }
 
 void MoveBase::find_targets() {
-  shm::reclaim_dead(*tenant_);
+  shm::reclaim_dead(*slice_);
   const uint32_t high = std::min(load(file_.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
     Target target;
@@ -164,26 +164,26 @@ std::string MoveBase::missing_room(const PerGpu& need) const {
 }
 
 void MoveBase::flag(bool on) {
-  constexpr uint32_t kAll = ALLOT_TENANT_EVICTED | ALLOT_TENANT_RETURNS | ALLOT_TENANT_EVICTED_FAST;
+  constexpr uint32_t kAll = ALLOT_SLICE_EVICTED | ALLOT_SLICE_RETURNS | ALLOT_SLICE_EVICTED_FAST;
   uint32_t& word = file_.header.flags;
   if (on) {
-    const uint32_t bits = ALLOT_TENANT_EVICTED | (options_.returns ? ALLOT_TENANT_RETURNS : 0u) |
-                          (fast_ ? ALLOT_TENANT_EVICTED_FAST : 0u);
+    const uint32_t bits = ALLOT_SLICE_EVICTED | (options_.returns ? ALLOT_SLICE_RETURNS : 0u) |
+                          (fast_ ? ALLOT_SLICE_EVICTED_FAST : 0u);
     for (const Target& target : targets_) core::store(file_.slots[target.slot].wants, 0u);
     __atomic_fetch_or(&word, bits, __ATOMIC_SEQ_CST);
   } else {
     __atomic_fetch_and(&word, ~kAll, __ATOMIC_SEQ_CST);
   }
-  tenant_.tell_agents();
+  slice_.tell_agents();
 }
 
-bool MoveBase::wait_for_agents(bool loose) {
+bool MoveBase::wait_for_agents(bool detached) {
   const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(options_.timeout_seconds * 1e9);
   for (;;) {
     bool all = true;
-    for (const SeatView& seat : read_seats(file_)) {
-      const bool answered = ((seat.flags & ALLOT_SEAT_LOOSE) != 0) == loose;
-      all = all && (answered || has_ended(file_, seat));
+    for (const ClientView& client : read_clients(file_)) {
+      const bool answered = ((client.flags & ALLOT_CLIENT_DETACHED) != 0) == detached;
+      all = all && (answered || has_ended(file_, client));
     }
     if (all || sys::monotonic_ns() >= end) return all;
     poll(nullptr, 0, kLookMs);

@@ -51,12 +51,12 @@ std::string speed_text(uint64_t bytes, double seconds);
 class MoveBase {
  protected:
   // Takes the lock of the slice's file, or refuses.
-  MoveBase(const char* command, OpenTenant& tenant, const std::string& name,
+  MoveBase(const char* command, OpenSlice& slice, const std::string& name,
            const MoveOptions& options, bool fast);
 
   uint32_t flags() const;
-  bool software() const { return (flags() & ALLOT_TENANT_SOFTWARE) != 0; }
-  bool flagged() const { return (flags() & ALLOT_TENANT_EVICTED) != 0; }
+  bool software() const { return (flags() & ALLOT_SLICE_SOFTWARE) != 0; }
+  bool flagged() const { return (flags() & ALLOT_SLICE_EVICTED) != 0; }
 
   // The live processes, from the file. Refuses where one lives in another pid namespace.
   void find_targets();
@@ -70,7 +70,7 @@ class MoveBase {
   // Marks the slice as evicted by this way, or as not.
   void flag(bool on);
   // Until all agents have let go, or hold again. Processes that have none or that end are not waited for.
-  bool wait_for_agents(bool loose);
+  bool wait_for_agents(bool detached);
 
   // The end of every restore. Agents first: what is to be held is held before the programs go on.
   template <class Unlock>
@@ -88,8 +88,8 @@ class MoveBase {
   Moved nothing_to_do() const;  // it was so already
 
   const char* command_;
-  OpenTenant& tenant_;
-  AllotTenantFile& file_;
+  OpenSlice& slice_;
+  AllotSliceFile& file_;
   std::string name_;
   const MoveOptions& options_;
   bool fast_;
@@ -99,9 +99,9 @@ class MoveBase {
 };
 
 // The ways themselves; as evict() and restore(). The fast one is for slices that were started for it.
-Moved evict_by_driver(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
-Moved restore_by_driver(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
-Moved evict_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
-Moved restore_fast(OpenTenant& tenant, const std::string& name, const MoveOptions& options);
+Moved evict_by_driver(OpenSlice& slice, const std::string& name, const MoveOptions& options);
+Moved restore_by_driver(OpenSlice& slice, const std::string& name, const MoveOptions& options);
+Moved evict_fast(OpenSlice& slice, const std::string& name, const MoveOptions& options);
+Moved restore_fast(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 
 }  // namespace allot::cli

@@ -30,15 +30,15 @@ Admission::Admission(const std::string& folder, const std::string& except_path) 
     if (lock(folder_)) break;
     poll(nullptr, 0, kLockLookMs);
   }
-  for (const TenantView& tenant : read_region().tenants) {
-    if (tenant.path == except_path) continue;
-    for (const TenantGpuView& gpu : tenant.gpus) {
-      const bool holds = gpu.limit_bytes != ALLOT_UNLIMITED && !tenant.evicted();
+  for (const SliceView& slice : read_region().slices) {
+    if (slice.path == except_path) continue;
+    for (const SliceGpuView& gpu : slice.gpus) {
+      const bool holds = gpu.limit_bytes != ALLOT_UNLIMITED && !slice.evicted();
       const uint64_t untaken =
           holds && gpu.limit_bytes > gpu.used_bytes ? gpu.limit_bytes - gpu.used_bytes : 0;
       if (gpu.share_permille == 0 && untaken == 0) continue;
       promises_.push_back(
-          {tenant.name, gpu.uuid, std::min(gpu.share_permille, core::kWhole), untaken});
+          {slice.name, gpu.uuid, std::min(gpu.share_permille, core::kWhole), untaken});
     }
   }
 }
@@ -55,7 +55,7 @@ void Admission::check(const Uuid& gpu, const std::string& label, uint32_t share_
     if (promise.gpu != gpu || promise.share_permille == 0) continue;
     shares.push_back(promise.share_permille);
     sum += promise.share_permille;
-    who += fmt::format("{}{} has {}", who.empty() ? "" : ", ", promise.tenant,
+    who += fmt::format("{}{} has {}", who.empty() ? "" : ", ", promise.slice,
                        percent_text(promise.share_permille));
   }
   if (core::share_fits(shares, share_permille)) return;

@@ -32,7 +32,7 @@ class Admission {
 
  private:
   struct Promise {
-    std::string tenant;
+    std::string slice;
     Uuid gpu;
     uint32_t share_permille;
     uint64_t untaken_bytes;  // of its memory limit

@@ -89,7 +89,7 @@ std::vector<std::string> slice_environment(const SliceEnvironment& slice,
     env.set("LD_LIBRARY_PATH",
             put_first({slice.shim.folder}, env.get("LD_LIBRARY_PATH"), ":;", ':', true));
   }
-  env.set(ALLOT_ENV_TENANT, slice.tenant_path);
+  env.set(ALLOT_ENV_SLICE, slice.slice_path);
   env.set(ALLOT_ENV_LIBDIR, slice.shim.folder);
   env.set(ALLOT_ENV_FAIL, slice.fail_closed ? "closed" : "open");
   env.unset(ALLOT_ENV_DISABLE);  // would undo the slice that was just asked for

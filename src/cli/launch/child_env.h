@@ -10,7 +10,7 @@ namespace allot::cli {
 
 struct SliceEnvironment {
   ShimFiles shim;
-  std::string tenant_path;  // the slice's region file
+  std::string slice_path;  // the slice's region file
   bool fail_closed = true;
   bool preload = true;       // false: the program could not load our libraries (--fail open)
   std::string visible_gpus;  // UUIDs joined by commas; empty = leave CUDA_VISIBLE_DEVICES alone

@@ -23,7 +23,7 @@ std::string value(const std::vector<std::string>& env, const std::string& name) 
 SliceEnvironment slice() {
   SliceEnvironment out;
   out.shim = {"/opt/lib/allot", "/opt/lib/allot/libcuda.so.1", "/opt/lib/allot/libnvidia-ml.so.1"};
-  out.tenant_path = "/dev/shm/allot-0/alice.tenant";
+  out.slice_path = "/dev/shm/allot-0/alice.slice";
   return out;
 }
 
@@ -34,7 +34,7 @@ TEST(SliceEnvironment, SetsWhatTheLibrariesNeed) {
   EXPECT_EQ(value(env, "LD_PRELOAD"),
             "/opt/lib/allot/libcuda.so.1 /opt/lib/allot/libnvidia-ml.so.1");
   EXPECT_EQ(value(env, "LD_LIBRARY_PATH"), "/opt/lib/allot");
-  EXPECT_EQ(value(env, "ALLOT_TENANT"), "/dev/shm/allot-0/alice.tenant");
+  EXPECT_EQ(value(env, "ALLOT_TENANT"), "/dev/shm/allot-0/alice.slice");
   EXPECT_EQ(value(env, "ALLOT_FAIL"), "closed");
   EXPECT_EQ(value(env, "ALLOT_REAL_CUDA"), "(unset)");
   EXPECT_EQ(value(env, "CUDA_VISIBLE_DEVICES"), "(unset)");
@@ -72,7 +72,7 @@ TEST(SliceEnvironment, TheSliceWinsOverLeftovers) {
   wanted.visible_gpus = "GPU-1,GPU-0";
   const auto env = slice_environment(wanted, inherited);
   EXPECT_EQ(value(env, "ALLOT_DISABLE"), "(unset)");
-  EXPECT_EQ(value(env, "ALLOT_TENANT"), "/dev/shm/allot-0/alice.tenant");
+  EXPECT_EQ(value(env, "ALLOT_TENANT"), "/dev/shm/allot-0/alice.slice");
   EXPECT_EQ(value(env, "CUDA_VISIBLE_DEVICES"), "GPU-1,GPU-0");
   EXPECT_EQ(value(env, "ALLOT_FAIL"), "closed");
 }

@@ -18,8 +18,8 @@ void note(const std::string& line) {
   fmt::print(stderr, "allot: note: {}\n", line);
 }
 
-bool wanted(const AllotTenantFile& file) {
-  constexpr uint32_t kBoth = ALLOT_TENANT_EVICTED | ALLOT_TENANT_RETURNS;
+bool wanted(const AllotSliceFile& file) {
+  constexpr uint32_t kBoth = ALLOT_SLICE_EVICTED | ALLOT_SLICE_RETURNS;
   if ((__atomic_load_n(&file.header.flags, __ATOMIC_ACQUIRE) & kBoth) != kBoth) return false;
   const uint32_t high = __atomic_load_n(&file.header.slots_high, __ATOMIC_RELAXED);
   for (uint32_t i = 0; i < high && i < ALLOT_MAX_SLOTS; ++i) {
@@ -55,24 +55,24 @@ bool LifeWatch::take_signal(int number) {
   return true;
 }
 
-void LifeWatch::obey(OpenTenant& tenant, Order order) {
+void LifeWatch::obey(OpenSlice& slice, Order order) {
   try {
     if (order == Order::kEvict) {
-      evict(tenant, name_, {});
+      evict(slice, name_, {});
     } else {
-      restore(tenant, name_, {});
+      restore(slice, name_, {});
     }
   } catch (const std::exception& failure) {
     note(failure.what());
   }
 }
 
-void LifeWatch::restore_if_wanted(OpenTenant& tenant) {
-  if (!wanted(*tenant->file)) return;
+void LifeWatch::restore_if_wanted(OpenSlice& slice) {
+  if (!wanted(*slice->file)) return;
   try {
     MoveOptions move;
     move.timeout_seconds = 5;
-    restore(tenant, name_, move);
+    restore(slice, name_, move);
     said_ = false;
   } catch (const std::exception& failure) {
     if (!said_) note(std::string(failure.what()) + "; tried again until there is room");
@@ -80,7 +80,7 @@ void LifeWatch::restore_if_wanted(OpenTenant& tenant) {
   }
 }
 
-void LifeWatch::look_until_the_end(OpenTenant& tenant) {
+void LifeWatch::look_until_the_end(OpenSlice& slice) {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!quit_) {
     changed_.wait_for(lock, kLook, [this] { return quit_ || order_ != Order::kNone; });
@@ -89,9 +89,9 @@ void LifeWatch::look_until_the_end(OpenTenant& tenant) {
     order_ = Order::kNone;
     lock.unlock();
     if (order == Order::kNone) {
-      restore_if_wanted(tenant);
+      restore_if_wanted(slice);
     } else {
-      obey(tenant, order);
+      obey(slice, order);
     }
     lock.lock();
   }
@@ -99,8 +99,8 @@ void LifeWatch::look_until_the_end(OpenTenant& tenant) {
 
 void LifeWatch::run() {
   try {
-    OpenTenant tenant("run", name_);
-    look_until_the_end(tenant);
+    OpenSlice slice("run", name_);
+    look_until_the_end(slice);
   } catch (const std::exception& failure) {
     note(failure.what());  // the program runs on, without us
   }

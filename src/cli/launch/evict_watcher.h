@@ -2,7 +2,7 @@
 // work again, and, with ALLOT_SIGNALS=1, evicts it at SIGUSR2 and restores it at SIGUSR1.
 //
 // A thread of the launcher, never anything in the program. What must not happen here: an eviction by hand
-// undone because the program wants to go on (only ALLOT_TENANT_RETURNS says so).
+// undone because the program wants to go on (only ALLOT_SLICE_RETURNS says so).
 #pragma once
 
 #include <condition_variable>
@@ -10,7 +10,7 @@
 #include <string>
 #include <thread>
 
-#include "cli/region/open_tenant.h"
+#include "cli/region/open_slice.h"
 
 namespace allot::cli {
 
@@ -28,9 +28,9 @@ class LifeWatch {
  private:
   enum class Order { kNone, kEvict, kRestore };
   void run();
-  void obey(OpenTenant& tenant, Order order);
-  void restore_if_wanted(OpenTenant& tenant);
-  void look_until_the_end(OpenTenant& tenant);
+  void obey(OpenSlice& slice, Order order);
+  void restore_if_wanted(OpenSlice& slice);
+  void look_until_the_end(OpenSlice& slice);
 
   std::string name_;
   bool signals_;

@@ -10,8 +10,8 @@
 
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
-#include "cli/region/open_tenant.h"
 #include "cli/output.h"
+#include "cli/region/open_slice.h"
 #include "cli/region/region_view.h"
 #include "sys/clock.h"
 
@@ -44,15 +44,15 @@ void refresh(Inventory* inventory, const DriverFiles& driver) {
   }
 }
 
-bool idle_for(const TenantView& tenant, double seconds) {
-  for (const ProcessView& process : tenant.processes) {
+bool idle_for(const SliceView& slice, double seconds) {
+  for (const ProcessView& process : slice.processes) {
     if (static_cast<double>(process.idle_ns) < seconds * 1e9) return false;
   }
-  return !tenant.processes.empty();
+  return !slice.processes.empty();
 }
 
-bool holds_any_of(const TenantView& tenant, const std::vector<ChosenGpu>& gpus) {
-  for (const TenantGpuView& held : tenant.gpus) {
+bool holds_any_of(const SliceView& slice, const std::vector<ChosenGpu>& gpus) {
+  for (const SliceGpuView& held : slice.gpus) {
     for (const ChosenGpu& wanted : gpus) {
       if (held.uuid == wanted.gpu->uuid && held.used_bytes > held.host_bytes) return true;
     }
@@ -66,25 +66,24 @@ Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
                        std::set<std::string>* tried,
                        const std::function<void(const std::string&)>& say) {
   Room room = Room::kNone;
-  for (const TenantView& tenant : read_region().tenants) {
-    if (tenant.uid != geteuid() || tenant.priority != ALLOT_PRIORITY_LOW || tenant.evicted())
-      continue;
+  for (const SliceView& slice : read_region().slices) {
+    if (slice.uid != geteuid() || slice.priority != ALLOT_PRIORITY_LOW || slice.evicted()) continue;
     // Without a launcher nobody would bring it back.
-    if (tenant.launcher_pid <= 0 || !idle_for(tenant, seconds) || !holds_any_of(tenant, gpus))
+    if (slice.launcher_pid <= 0 || !idle_for(slice, seconds) || !holds_any_of(slice, gpus))
       continue;
-    if (!tried->insert(tenant.name).second) continue;
+    if (!tried->insert(slice.name).second) continue;
     try {
-      OpenTenant open("run", tenant.name);
+      OpenSlice open("run", slice.name);
       MoveOptions move;
       move.timeout_seconds = 2;  // it was idle: what does not stop at once has work again
       move.returns = true;
-      const Moved moved = evict(open, tenant.name, move);
+      const Moved moved = evict(open, slice.name, move);
       say(fmt::format(
           "evicted '{}', idle for {} s at least: {} in {:.2f} s; it comes back when it has work",
-          tenant.name, seconds, size_text(moved.bytes), moved.seconds));
+          slice.name, seconds, size_text(moved.bytes), moved.seconds));
       return Room::kMade;
     } catch (const NotNow&) {
-      tried->erase(tenant.name);
+      tried->erase(slice.name);
       room = Room::kSoon;
     } catch (const Failure& failure) {
       say(failure.line());

@@ -1,11 +1,11 @@
-// Creation is by name: the file appears complete or not at all (shm::create_tenant), but its GPUs are
+// Creation is by name: the file appears complete or not at all (shm::create_slice), but its GPUs are
 // added after that. Nobody can be in the slice yet, since its path is handed to the program later.
 #include "cli/launch/slice_file.h"
 
 #include <unistd.h>
 
-#include "cli/launch/admission.h"
 #include "cli/failure.h"
+#include "cli/launch/admission.h"
 #include "cli/region/region_view.h"
 
 namespace allot::cli {
@@ -35,9 +35,9 @@ namespace {
          describe(error));
 }
 
-// A file of another version may be in use by programs of that version; create_tenant would replace it.
+// A file of another version may be in use by programs of that version; create_slice would replace it.
 void refuse_foreign(const std::string& name, const std::string& path) {
-  Result<shm::Tenant> existing = shm::open_tenant(path.c_str(), false);
+  Result<shm::Slice> existing = shm::open_slice(path.c_str(), false);
   if (existing) shm::unmap(*existing);
   if (!existing && existing.error().code == Errc::kWrongVersion)
     cannot_make(name, path, existing.error());
@@ -49,7 +49,7 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
                      const std::vector<ChosenGpu>& gpus, bool software) {
   const std::string folder = region_folder(true);
   clear_stale(folder);
-  path_ = tenant_path(folder, name);
+  path_ = slice_path(folder, name);
   refuse_foreign(name, path_);
   const Admission admission(folder, path_);
   if (!spec.overcommit) {
@@ -60,34 +60,34 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
   if (spec.free_memory) {
     for (const ChosenGpu& entry : gpus) admission.check_memory(*entry.gpu, entry.limit_bytes);
   }
-  const uint32_t flags = (spec.fail_closed ? ALLOT_TENANT_FAIL_CLOSED : 0u) |
-                         (software ? ALLOT_TENANT_SOFTWARE : 0u) |
-                         (spec.swap_fast ? ALLOT_TENANT_SWAP_FAST : 0u);
-  const shm::NewTenant wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};
-  const Result<shm::Tenant> made = shm::create_tenant(folder.c_str(), wanted);
+  const uint32_t flags = (spec.fail_closed ? ALLOT_SLICE_FAIL_CLOSED : 0u) |
+                         (software ? ALLOT_SLICE_SOFTWARE : 0u) |
+                         (spec.swap_fast ? ALLOT_SLICE_SWAP_FAST : 0u);
+  const shm::NewSlice wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};
+  const Result<shm::Slice> made = shm::create_slice(folder.c_str(), wanted);
   if (!made) cannot_make(name, path_, made.error());
-  tenant_ = *made;
+  slice_ = *made;
   try {
     write_limits(spec, gpus);
   } catch (...) {
-    shm::unmap(tenant_);
-    shm::remove_tenant(path_.c_str(), static_cast<uint32_t>(getpid()));
+    shm::unmap(slice_);
+    shm::remove_slice(path_.c_str(), static_cast<uint32_t>(getpid()));
     throw;
   }
 }
 
 SliceFile::~SliceFile() {
-  shm::unmap(tenant_);
-  shm::remove_tenant(path_.c_str(), static_cast<uint32_t>(getpid()));
+  shm::unmap(slice_);
+  shm::remove_slice(path_.c_str(), static_cast<uint32_t>(getpid()));
 }
 
 void SliceFile::write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus) {
   for (const ChosenGpu& entry : gpus) {
-    const Result<uint32_t> index = shm::find_or_add_gpu(tenant_, entry.gpu->uuid.data(),
+    const Result<uint32_t> index = shm::find_or_add_gpu(slice_, entry.gpu->uuid.data(),
                                                         entry.limit_bytes, entry.gpu->total_bytes);
     if (!index)
       refuse("GPU {}: {}; this is a fault of allot", entry.gpu->index, describe(index.error()));
-    AllotGpu& gpu = tenant_.file->gpus[*index];
+    AllotGpu& gpu = slice_.file->gpus[*index];
     // A MIG instance has its card's index, which would say less than its UUID.
     if (!entry.gpu->uuid_text.starts_with("MIG-")) {
       __atomic_store_n(&gpu.index_plus_one, entry.gpu->index + 1, __ATOMIC_RELAXED);

@@ -6,7 +6,7 @@
 
 #include "cli/gpus/gpu_inventory.h"
 #include "cli/slice_spec.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::cli {
 
@@ -27,7 +27,7 @@ class SliceFile {
  private:
   void write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus);
   std::string path_;
-  shm::Tenant tenant_;
+  shm::Slice slice_;
 };
 
 }  // namespace allot::cli

@@ -1,62 +1,62 @@
-// See seats.h. A seat counts while the process it names still stands in its slot; whether its agent can
+// See clients.h. A client counts while the process it names still stands in its slot; whether its agent can
 // run is another question, answered by the heartbeat.
 #include "cli/region/agent_view.h"
 
 #include "core/shared.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
 
 using core::load;
 
-std::vector<SeatView> read_seats(const AllotTenantFile& file) {
+std::vector<ClientView> read_clients(const AllotSliceFile& file) {
   const uint64_t now = sys::monotonic_ns();
-  std::vector<SeatView> seats;
-  for (const AllotTimeSeat& from : file.seats) {
+  std::vector<ClientView> clients;
+  for (const AllotGpuClient& from : file.clients) {
     const uint64_t owner = load(from.owner);
     const uint32_t slot = load(from.slot);
     const uint32_t gpu = load(from.gpu);
     if (owner == 0 || slot >= ALLOT_MAX_SLOTS || gpu >= ALLOT_MAX_GPUS) continue;
     if (load(file.slot_words[slot]) != owner) continue;
-    SeatView seat;
-    seat.pid = ALLOT_SLOT_PID(owner);
-    seat.slot = slot;
-    seat.gpu = gpu;
-    seat.flags = load(from.flags);
-    seat.level = load(from.level);
-    seat.reason = load(from.reason);
-    seat.slice_us = load(from.slice_us);
-    seat.busy_permille = load(from.busy_permille);
-    seat.window_permille = load(from.window_permille);
-    seat.used_ns = load(from.used_ns);
-    seat.throttled_ns = load(from.throttled_ns);
+    ClientView client;
+    client.pid = ALLOT_SLOT_PID(owner);
+    client.slot = slot;
+    client.gpu = gpu;
+    client.flags = load(from.flags);
+    client.level = load(from.level);
+    client.reason = load(from.reason);
+    client.timeslice_us = load(from.timeslice_us);
+    client.busy_permille = load(from.busy_permille);
+    client.window_permille = load(from.window_permille);
+    client.used_ns = load(from.used_ns);
+    client.throttled_ns = load(from.throttled_ns);
     const uint64_t heartbeat = load(from.heartbeat_ns);
-    seat.answers = heartbeat >= now || now - heartbeat < ALLOT_SEAT_STALE_NS;
-    seats.push_back(seat);
+    client.answers = heartbeat >= now || now - heartbeat < ALLOT_CLIENT_STALE_NS;
+    clients.push_back(client);
   }
-  return seats;
+  return clients;
 }
 
-bool has_ended(const AllotTenantFile& file, const SeatView& seat) {
-  return !shm::process_alive(nullptr, seat.pid, file.slots[seat.slot]);
+bool has_ended(const AllotSliceFile& file, const ClientView& client) {
+  return !shm::process_alive(nullptr, client.pid, file.slots[client.slot]);
 }
 
-const char* state_text(const SeatView& seat) {
-  if (seat.frozen()) return "frozen";
-  if (!seat.active()) return "idle";
-  return seat.open() ? "active" : "throttled";
+const char* state_text(const ClientView& client) {
+  if (client.frozen()) return "frozen";
+  if (!client.active()) return "idle";
+  return client.open() ? "active" : "throttled";
 }
 
-std::string state_text(const std::vector<SeatView>& seats, uint32_t gpu, bool frozen) {
+std::string state_text(const std::vector<ClientView>& clients, uint32_t gpu, bool frozen) {
   bool active = false;
   bool throttled = false;
   bool running = false;  // something that a freeze has not stopped
-  for (const SeatView& seat : seats) {
-    if (seat.gpu != gpu || !seat.answers) continue;
-    running = running || !(seat.frozen() || seat.untouched());
-    active = active || (seat.active() && seat.open());
-    throttled = throttled || (seat.active() && !seat.open());
+  for (const ClientView& client : clients) {
+    if (client.gpu != gpu || !client.answers) continue;
+    running = running || !(client.frozen() || client.untouched());
+    active = active || (client.active() && client.open());
+    throttled = throttled || (client.active() && !client.open());
   }
   if (frozen) return running ? "freezing" : "frozen";
   return active ? "active" : throttled ? "throttled" : "idle";

@@ -1,6 +1,6 @@
-// What the agents of a slice say about themselves: their seats, copied and checked.
+// What the agents of a slice say about themselves: their clients, copied and checked.
 //
-// Works on a mapped file and on a copy alike. Every byte is the tenant's own: indexes are bounded,
+// Works on a mapped file and on a copy alike. Every byte is the slice's own: indexes are bounded,
 // numbers are only shown.
 #pragma once
 
@@ -12,38 +12,38 @@
 
 namespace allot::cli {
 
-struct SeatView {
+struct ClientView {
   uint32_t pid = 0;
   uint32_t slot = 0;
   uint32_t gpu = 0;  // position in the slice's gpus[]
   uint32_t flags = 0;
   uint32_t level = 0;   // AllotLevel in force; auto = not known yet
   uint32_t reason = 0;  // AllotLevelReason
-  uint32_t slice_us = 0;
+  uint32_t timeslice_us = 0;
   uint32_t busy_permille = 0;
   uint32_t window_permille = 0;
   uint64_t used_ns = 0;
   uint64_t throttled_ns = 0;
   bool answers = false;  // its agent has lately shown a sign of life
 
-  bool active() const { return (flags & ALLOT_SEAT_ACTIVE) != 0; }
-  bool open() const { return (flags & ALLOT_SEAT_OPEN) != 0; }
-  bool fills() const { return (flags & ALLOT_SEAT_FILLS) != 0; }
-  bool frozen() const { return (flags & ALLOT_SEAT_FROZEN) != 0; }
+  bool active() const { return (flags & ALLOT_CLIENT_ACTIVE) != 0; }
+  bool open() const { return (flags & ALLOT_CLIENT_OPEN) != 0; }
+  bool saturates() const { return (flags & ALLOT_CLIENT_SATURATES) != 0; }
+  bool frozen() const { return (flags & ALLOT_CLIENT_FROZEN) != 0; }
   // Nothing of this process has run on the GPU yet, so there is nothing to hold.
   bool untouched() const { return level == ALLOT_LEVEL_AUTO && !active(); }
 };
 
-// The seats whose process still has its slot. Any thread; allocates.
-std::vector<SeatView> read_seats(const AllotTenantFile& file);
+// The clients whose process still has its slot. Any thread; allocates.
+std::vector<ClientView> read_clients(const AllotSliceFile& file);
 
-// True where the process of a seat has ended since, also while nobody has reaped it or cleared its slot: what
+// True where the process of a client has ended since, also while nobody has reaped it or cleared its slot: what
 // waits for the agents' answers must not wait for this one. Reads /proc; any thread; does not block.
-bool has_ended(const AllotTenantFile& file, const SeatView& seat);
+bool has_ended(const AllotSliceFile& file, const ClientView& client);
 
 // "active", "idle", "throttled" (has work, may not run now) or "frozen". What most of it is, of several.
-const char* state_text(const SeatView& seat);
-std::string state_text(const std::vector<SeatView>& seats, uint32_t gpu, bool frozen);
+const char* state_text(const ClientView& client);
+std::string state_text(const std::vector<ClientView>& clients, uint32_t gpu, bool frozen);
 
 // Why a level is in force, in a few words; empty where nothing is to be said.
 const char* reason_text(uint32_t reason);

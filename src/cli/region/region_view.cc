@@ -16,7 +16,7 @@
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "core/shared.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
@@ -51,11 +51,11 @@ std::string name_of(const std::string& path) {
   return harmless(name);
 }
 
-void copy_gpus(const AllotTenantFile& file, TenantView* view) {
+void copy_gpus(const AllotSliceFile& file, SliceView* view) {
   const uint32_t count = std::min(load(file.header.gpu_count), ALLOT_MAX_GPUS);
   for (uint32_t i = 0; i < count; ++i) {
     const AllotGpu& from = file.gpus[i];
-    TenantGpuView gpu;
+    SliceGpuView gpu;
     std::memcpy(gpu.uuid.data(), from.uuid, gpu.uuid.size());
     gpu.index = static_cast<int>(std::min(load(from.index_plus_one), 1u << 16)) - 1;
     gpu.limit_bytes = load(from.limit_bytes);
@@ -70,9 +70,9 @@ void copy_gpus(const AllotTenantFile& file, TenantView* view) {
   }
 }
 
-uint64_t idle_since(const AllotSlot& slot, const std::vector<SeatView>& seats) {
-  for (const SeatView& seat : seats) {
-    if (seat.active() || !seat.answers) return 0;
+uint64_t idle_since(const AllotSlot& slot, const std::vector<ClientView>& clients) {
+  for (const ClientView& client : clients) {
+    if (client.active() || !client.answers) return 0;
   }
   const uint64_t last = load(slot.last_work_ns);
   const uint64_t begin = last != 0 ? last : load(slot.joined_unix_ns);
@@ -82,7 +82,7 @@ uint64_t idle_since(const AllotSlot& slot, const std::vector<SeatView>& seats) {
 
 // The live slots, and by their sum what each GPU holds: for a read-only file the account word cannot
 // be mended, and its dead processes must not count.
-void copy_processes(const AllotTenantFile& file, TenantView* view) {
+void copy_processes(const AllotSliceFile& file, SliceView* view) {
   const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
     const uint64_t word = __atomic_load_n(&file.slot_words[i], __ATOMIC_ACQUIRE);
@@ -91,19 +91,19 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
     ProcessView process;
     process.pid = ALLOT_SLOT_PID(word);
     if (!shm::process_alive(nullptr, process.pid, slot)) continue;
-    for (const SeatView& seat : view->seats) {
-      if (seat.slot != i || seat.pid != process.pid) continue;
-      process.seats.push_back(seat);
+    for (const ClientView& client : view->clients) {
+      if (client.slot != i || client.pid != process.pid) continue;
+      process.clients.push_back(client);
       // The same on all GPUs, or not known yet on some.
-      if (seat.level == ALLOT_LEVEL_AUTO) continue;
-      process.level = seat.level;
-      process.reason = seat.reason;
+      if (client.level == ALLOT_LEVEL_AUTO) continue;
+      process.level = client.level;
+      process.reason = client.reason;
     }
     process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
     process.evicted = load(slot.evicted);
     const AllotSwap& swap = file.swaps[i];
     const bool swapped = process.evicted == ALLOT_EVICTED_FAST && load(swap.owner) == word;
-    process.idle_ns = idle_since(slot, process.seats);
+    process.idle_ns = idle_since(slot, process.clients);
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};
       for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
@@ -123,12 +123,12 @@ void copy_processes(const AllotTenantFile& file, TenantView* view) {
   }
 }
 
-TenantView copy_tenant(const std::string& path, const shm::Tenant& tenant) {
-  const AllotHeader& header = tenant.file->header;
-  TenantView view;
+SliceView copy_slice(const std::string& path, const shm::Slice& slice) {
+  const AllotHeader& header = slice.file->header;
+  SliceView view;
   view.path = path;
   view.name = bounded_text(header.name, sizeof header.name);
-  view.uid = tenant.owner_uid;
+  view.uid = slice.owner_uid;
   view.user = user_name(view.uid);
   view.flags = load(header.flags);
   view.priority = load(header.priority);
@@ -136,15 +136,15 @@ TenantView copy_tenant(const std::string& path, const shm::Tenant& tenant) {
   view.launcher_pid = header.launcher_pid;
   view.created_unix_ns = header.created_unix_ns;
   view.unknown_symbols = load(header.unknown_symbols);
-  copy_gpus(*tenant.file, &view);
-  view.seats = read_seats(*tenant.file);
-  copy_processes(*tenant.file, &view);
+  copy_gpus(*slice.file, &view);
+  view.clients = read_clients(*slice.file);
+  copy_processes(*slice.file, &view);
   return view;
 }
 
-std::vector<std::string> tenant_files(const std::string& folder) {
+std::vector<std::string> slice_files(const std::string& folder) {
   std::vector<std::string> paths;
-  shm::list_tenants(
+  shm::list_slices(
       folder.c_str(),
       [](void* context, const char* path) {
         static_cast<std::vector<std::string>*>(context)->emplace_back(path);
@@ -154,20 +154,19 @@ std::vector<std::string> tenant_files(const std::string& folder) {
   return paths;
 }
 
-// Returns what dead processes of the tenant held; removes it when nobody is left. True = removed.
+// Returns what dead processes of the slice held; removes it when nobody is left. True = removed.
 bool tidy_up(const std::string& path) {
-  Result<shm::Tenant> tenant = shm::open_tenant(path.c_str(), true);
-  if (!tenant) {
+  Result<shm::Slice> slice = shm::open_slice(path.c_str(), true);
+  if (!slice) {
     // Of an earlier boot: nobody can stand in it. Another version's file is not ours to judge.
-    return tenant.error().code == Errc::kNotFound &&
-           shm::remove_tenant(path.c_str(), 0).has_value();
+    return slice.error().code == Errc::kNotFound && shm::remove_slice(path.c_str(), 0).has_value();
   }
   bool removed = false;
-  if (tenant->owner_uid == geteuid()) {
-    shm::reclaim_dead(*tenant);
-    removed = !shm::tenant_in_use(*tenant) && shm::remove_tenant(path.c_str(), 0).has_value();
+  if (slice->owner_uid == geteuid()) {
+    shm::reclaim_dead(*slice);
+    removed = !shm::slice_in_use(*slice) && shm::remove_slice(path.c_str(), 0).has_value();
   }
-  shm::unmap(*tenant);
+  shm::unmap(*slice);
   return removed;
 }
 
@@ -185,9 +184,9 @@ std::string region_folder(bool create) {
          describe(found.error()), "/run/allot");
 }
 
-std::string tenant_path(const std::string& folder, const std::string& name) {
+std::string slice_path(const std::string& folder, const std::string& name) {
   char path[shm::kPathBytes];
-  const Result<void> made = shm::tenant_path(folder.c_str(), name.c_str(), path);
+  const Result<void> made = shm::slice_path(folder.c_str(), name.c_str(), path);
   if (!made)
     refuse("{}/{}: {}; choose a shorter name or folder", folder, name, describe(made.error()));
   return path;
@@ -197,37 +196,37 @@ RegionView read_region() {
   RegionView view;
   view.folder = region_folder(false);
   if (view.folder.empty()) return view;
-  for (const std::string& path : tenant_files(view.folder)) {
+  for (const std::string& path : slice_files(view.folder)) {
     if (tidy_up(path)) {
       view.cleared.push_back(name_of(path));
       continue;
     }
-    Result<shm::Tenant> tenant = shm::open_tenant(path.c_str(), false);
-    if (!tenant) {
+    Result<shm::Slice> slice = shm::open_slice(path.c_str(), false);
+    if (!slice) {
       // Gone between the listing and the opening: its program has just ended.
-      if (tenant.error().code != Errc::kNotFound)
-        view.unreadable.push_back({path, describe(tenant.error())});
+      if (slice.error().code != Errc::kNotFound)
+        view.unreadable.push_back({path, describe(slice.error())});
       continue;
     }
-    if (shm::tenant_in_use(*tenant)) {
-      view.tenants.push_back(copy_tenant(path, *tenant));
+    if (shm::slice_in_use(*slice)) {
+      view.slices.push_back(copy_slice(path, *slice));
     } else {
       view.stale.push_back(name_of(path));
     }
-    shm::unmap(*tenant);
+    shm::unmap(*slice);
   }
   return view;
 }
 
 std::vector<std::string> clear_stale(const std::string& folder) {
   std::vector<std::string> cleared;
-  for (const std::string& path : tenant_files(folder)) {
+  for (const std::string& path : slice_files(folder)) {
     if (tidy_up(path)) cleared.push_back(name_of(path));
   }
   return cleared;
 }
 
-const char* TenantView::eviction_text() const {
+const char* SliceView::eviction_text() const {
   if (!evicted()) return "";
   for (const ProcessView& process : processes) {
     const auto holds = [](const ByKind& kinds) {
@@ -239,8 +238,8 @@ const char* TenantView::eviction_text() const {
   return "evicted";
 }
 
-const char* TenantView::eviction_way() const {
-  const bool fast = evicted() ? (flags & ALLOT_TENANT_EVICTED_FAST) != 0 : swaps_fast();
+const char* SliceView::eviction_way() const {
+  const bool fast = evicted() ? (flags & ALLOT_SLICE_EVICTED_FAST) != 0 : swaps_fast();
   return fast ? "fast" : "driver";
 }
 

@@ -1,6 +1,6 @@
 // The node region as listings show it: copied out of the mapped files, checked, with names.
 //
-// Tenants write their files, so every number is copied once and bounded before it is used, and every
+// Slices write their files, so every number is copied once and bounded before it is used, and every
 // text is made harmless. Reading also tidies up: slots of dead processes are returned and files that
 // nobody stands behind are removed, as far as this user may.
 #pragma once
@@ -20,17 +20,17 @@ using ByKind = std::array<uint64_t, ALLOT_KINDS>;  // bytes
 
 struct ProcessView {
   uint32_t pid = 0;
-  uint32_t level = 0;           // AllotLevel in force
-  uint32_t reason = 0;          // AllotLevelReason
-  std::vector<SeatView> seats;  // one per GPU it works on
+  uint32_t level = 0;               // AllotLevel in force
+  uint32_t reason = 0;              // AllotLevelReason
+  std::vector<ClientView> clients;  // one per GPU it works on
   std::string command;          // "python train.py", or the short name where that cannot be read
-  std::vector<ByKind> charges;  // one per entry of TenantView::gpus
+  std::vector<ByKind> charges;  // one per entry of SliceView::gpus
   uint32_t evicted = 0;         // AllotEvicted: what of it is on the host
   uint64_t host_bytes = 0;      // of what it holds
   uint64_t idle_ns = 0;         // since it last had work for a GPU, or joined
 };
 
-struct TenantGpuView {
+struct SliceGpuView {
   Uuid uuid{};
   int index = -1;            // as `allot gpus` counts; -1 = not known (environment-only way)
   uint64_t limit_bytes = 0;  // ALLOT_UNLIMITED = none
@@ -46,7 +46,7 @@ struct TenantGpuView {
   ByKind by_kind{};
 };
 
-struct TenantView {
+struct SliceView {
   std::string path;
   std::string name;
   std::string user;
@@ -57,31 +57,31 @@ struct TenantView {
   int32_t launcher_pid = 0;
   uint64_t created_unix_ns = 0;
   uint32_t unknown_symbols = 0;
-  std::vector<TenantGpuView> gpus;
+  std::vector<SliceGpuView> gpus;
   std::vector<ProcessView> processes;
-  std::vector<SeatView> seats;  // of all of them
+  std::vector<ClientView> clients;  // of all of them
 
-  bool frozen() const { return (flags & ALLOT_TENANT_FROZEN) != 0; }
-  bool evicted() const { return (flags & ALLOT_TENANT_EVICTED) != 0; }
+  bool frozen() const { return (flags & ALLOT_SLICE_FROZEN) != 0; }
+  bool evicted() const { return (flags & ALLOT_SLICE_EVICTED) != 0; }
   // "evicted", "evicting" while some of it is on the card still; empty where neither.
   const char* eviction_text() const;
-  bool swaps_fast() const { return (flags & ALLOT_TENANT_SWAP_FAST) != 0; }
+  bool swaps_fast() const { return (flags & ALLOT_SLICE_SWAP_FAST) != 0; }
   // By which way it was evicted, or would be: "driver" or "fast".
   const char* eviction_way() const;
-  bool software() const { return (flags & ALLOT_TENANT_SOFTWARE) != 0; }
-  bool fail_closed() const { return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0; }
+  bool software() const { return (flags & ALLOT_SLICE_SOFTWARE) != 0; }
+  bool fail_closed() const { return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0; }
 };
 
-struct UnreadableTenant {
+struct UnreadableSlice {
   std::string path;
   std::string reason;
 };
 
 struct RegionView {
-  std::string folder;               // empty: there is none, hence no tenants
-  std::vector<TenantView> tenants;  // by name
-  std::vector<UnreadableTenant> unreadable;
-  std::vector<std::string> cleared;  // names of stale tenants that were removed
+  std::string folder;             // empty: there is none, hence no slices
+  std::vector<SliceView> slices;  // by name
+  std::vector<UnreadableSlice> unreadable;
+  std::vector<std::string> cleared;  // names of stale slices that were removed
   std::vector<std::string> stale;    // stale too, but another user's to remove
 };
 
@@ -89,14 +89,14 @@ struct RegionView {
 // what to do; without `create`, a folder that is not there is an empty string.
 std::string region_folder(bool create);
 
-// "<folder>/<name>.tenant". Throws a Failure where that is no usable path.
-std::string tenant_path(const std::string& folder, const std::string& name);
+// "<folder>/<name>.slice". Throws a Failure where that is no usable path.
+std::string slice_path(const std::string& folder, const std::string& name);
 
-// Reads every tenant of the folder and clears what is stale. Throws only where the folder itself
+// Reads every slice of the folder and clears what is stale. Throws only where the folder itself
 // cannot be used. Blocks on the file system.
 RegionView read_region();
 
-// Removes this user's stale tenants in `folder`; returns the names. `run` calls it first.
+// Removes this user's stale slices in `folder`; returns the names. `run` calls it first.
 std::vector<std::string> clear_stale(const std::string& folder);
 
 const char* kind_text(unsigned kind);

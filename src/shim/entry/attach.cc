@@ -12,25 +12,25 @@
 // The end. The slot is left to whoever looks next (a refusal, cuMemGetInfo, `allot ps`): /proc says that
 // a process has ended only after the kernel has closed its devices and the memory is really free, whereas
 // a slot ended in a destructor would let others in while the card still holds the memory. Only a process in
-// another pid namespace than the tenant's maker, whom nobody there can ask after, ends its slot itself.
+// another pid namespace than the slice's maker, whom nobody there can ask after, ends its slot itself.
 #include <sys/mman.h>
 
 #include "base/text.h"
 #include "core/ledger.h"
 #include "core/shared.h"
-#include "shim/time/agent.h"
-#include "shim/process/cuda_calls.h"
-#include "shim/process/log.h"
-#include "shim/process/hook_lists.h"
 #include "shim/memory/pool.h"
+#include "shim/memory/slabs.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/process/hook_lists.h"
+#include "shim/process/log.h"
 #include "shim/process/process.h"
 #include "shim/process/real_library.h"
-#include "shim/memory/slabs.h"
 #include "shim/process/slice_search.h"
 #include "shim/process/start_environment.h"
-#include "shim/time/streams.h"
 #include "shim/swap/swap.h"
-#include "shm/tenant_file.h"
+#include "shim/time/agent.h"
+#include "shim/time/streams.h"
+#include "shm/slice_file.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
 #include "sys/file.h"
@@ -45,7 +45,7 @@ constinit thread_local uint32_t hook_depth = 0;
 namespace {
 
 constexpr uint64_t kGuardBytes = 4096;
-constinit char tenant_path[shm::kPathBytes] = {};
+constinit char slice_path[shm::kPathBytes] = {};
 constinit bool limits_by_environment = false;  // nobody else has set them
 constexpr uint64_t kEvictedLookNs = 200'000'000;
 constexpr uint64_t kStartPatienceNs =
@@ -83,7 +83,7 @@ void forget_parent() {
   }
   process.in_flight.store(0);
   process.device_count = 0;
-  process.tenant = {};
+  process.slice = {};
   process.fork_guard.store(nullptr);
   process.compare_pids.store(false);
   process.state.store(State::kOff, std::memory_order_release);
@@ -120,29 +120,29 @@ Outcome join_slice() {
     return {false, "the region's folder or the slice's name cannot be used",
             chosen.error().os_errno};
   if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
-  uint32_t flags = fails_closed() ? ALLOT_TENANT_FAIL_CLOSED : 0u;
-  if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_TENANT_SOFTWARE;
-  if (wants_fast_swap()) flags |= ALLOT_TENANT_SWAP_FAST;
-  const shm::NewTenant fresh = {choice.name, flags, 0, wanted_priority(), wanted_level()};
+  uint32_t flags = fails_closed() ? ALLOT_SLICE_FAIL_CLOSED : 0u;
+  if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_SLICE_SOFTWARE;
+  if (wants_fast_swap()) flags |= ALLOT_SLICE_SWAP_FAST;
+  const shm::NewSlice fresh = {choice.name, flags, 0, wanted_priority(), wanted_level()};
   const Result<shm::Joined> joined = choice.kind == SliceChoice::Kind::kFile
-                                         ? shm::join_tenant(choice.path)
+                                         ? shm::join_slice(choice.path)
                                          : shm::join_or_create(choice.folder, fresh);
   if (!joined) return {false, why_not_joined(joined.error()), joined.error().os_errno};
   limits_by_environment = choice.kind == SliceChoice::Kind::kByLimits;
-  process.tenant = joined->tenant;
+  process.slice = joined->slice;
   process.slot = joined->slot;
   if (choice.kind == SliceChoice::Kind::kFile) {
-    TextBuf(tenant_path, sizeof(tenant_path)).text(choice.path);
-  } else if (!shm::tenant_path(choice.folder, choice.name, tenant_path)) {
-    tenant_path[0] = '\0';
+    TextBuf(slice_path, sizeof(slice_path)).text(choice.path);
+  } else if (!shm::slice_path(choice.folder, choice.name, slice_path)) {
+    slice_path[0] = '\0';
   }
   process.pid = sys::current_pid();
   return {true, nullptr, 0};
 }
 
 void leave_slice() {
-  core::Ledger(process.tenant.file).end_slot(process.slot);
-  shm::unmap(process.tenant);
+  core::Ledger(process.slice.file).end_slot(process.slot);
+  shm::unmap(process.slice);
 }
 
 // Like the memory limit: whoever is first in the slice sets it.
@@ -174,21 +174,21 @@ bool map_devices() {
     for (int k = 0; k < 16; ++k) device.uuid[k] = static_cast<uint8_t>(uuid.bytes[k]);
     device.physical_bytes = bytes;
     const Result<uint32_t> gpu =
-        shm::find_or_add_gpu(process.tenant, device.uuid, limit_of(i), bytes);
+        shm::find_or_add_gpu(process.slice, device.uuid, limit_of(i), bytes);
     if (!gpu) return false;
-    if (limits_by_environment) ask_for_time(process.tenant.file->gpus[*gpu], i);
+    if (limits_by_environment) ask_for_time(process.slice.file->gpus[*gpu], i);
     device.gpu = static_cast<int>(*gpu);
   }
   return true;
 }
 
-bool tenant_fails_closed() {
-  const uint32_t flags = __atomic_load_n(&process.tenant.file->header.flags, __ATOMIC_RELAXED);
-  return (flags & ALLOT_TENANT_FAIL_CLOSED) != 0 || fails_closed();
+bool slice_fails_closed() {
+  const uint32_t flags = __atomic_load_n(&process.slice.file->header.flags, __ATOMIC_RELAXED);
+  return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0 || fails_closed();
 }
 
 bool limits_time() {
-  const AllotTenantFile& file = *process.tenant.file;
+  const AllotSliceFile& file = *process.slice.file;
   if (core::load(file.header.priority) != ALLOT_PRIORITY_NORMAL) return true;
   for (const AllotGpu& gpu : file.gpus) {
     if (core::load(gpu.share_permille) != 0 || core::load(gpu.max_permille) != 0) return true;
@@ -200,7 +200,7 @@ bool limits_time() {
 // agent's thread may be looking at it.
 CUresult refuse_joined(const char* why) {
   log_no_slice(why, 0, true);
-  core::Ledger(process.tenant.file).end_slot(process.slot);
+  core::Ledger(process.slice.file).end_slot(process.slot);
   process.state.store(State::kRefused, std::memory_order_release);
   return CUDA_ERROR_NOT_PERMITTED;
 }
@@ -217,16 +217,16 @@ State without_slice(const Outcome& outcome) {
 // go on, and goes on when the slice is restored. Before the driver is initialised, so that it holds nothing
 // of the card that an eviction had to carry.
 void wait_while_evicted() {
-  AllotTenantFile& file = *process.tenant.file;
+  AllotSliceFile& file = *process.slice.file;
   for (;;) {
-    const uint32_t bell = core::load(file.header.bell);
-    if ((core::load(file.header.flags) & ALLOT_TENANT_EVICTED) == 0) break;
+    const uint32_t wake_seq = core::load(file.header.wake_seq);
+    if ((core::load(file.header.flags) & ALLOT_SLICE_EVICTED) == 0) break;
     if (core::load(file.slots[process.slot.index].wants) == 0) {
       core::store(file.slots[process.slot.index].wants, 1u);
-      shm::ring(process.tenant);
+      shm::notify(process.slice);
       continue;
     }
-    shm::wait_for_bell(process.tenant, bell, kEvictedLookNs);
+    shm::wait_for_wake(process.slice, wake_seq, kEvictedLookNs);
   }
   core::store(file.slots[process.slot.index].wants, 0u);
 }
@@ -248,14 +248,14 @@ CUresult start(unsigned flags) {
   if (map_devices()) {
     raise_fork_guard();
     const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
-    __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&process.slice.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
     start_swap();
     process.state.store(State::kOn, std::memory_order_release);
-    if (start_agent(tenant_path) || !tenant_fails_closed() || !limits_time()) return result;
+    if (start_agent(slice_path) || !slice_fails_closed() || !limits_time()) return result;
     return refuse_joined("its GPU time cannot be held: no thread can be started");
   }
   constexpr const char* kNoRoom = "the slice has no room for this machine's GPUs";
-  if (tenant_fails_closed()) return refuse_joined(kNoRoom);
+  if (slice_fails_closed()) return refuse_joined(kNoRoom);
   log_no_slice(kNoRoom, 0, false);
   leave_slice();
   process.state.store(State::kDisabled, std::memory_order_release);
@@ -288,17 +288,17 @@ CUresult init(unsigned flags) {
 __attribute__((destructor)) void process_ends() {
   if (process.state.load(std::memory_order_acquire) != State::kOn || forked_child()) return;
   if (process.pid != sys::current_pid()) return;  // vfork and clone share our memory
-  const AllotTenantFile* file = process.tenant.file;
+  const AllotSliceFile* file = process.slice.file;
   if (file->slots[process.slot.index].pid_namespace == file->header.pid_namespace) return;
   process.state.store(State::kDisabled, std::memory_order_release);
-  core::Ledger(process.tenant.file).end_slot(process.slot);
+  core::Ledger(process.slice.file).end_slot(process.slot);
 }
 
 }  // namespace
 
 bool must_hold_time() {
-  const uint32_t flags = core::load(process.tenant.file->header.flags);
-  return tenant_fails_closed() && (limits_time() || (flags & ALLOT_TENANT_FROZEN) != 0);
+  const uint32_t flags = core::load(process.slice.file->header.flags);
+  return slice_fails_closed() && (limits_time() || (flags & ALLOT_SLICE_FROZEN) != 0);
 }
 
 Device* current_device(CUcontext* context) {

@@ -106,9 +106,9 @@ char* restore(std::string_view name, const char* start, std::string_view now, bo
   return out;
 }
 
-// Whether the variables of the slice are to be added: not when the new environment names a tenant itself.
+// Whether the variables of the slice are to be added: not when the new environment names a slice itself.
 bool wants_variables(char* const* envp) {
-  return find(envp, ALLOT_ENV_TENANT) == nullptr;
+  return find(envp, ALLOT_ENV_SLICE) == nullptr;
 }
 
 }  // namespace

@@ -1,24 +1,24 @@
 // Contexts: what they take, and what goes when they end.
 //
-// A context takes some 500 MiB that no call shows. The first one on a card in a tenant teaches its size
+// A context takes some 500 MiB that no call shows. The first one on a card in a slice teaches its size
 // (region, gpus[].context_bytes); from then on that much is reserved before the driver is called. After
 // the call NVML says what it really took. If that is over the limit the context is ended again and the
 // answer is out of memory: a slice that cannot hold a context cannot be used.
 //
 // The end of a context frees everything made in it without further calls, so its entries leave the table.
 // A primary context ends with its last release or a reset; the driver is asked whether it did.
-#include "shim/time/agent.h"
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/graph.h"
-#include "shim/process/hook_lists.h"
 #include "shim/memory/pool.h"
-#include "shim/process/process.h"
-#include "shim/time/rm_tracker.h"
 #include "shim/memory/slabs.h"
-#include "shim/time/streams.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/process/hook_lists.h"
+#include "shim/process/process.h"
 #include "shim/swap/swap.h"
+#include "shim/time/agent.h"
+#include "shim/time/rm_tracker.h"
+#include "shim/time/streams.h"
 
 namespace allot::shim {
 namespace {

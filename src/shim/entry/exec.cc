@@ -61,7 +61,7 @@ __attribute__((constructor)) void look_up() {
 void mark_execing(bool execing) {
   if (process.state.load(std::memory_order_acquire) != State::kOn) return;
   if (process.pid != sys::current_pid()) return;
-  shm::set_execing(process.tenant, process.slot, execing);
+  shm::set_execing(process.slice, process.slot, execing);
 }
 
 // Calls call(environment) with `envp` completed; the array and its texts live on this frame.

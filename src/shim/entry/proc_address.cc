@@ -72,7 +72,7 @@ void count_unknown(const char* name) {
   process.unknown_symbols.fetch_add(1, std::memory_order_relaxed);
   if (process.state.load(std::memory_order_acquire) != State::kOn || forked_child()) return;
   const uint32_t seen = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
-  __atomic_fetch_add(&process.tenant.file->header.unknown_symbols, seen, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&process.slice.file->header.unknown_symbols, seen, __ATOMIC_RELAXED);
 }
 
 // Who asks for cuLibraryLoadData is the runtime API, or loads as it does: kernels will come in when they are

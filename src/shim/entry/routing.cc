@@ -6,8 +6,8 @@
 // have answers CUDA_ERROR_NOT_SUPPORTED; without a driver everything answers NOT_INITIALIZED and cuInit
 // NO_DEVICE, and nothing is stored, because the driver may come with a later LD_LIBRARY_PATH search.
 #include "driver/entries.h"
-#include "shim/process/driver_call.h"
 #include "shim/entry/hooks.h"
+#include "shim/process/driver_call.h"
 #include "shim/process/real_library.h"
 #include "shim/process/start_environment.h"
 

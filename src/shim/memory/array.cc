@@ -8,8 +8,8 @@
 #include <cstddef>
 
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 

@@ -7,23 +7,23 @@
 
 #include "core/ledger.h"
 #include "shim/memory/graph.h"
-#include "shim/process/log.h"
 #include "shim/memory/pool.h"
+#include "shim/process/log.h"
 #include "shim/swap/swap.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/keep_errno.h"
 
 namespace allot::shim {
 namespace {
 
 core::Ledger ledger() {
-  return core::Ledger(process.tenant.file);
+  return core::Ledger(process.slice.file);
 }
 
-// Signal 0 to every other process of the tenant: tells in 0.2 us each whether somebody has gone.
+// Signal 0 to every other process of the slice: tells in 0.2 us each whether somebody has gone.
 bool somebody_gone() {
   const sys::KeepErrno keep;
-  AllotTenantFile* file = process.tenant.file;
+  AllotSliceFile* file = process.slice.file;
   uint32_t high = __atomic_load_n(&file->header.slots_high, __ATOMIC_ACQUIRE);
   if (high > ALLOT_MAX_SLOTS) high = ALLOT_MAX_SLOTS;
   const uint64_t home = file->slots[process.slot.index].pid_namespace;
@@ -47,7 +47,7 @@ void release_now(uint32_t gpu, AllotKind kind, uint64_t bytes) {
 }
 
 void reclaim_dead(bool thorough) {
-  if (thorough || somebody_gone()) shm::reclaim_dead(process.tenant);
+  if (thorough || somebody_gone()) shm::reclaim_dead(process.slice);
 }
 
 bool over_limit(const Device& device) {

@@ -14,10 +14,10 @@
 #include "shim/memory/driver_memory.h"
 
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/graph.h"
-#include "shim/nvml/client.h"
 #include "shim/memory/pool.h"
+#include "shim/nvml/client.h"
+#include "shim/process/cuda_calls.h"
 #include "shim/swap/swap.h"
 #include "sys/clock.h"
 
@@ -109,12 +109,12 @@ void keep_all_accounts() {
 }
 
 uint64_t learned_context_bytes(const Device& device) {
-  return __atomic_load_n(&process.tenant.file->gpus[device.gpu].context_bytes, __ATOMIC_RELAXED);
+  return __atomic_load_n(&process.slice.file->gpus[device.gpu].context_bytes, __ATOMIC_RELAXED);
 }
 
 void learn_context_bytes(const Device& device, uint64_t bytes) {
   if (bytes > 0)
-    __atomic_store_n(&process.tenant.file->gpus[device.gpu].context_bytes, bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&process.slice.file->gpus[device.gpu].context_bytes, bytes, __ATOMIC_RELAXED);
 }
 
 }  // namespace allot::shim

@@ -22,7 +22,7 @@ void keep_all_accounts();
 // the best estimate there is.
 bool measure_driver_memory(Device& device, uint64_t prepaid);
 
-// Allocates nothing; the last size of a context on this card in this tenant, 0 = none seen yet.
+// Allocates nothing; the last size of a context on this card in this slice, 0 = none seen yet.
 uint64_t learned_context_bytes(const Device& device);
 void learn_context_bytes(const Device& device, uint64_t bytes);
 

@@ -6,14 +6,14 @@
 // So at instantiation the nodes are walked once and a bound for each device is kept with the executable
 // graph; the first launch after instantiation, or after a trim, reserves the bound, and every launch
 // settles to the driver's figure. A graph without such nodes, the usual case, costs one failed look-up.
-#include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
-#include "shim/memory/driver_memory.h"
 #include "shim/memory/graph.h"
+#include "shim/memory/charge.h"
+#include "shim/memory/driver_memory.h"
+#include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/time/submit.h"
 #include "shim/swap/swap.h"
+#include "shim/time/submit.h"
 #include "sys/file.h"
 
 namespace allot::shim {

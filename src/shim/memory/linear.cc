@@ -10,14 +10,14 @@
 // driver may hand its address to another thread as soon as it is free.
 #include "shim/process/hook_lists.h"
 
-#include "shim/memory/linear.h"
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/graph.h"
+#include "shim/memory/linear.h"
 #include "shim/memory/pool.h"
-#include "shim/process/process.h"
 #include "shim/memory/slabs.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/process/process.h"
 #include "shim/swap/swap.h"
 
 namespace allot::shim {

@@ -4,8 +4,8 @@
 // would. cuLibraryLoadData is how the runtime API brings its kernels in, one by one as they are launched:
 // from then on the process keeps headroom (driver_memory.cc).
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 

@@ -8,8 +8,8 @@
 // charged, until the next allocation or free after the capture.
 #include "shim/memory/charge.h"
 #include "shim/process/cuda_calls.h"
-#include "shim/time/streams.h"
 #include "shim/swap/swap.h"
+#include "shim/time/streams.h"
 #include "sys/file.h"
 
 namespace allot::shim {
@@ -84,7 +84,7 @@ void give_back(const SwapBlock& block) {
 }  // namespace
 
 AllotSwap& swap_entry() {
-  return process.tenant.file->swaps[process.slot.index];
+  return process.slice.file->swaps[process.slot.index];
 }
 
 CUresult swap_create(SwapBlock& block) {

@@ -9,12 +9,12 @@
 //
 // At the limit a request may still fit into what its pool has unused: then the driver is asked, and if the
 // pool grew all the same the block is given back and the answer is out of memory.
-#include "shim/memory/linear.h"
-#include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
-#include "shim/memory/driver_memory.h"
-#include "shim/process/hook_lists.h"
 #include "shim/memory/pool.h"
+#include "shim/memory/charge.h"
+#include "shim/memory/driver_memory.h"
+#include "shim/memory/linear.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 #include "shim/process/spin.h"
 #include "shim/swap/swap.h"

@@ -6,10 +6,10 @@
 // a process that has just ended shows as free at once.
 #include "core/ledger.h"
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
-#include "shim/process/hook_lists.h"
 #include "shim/memory/pool.h"
+#include "shim/process/cuda_calls.h"
+#include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 
 namespace allot::shim {
@@ -20,7 +20,7 @@ void view(Device& device, uint64_t* free_bytes, uint64_t* total_bytes) {
   keep_accounts(device);
   settle_pools(true);
   reclaim_dead(false);
-  const core::Ledger ledger(process.tenant.file);
+  const core::Ledger ledger(process.slice.file);
   const core::Ledger::View view =
       ledger.view(static_cast<uint32_t>(device.gpu), *total_bytes, *free_bytes);
   *free_bytes = view.free_bytes;
@@ -67,7 +67,7 @@ CUresult mem_get_info_v1(unsigned* free_out, unsigned* total_out) {
 uint64_t total_of(CUdevice ordinal, uint64_t physical) {
   Device* device = device_of(ordinal);
   if (device == nullptr) return physical;
-  const core::Ledger ledger(process.tenant.file);
+  const core::Ledger ledger(process.slice.file);
   return ledger.view(static_cast<uint32_t>(device->gpu), physical, physical).total_bytes;
 }
 

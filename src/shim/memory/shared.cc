@@ -1,19 +1,19 @@
 // Memory of other processes: IPC handles, shareable handles on offer, external memory.
 //
-// Physical memory is charged once, to the process that created it. So what a process of this tenant offers
+// Physical memory is charged once, to the process that created it. So what a process of this slice offers
 // is noted in the region (AllotExport, by a hash of the 64 bytes of its handle), and whoever opens it inside
-// the tenant is not charged again; memory of another tenant is charged as ALLOT_KIND_IMPORT while it is
+// the slice is not charged again; memory of another slice is charged as ALLOT_KIND_IMPORT while it is
 // open. External memory (Vulkan, OpenGL) was made by an API that nobody counts: it is charged in full
 // to whoever imports it, on the device that is current then.
 #include "base/text.h"
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
-#include "shim/process/log.h"
+#include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
+#include "shim/process/log.h"
 #include "shim/process/process.h"
 #include "shim/swap/swap.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::shim {
 namespace {
@@ -27,7 +27,7 @@ uint64_t hash_of_handle(const void* handle) {
 
 // Notes an offer of this process in the region. A full table forgets it: openers are then charged too.
 void offer(uint64_t hash) {
-  static_cast<void>(shm::add_export(process.tenant, hash, process.slot));
+  static_cast<void>(shm::add_export(process.slice, hash, process.slot));
 }
 
 CUresult ipc_get(CUipcMemHandle* out, CUdeviceptr address) {
@@ -48,7 +48,7 @@ CUresult export_shareable(void* out, CUmemGenericAllocationHandle handle,
   return result;
 }
 
-// Charges an opened block of another tenant. False when it does not fit.
+// Charges an opened block of another slice. False when it does not fit.
 bool charge_opened(Device& device, CUcontext context, CUdeviceptr address, bool ours) {
   CUdeviceptr base = 0;
   size_t bytes = 0;
@@ -82,7 +82,7 @@ CUresult ipc_open(CUdeviceptr* out, CUipcMemHandle handle, unsigned flags) {
   const CUresult result = Open(out, handle, flags);
   if (result != CUDA_SUCCESS) return result;
   if (charge_opened(*device, context, *out,
-                    shm::find_export(process.tenant, hash_of_handle(&handle))))
+                    shm::find_export(process.slice, hash_of_handle(&handle))))
     return result;
   real::cuIpcCloseMemHandle(*out);
   *out = 0;

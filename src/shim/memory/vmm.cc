@@ -11,8 +11,8 @@
 //
 // An imported allocation is charged to whoever created it and is tracked here with 0 bytes.
 #include "shim/memory/charge.h"
-#include "shim/process/cuda_calls.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 #include "shim/swap/swap.h"

@@ -1,4 +1,4 @@
-// The process lists of NVML: inside a slice, the tenant's own processes only.
+// The process lists of NVML: inside a slice, the slice's own processes only.
 //
 // The whole list is fetched and filtered, then handed out by NVML's own rule: a buffer that is too small gets
 // the number needed and NVML_ERROR_INSUFFICIENT_SIZE. Where NVML names processes by the pids of another
@@ -27,7 +27,7 @@ constinit ListCall<V2> mps_v3{"nvmlDeviceGetMPSComputeRunningProcesses_v3"};
 constinit NvmlCall<nvmlDevice_t, nvmlProcessDetailList_t*> details{
     "nvmlDeviceGetRunningProcessDetailList"};
 
-// Moves the tenant's processes to the front; returns how many.
+// Moves the slice's processes to the front; returns how many.
 template <class Info>
 unsigned keep_own(const SliceLook& slice, Info* list, unsigned count) {
   unsigned kept = 0;

@@ -16,8 +16,8 @@ namespace {
 constinit NvmlCall<nvmlDevice_t, char*, unsigned> get_uuid{"nvmlDeviceGetUUID"};
 constinit NvmlCall<nvmlDevice_t, unsigned*> get_index{"nvmlDeviceGetIndex"};
 
-// The mapping of our own user's tenant, kept until the process ends. Published by compare-and-swap.
-constinit std::atomic<AllotTenantFile*> mapped{nullptr};
+// The mapping of our own user's slice, kept until the process ends. Published by compare-and-swap.
+constinit std::atomic<AllotSliceFile*> mapped{nullptr};
 
 constexpr uint64_t kSearchPeriodNs = 1'000'000'000;
 constinit std::atomic<uint64_t> next_search_ns{0};  // not before, after a search in vain
@@ -69,24 +69,24 @@ bool parse_uuid(const char* text, uint8_t uuid[16]) {
   return digits == 32;
 }
 
-Result<shm::Tenant> open_chosen(const SliceChoice& choice) {
+Result<shm::Slice> open_chosen(const SliceChoice& choice) {
   char path[shm::kPathBytes];
   const char* at = choice.path;
   if (choice.kind == SliceChoice::Kind::kByLimits) {
-    if (const Result<void> named = shm::tenant_path(choice.folder, choice.name, path); !named) {
+    if (const Result<void> named = shm::slice_path(choice.folder, choice.name, path); !named) {
       return tl::unexpected<Error>(named.error());
     }
     at = path;
   }
-  const Result<shm::Tenant> live = shm::open_tenant(at, true);
-  return live ? live : shm::open_tenant(at, false);
+  const Result<shm::Slice> live = shm::open_slice(at, true);
+  return live ? live : shm::open_slice(at, false);
 }
 
 }  // namespace
 
 SliceLook::SliceLook() {
-  if (AllotTenantFile* file = mapped.load(std::memory_order_acquire)) {
-    tenant_.file = file;
+  if (AllotSliceFile* file = mapped.load(std::memory_order_acquire)) {
+    slice_.file = file;
     in_slice_ = true;
     return;
   }
@@ -99,39 +99,39 @@ SliceLook::SliceLook() {
     return;
   }
   in_slice_ = true;
-  const Result<shm::Tenant> opened = open_chosen(choice);
+  const Result<shm::Slice> opened = open_chosen(choice);
   if (!opened) return;
-  tenant_ = *opened;
-  AllotTenantFile* expected = nullptr;
+  slice_ = *opened;
+  AllotSliceFile* expected = nullptr;
   ours_ = !opened->writable ||
           !mapped.compare_exchange_strong(expected, opened->file, std::memory_order_acq_rel);
 }
 
 SliceLook::~SliceLook() {
-  if (ours_) shm::unmap(tenant_);
+  if (ours_) shm::unmap(slice_);
 }
 
 int SliceLook::gpu_of(const uint8_t uuid[16]) const {
-  if (tenant_.file == nullptr) return -1;
-  uint32_t count = __atomic_load_n(&tenant_.file->header.gpu_count, __ATOMIC_ACQUIRE);
+  if (slice_.file == nullptr) return -1;
+  uint32_t count = __atomic_load_n(&slice_.file->header.gpu_count, __ATOMIC_ACQUIRE);
   if (count > ALLOT_MAX_GPUS) count = ALLOT_MAX_GPUS;
   for (uint32_t i = 0; i < count; ++i) {
-    if (__builtin_memcmp(tenant_.file->gpus[i].uuid, uuid, 16) == 0) return static_cast<int>(i);
+    if (__builtin_memcmp(slice_.file->gpus[i].uuid, uuid, 16) == 0) return static_cast<int>(i);
   }
   return -1;
 }
 
 uint64_t SliceLook::used(int gpu) const {
-  AllotTenantFile* file = tenant_.file;
+  AllotSliceFile* file = slice_.file;
   return core::Ledger(file).used_by_living(static_cast<uint32_t>(gpu), shm::process_alive, nullptr);
 }
 
 bool SliceLook::has_process(uint32_t pid) const {
-  if (tenant_.file == nullptr) return false;
-  uint32_t high = __atomic_load_n(&tenant_.file->header.slots_high, __ATOMIC_ACQUIRE);
+  if (slice_.file == nullptr) return false;
+  uint32_t high = __atomic_load_n(&slice_.file->header.slots_high, __ATOMIC_ACQUIRE);
   if (high > ALLOT_MAX_SLOTS) high = ALLOT_MAX_SLOTS;
   for (uint32_t i = 0; i < high; ++i) {
-    const uint64_t word = __atomic_load_n(&tenant_.file->slot_words[i], __ATOMIC_ACQUIRE);
+    const uint64_t word = __atomic_load_n(&slice_.file->slot_words[i], __ATOMIC_ACQUIRE);
     if (ALLOT_SLOT_STATE(word) == ALLOT_SLOT_LIVE && ALLOT_SLOT_PID(word) == pid) return true;
   }
   return false;

@@ -4,11 +4,11 @@
 #include <cstdint>
 
 #include "driver/nvml_abi.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::shim {
 
-// Look at the tenant of this process while it lives. The tenant of the same user is mapped once and seen as it
+// Look at the slice of this process while it lives. The slice of the same user is mapped once and seen as it
 // changes; another user's is copied for each look. Empty outside a slice, and while a slice that is given by
 // limits in the environment has no process in it yet.
 class SliceLook {
@@ -18,21 +18,21 @@ class SliceLook {
   SliceLook(const SliceLook&) = delete;
   SliceLook& operator=(const SliceLook&) = delete;
 
-  // This process belongs to a slice, whether or not there is a tenant to be seen.
+  // This process belongs to a slice, whether or not there is a slice to be seen.
   bool in_slice() const { return in_slice_; }
-  const AllotTenantFile* file() const { return tenant_.file; }
+  const AllotSliceFile* file() const { return slice_.file; }
 
   // The region's entry for the GPU of this UUID, or -1.
   int gpu_of(const uint8_t uuid[16]) const;
 
-  // Bytes that live processes of the tenant hold on that GPU.
+  // Bytes that live processes of the slice hold on that GPU.
   uint64_t used(int gpu) const;
 
-  // Whether a live process of the tenant has this pid.
+  // Whether a live process of the slice has this pid.
   bool has_process(uint32_t pid) const;
 
  private:
-  shm::Tenant tenant_;
+  shm::Slice slice_;
   bool ours_ = false;  // to be unmapped at the end of the look
   bool in_slice_ = false;
 };

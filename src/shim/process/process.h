@@ -22,7 +22,7 @@
 #include "shim/process/pointer_table.h"
 #include "shim/process/settled_charge.h"
 #include "shim/time/submit.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/process.h"
 
 namespace allot::shim {
@@ -53,7 +53,7 @@ struct Process {
   std::atomic<std::atomic<uint32_t>*> fork_guard{nullptr};
   std::atomic<bool> compare_pids{
       false};  // the kernel has no MADV_WIPEONFORK: ask for the pid instead
-  shm::Tenant tenant;
+  shm::Slice slice;
   core::SlotId slot{0, 0};
   uint32_t device_count = 0;
   Device devices[kMaxDevices];

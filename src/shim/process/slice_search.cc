@@ -6,7 +6,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "shim/process/start_environment.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/process.h"
 
 namespace allot::shim {
@@ -47,7 +47,7 @@ bool alias_limits() {
 }
 
 // ALLOT_NAME; else a name made of the path that HAMi's processes share; else "default".
-void tenant_name(char* out, uint32_t size) {
+void slice_name(char* out, uint32_t size) {
   TextBuf text(out, size);
   if (const char* name = start_variable(ALLOT_ENV_NAME)) {
     text.text(name);
@@ -66,9 +66,9 @@ void tenant_name(char* out, uint32_t size) {
 Result<void> choose_slice(SliceChoice* out) {
   *out = {};
   if (start_environment().disabled) return {};
-  if (const char* tenant = start_variable(ALLOT_ENV_TENANT)) {
+  if (const char* slice = start_variable(ALLOT_ENV_SLICE)) {
     TextBuf path(out->path, sizeof(out->path));
-    path.text(tenant);
+    path.text(slice);
     if (path.cut()) return fail(Errc::kBadValue);
     out->kind = SliceChoice::Kind::kFile;
     return {};
@@ -80,13 +80,13 @@ Result<void> choose_slice(SliceChoice* out) {
     if (by_limits) return folder;
     return {};  // no folder and nothing asked for: not in a slice
   }
-  if (shm::find_tenant_of_ancestors(out->folder, sys::current_pid(), out->path) ||
-      shm::find_default_tenant(out->folder, out->path)) {
+  if (shm::find_slice_of_ancestors(out->folder, sys::current_pid(), out->path) ||
+      shm::find_default_slice(out->folder, out->path)) {
     out->kind = SliceChoice::Kind::kFile;
     return {};
   }
   if (!by_limits) return {};
-  tenant_name(out->name, sizeof(out->name));
+  slice_name(out->name, sizeof(out->name));
   if (!shm::valid_name(out->name)) return fail(Errc::kBadValue);
   out->kind = SliceChoice::Kind::kByLimits;
   return {};

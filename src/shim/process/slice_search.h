@@ -1,8 +1,8 @@
 // Which slice a process belongs to, and the limits its environment names.
 //
-// In this order: the file that ALLOT_TENANT names; the tenant in which an ancestor of the process stands
-// (it lost its environment: ssh, `env -i`, a daemon's child); a tenant that takes in strays
-// (ALLOT_TENANT_DEFAULT); limits in the environment, ours or HAMi's, which make or join a tenant.
+// In this order: the file that ALLOT_TENANT names; the slice in which an ancestor of the process stands
+// (it lost its environment: ssh, `env -i`, a daemon's child); a slice that takes in strays
+// (ALLOT_SLICE_DEFAULT); limits in the environment, ours or HAMi's, which make or join a slice.
 // Ancestors come before limits so that a process cannot leave its slice by naming another limit.
 #pragma once
 
@@ -16,7 +16,7 @@ namespace allot::shim {
 struct SliceChoice {
   enum class Kind : uint8_t { kNone, kFile, kByLimits };
   Kind kind = Kind::kNone;
-  char path[512] = {};    // kFile: the tenant's file
+  char path[512] = {};    // kFile: the slice's file
   char folder[512] = {};  // kByLimits: where to make or join it
   char name[64] = {};     // kByLimits
 };

@@ -68,9 +68,8 @@ void read() {
     } else if (const char* path = value_of(entry, "LD_LIBRARY_PATH")) {
       environment.library_path = keep(path);
     } else if (is_ours(entry)) {
-      const char* tenant = value_of(entry, ALLOT_ENV_TENANT);
-      if (is_limit(entry) || (tenant != nullptr && *tenant != '\0'))
-        environment.carries_slice = true;
+      const char* slice = value_of(entry, ALLOT_ENV_SLICE);
+      if (is_limit(entry) || (slice != nullptr && *slice != '\0')) environment.carries_slice = true;
       const char* disable = value_of(entry, ALLOT_ENV_DISABLE);
       if (disable != nullptr && disable[0] == '1' && disable[1] == '\0')
         environment.disabled = true;

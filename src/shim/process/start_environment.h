@@ -11,7 +11,7 @@ namespace allot::shim {
 
 struct StartEnvironment {
   bool disabled = false;       // ALLOT_DISABLE=1
-  bool carries_slice = false;  // a tenant or a limit is named
+  bool carries_slice = false;  // a slice or a limit is named
   uint32_t count = 0;          // "NAME=VALUE" texts below, without LD_*
   const char* variables[64] = {};
   const char* preload = nullptr;       // value of LD_PRELOAD, or null

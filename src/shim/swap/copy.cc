@@ -1,7 +1,7 @@
-// Copies between blocks and their memory on the host, in pieces, by a few threads.
+// Copies between blocks and their memory on the host, in segments, by a few threads.
 //
 // One thread cannot keep up with PCIe: what the card writes into pinned memory has to be copied on into pages that
-// the kernel clears first. So up to eight threads take pieces in turn, each with two lanes (a stream and a pinned
+// the kernel clears first. So up to eight threads take segments in turn, each with two lanes (a stream and a pinned
 // buffer): while the card fills one buffer the thread empties the other. One device after the other, in a context
 // of that device; addresses that VMM maps are the same in all of them.
 //
@@ -12,9 +12,9 @@
 
 #include "shim/process/cuda_calls.h"
 #include "shim/process/guest_thread.h"
+#include "shim/swap/swap.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
-#include "shim/swap/swap.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
 
@@ -26,7 +26,7 @@ constexpr uint64_t kWorthAThread = 64 * kMiB;
 constexpr uint32_t kMostThreads = 8;  // four moved 13 GB/s out and 26 GB/s back
 constexpr uint64_t kLookNs = 100'000'000;
 
-struct Piece {
+struct Segment {
   uint64_t device;
   char* host;
   uint64_t bytes;
@@ -53,7 +53,7 @@ bool wanted(const SwapBlock& block) {
   return block.host != nullptr && block.ordinal == job.ordinal && block.out != job.to_host;
 }
 
-bool take_piece(Piece* piece) {
+bool take_piece(Segment* piece) {
   if (stopped.load(std::memory_order_acquire)) job.failed.store(CUDA_ERROR_DEINITIALIZED);
   if (job.failed.load() != CUDA_SUCCESS) return false;
   job.guard.lock();
@@ -98,7 +98,7 @@ class Lane {
     if (stream_ != nullptr) real::cuStreamDestroy_v2(stream_);
   }
   // Ends the last piece and begins this one.
-  CUresult begin(const Piece& piece) {
+  CUresult begin(const Segment& piece) {
     if (const CUresult result = end(); result != CUDA_SUCCESS) return result;
     piece_ = piece;
     if (job.to_host) {
@@ -120,7 +120,7 @@ class Lane {
  private:
   CUstream stream_ = nullptr;
   void* buffer_ = nullptr;
-  Piece piece_ = {};
+  Segment piece_ = {};
 };
 
 void copy_pieces() {
@@ -130,7 +130,7 @@ void copy_pieces() {
   Lane lanes[2];
   result = lanes[0].open();
   if (result == CUDA_SUCCESS) result = lanes[1].open();
-  Piece piece = {};
+  Segment piece = {};
   for (uint32_t turn = 0; result == CUDA_SUCCESS && take_piece(&piece); ++turn) {
     result = lanes[turn & 1].begin(piece);
   }

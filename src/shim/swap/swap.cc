@@ -11,9 +11,9 @@
 #include <cstdlib>
 
 #include "core/shared.h"
-#include "shim/time/prober.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/guest_thread.h"
+#include "shim/time/prober.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
 #include "sys/clock.h"
@@ -37,8 +37,8 @@ void pause(uint64_t ns) {
 
 // Held threads want the slice back, if it is evicted (`run --evict-idle`).
 void somebody_waits() {
-  AllotTenantFile& file = *process.tenant.file;
-  if ((core::load(file.header.flags) & ALLOT_TENANT_EVICTED) == 0) return;
+  AllotSliceFile& file = *process.slice.file;
+  if ((core::load(file.header.flags) & ALLOT_SLICE_EVICTED) == 0) return;
   core::store(file.slots[process.slot.index].wants, 1u);
 }
 
@@ -114,7 +114,7 @@ SwapOutcome hold(uint64_t deadline) {
 constinit uint32_t state = ALLOT_SWAP_RUNS;
 
 void set_evicted(bool evicted) {
-  AllotSlot& slot = process.tenant.file->slots[process.slot.index];
+  AllotSlot& slot = process.slice.file->slots[process.slot.index];
   core::store(slot.evicted,
               static_cast<uint32_t>(evicted ? ALLOT_EVICTED_FAST : ALLOT_EVICTED_NOT));
 }
@@ -197,8 +197,8 @@ void before_exit() {
 }  // namespace
 
 void start_swap() {
-  AllotTenantFile& file = *process.tenant.file;
-  if ((core::load(file.header.flags) & ALLOT_TENANT_SWAP_FAST) == 0) return;
+  AllotSliceFile& file = *process.slice.file;
+  if ((core::load(file.header.flags) & ALLOT_SLICE_SWAP_FAST) == 0) return;
   AllotSwap& mine = swap_entry();
   __builtin_memset(&mine, 0, sizeof(mine));  // may be an earlier process's
   state = ALLOT_SWAP_RUNS;

@@ -17,10 +17,10 @@
 #include <cstdint>
 
 #include "driver/cuda_abi.h"
-#include "shim/process/process.h"
-#include "shim/time/submit.h"
 #include "shim/memory/movable_blocks.h"
+#include "shim/process/process.h"
 #include "shim/process/swap_gate.h"
+#include "shim/time/submit.h"
 
 namespace allot::shim {
 

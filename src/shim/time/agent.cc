@@ -5,13 +5,13 @@
 
 #include "core/shared.h"
 #include "core/time_policy.h"
-#include "shim/time/prober.h"
-#include "shim/time/gate_vote.h"
-#include "shim/time/agent_watchdog.h"
-#include "shim/time/agent_gpu.h"
 #include "shim/process/guest_thread.h"
-#include "shim/time/neighbours.h"
 #include "shim/process/process.h"
+#include "shim/time/agent_gpu.h"
+#include "shim/time/agent_watchdog.h"
+#include "shim/time/gate_vote.h"
+#include "shim/time/neighbours.h"
+#include "shim/time/prober.h"
 #include "shim/time/rm_tracker.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
@@ -21,7 +21,7 @@ namespace {
 
 constexpr uint64_t kSignOfLifeNs = 150'000'000;
 constexpr uint64_t kSignWhileSharedNs = 10'000'000;
-constexpr uint64_t kSecondRingNs = 1'000'000;
+constexpr uint64_t kSecondNotifyNs = 1'000'000;
 constexpr uint64_t kLeastSleepNs = 50'000;
 
 constinit Worker workers[ALLOT_MAX_GPUS] = {};
@@ -47,32 +47,33 @@ Round work(uint64_t now_ns) {
   return round;
 }
 
-constinit bool loose = false;  // the tenant is evicted: nothing of ours is on the card or holds it
+constinit bool detached =
+    false;  // the slice is evicted: nothing of ours is on the card or holds it
 
-// True while there is nothing to hold. The bell brings the end of it.
-bool let_loose() {
-  const uint32_t flags = core::load(process.tenant.file->header.flags);
-  if ((flags & ALLOT_TENANT_EVICTED) == 0) {
-    if (!loose) return false;
-    loose = false;
+// True while there is nothing to hold. A notification ends it.
+bool stay_detached() {
+  const uint32_t flags = core::load(process.slice.file->header.flags);
+  if ((flags & ALLOT_SLICE_EVICTED) == 0) {
+    if (!detached) return false;
+    detached = false;
     rm_take_hold();
-    for (uint32_t i = 0; i < worker_count; ++i) workers[i].come_back();
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].reattach();
     wake_prober();
     return false;
   }
-  if (!loose) {
-    for (uint32_t i = 0; i < worker_count; ++i) workers[i].let_go();
+  if (!detached) {
+    for (uint32_t i = 0; i < worker_count; ++i) workers[i].detach();
     rm_let_go();
-    loose = true;
+    detached = true;
   }
   const uint64_t now = sys::monotonic_ns();
-  for (uint32_t i = 0; i < worker_count; ++i) workers[i].show_loose(now);
+  for (uint32_t i = 0; i < worker_count; ++i) workers[i].show_detached(now);
   return true;
 }
 
-uint64_t sleep_ns(const Round& round, uint64_t now_ns, bool ring_again) {
+uint64_t sleep_ns(const Round& round, uint64_t now_ns, bool notify_again) {
   uint64_t most = round.pace != Pace::kAlone ? kSignWhileSharedNs : kSignOfLifeNs;
-  if (ring_again && kSecondRingNs < most) most = kSecondRingNs;
+  if (notify_again && kSecondNotifyNs < most) most = kSecondNotifyNs;
   if (round.until_ns == UINT64_MAX) return most;
   if (round.until_ns <= now_ns + kLeastSleepNs) return kLeastSleepNs;
   const uint64_t wait = round.until_ns - now_ns;
@@ -81,23 +82,23 @@ uint64_t sleep_ns(const Round& round, uint64_t now_ns, bool ring_again) {
 
 void* agent_main(void*) {
   name_guest_thread("allot-agent");
-  bool ring_again = false;
-  uint32_t last_bell = 0;
+  bool notify_again = false;
+  uint32_t last_wake_seq = 0;
   while (alive.load(std::memory_order_acquire)) {
     if (agent_runs()) {
       for (uint32_t i = 0; i < worker_count; ++i) {
-        workers[i].let_go();
-        workers[i].come_back();
+        workers[i].detach();
+        workers[i].reattach();
       }
     }
-    const uint32_t bell = core::load(process.tenant.file->header.bell);
-    if (bell != last_bell) neighbours_changed();
-    last_bell = bell;
-    const Round round = let_loose() ? Round{} : work(sys::monotonic_ns());
-    if (round.news || ring_again) ring_neighbours();
-    // A neighbour that was just about to fall asleep has not heard: its bell cannot be raised by us.
-    ring_again = round.news;
-    shm::wait_for_bell(process.tenant, bell, sleep_ns(round, sys::monotonic_ns(), ring_again));
+    const uint32_t wake_seq = core::load(process.slice.file->header.wake_seq);
+    if (wake_seq != last_wake_seq) neighbours_changed();
+    last_wake_seq = wake_seq;
+    const Round round = stay_detached() ? Round{} : work(sys::monotonic_ns());
+    if (round.news || notify_again) notify_neighbours();
+    // A neighbour that was about to sleep missed this wake: we may not write its wake_seq.
+    notify_again = round.news;
+    shm::wait_for_wake(process.slice, wake_seq, sleep_ns(round, sys::monotonic_ns(), notify_again));
   }
   return nullptr;
 }
@@ -109,8 +110,8 @@ void before_exit() {
 
 }  // namespace
 
-bool start_agent(const char* tenant_path) {
-  neighbours_in(tenant_path);
+bool start_agent(const char* slice_path) {
+  neighbours_in(slice_path);
   worker_count = 0;
   for (uint32_t i = 0; i < process.device_count && worker_count < ALLOT_MAX_GPUS; ++i) {
     if (process.devices[i].gpu >= 0) workers[worker_count++].assign(i);
@@ -127,14 +128,14 @@ bool start_agent(const char* tenant_path) {
 }
 
 void wake_agent() {
-  if (process.tenant.file != nullptr) shm::ring(process.tenant);
+  if (process.slice.file != nullptr) shm::notify(process.slice);
 }
 
 void forget_agent() {
   alive.store(false);
   for (Worker& worker : workers) worker = Worker{};
   worker_count = 0;
-  loose = false;
+  detached = false;
   forget_gate_votes();
   forget_activity();
   forget_agent_watch();

@@ -1,4 +1,4 @@
-// A tenant's ceiling on one GPU, as its agent holds it: over a sliding 100 ms, or as a net under windows.
+// A slice's ceiling on one GPU, as its agent holds it: over a sliding 100 ms, or as a net under windows.
 //
 // Where windows are cut from the cycle they hold the ceiling by themselves: then the sliding spans are only a net
 // for windows that move, and a little loose: an exact one never forgives a window that began late once, as each

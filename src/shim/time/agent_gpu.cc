@@ -6,8 +6,8 @@
 #include "shim/time/agent_gpu.h"
 
 #include "core/shared.h"
-#include "shim/time/launch_gate.h"
 #include "shim/process/process.h"
+#include "shim/time/launch_gate.h"
 #include "shim/time/submit.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
@@ -19,12 +19,12 @@ using core::store;
 
 namespace {
 
-constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority tenant between two requests
+constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority slice between two requests
 constexpr uint64_t kDrainLookNs = 2'000'000;  // the prober wakes us when it has ended
-constexpr uint32_t kNeighbours = core::kMaxTimeTenants;
+constexpr uint32_t kNeighbours = core::kMaxSlicesOnGpu;
 
 constinit Neighbour neighbours[kNeighbours] = {};
-constinit core::TimeTenant tenants[kNeighbours] = {};
+constinit core::SliceDemand slices[kNeighbours] = {};
 constinit core::TimeGrant grants[kNeighbours] = {};
 
 uint64_t smooth(uint64_t before, uint64_t now) {
@@ -35,10 +35,10 @@ uint64_t smooth(uint64_t before, uint64_t now) {
 }  // namespace
 
 struct Worker::Situation {
-  uint32_t active = 0;           // tenants on the GPU with work
+  uint32_t active = 0;           // slices on the GPU with work
   uint32_t processes = 1;        // of ours, with work
   uint32_t part = core::kWhole;  // of the GPU while ours runs, beside the others
-  bool undisturbed = true;       // no other tenant runs beside ours
+  bool undisturbed = true;       // no other slice runs beside ours
   bool mine_active = false;
   bool limited = false;  // a ceiling is on us
 };
@@ -49,13 +49,13 @@ void Worker::assign(uint32_t ordinal) {
   gate_.assign(ordinal);
 }
 
-bool Worker::sit_down() {
-  if (seat_ != nullptr) return true;
+bool Worker::register_client() {
+  if (client_ != nullptr) return true;
   const uint32_t gpu = static_cast<uint32_t>(process.devices[ordinal_].gpu);
-  const Result<uint32_t> index = shm::take_seat(process.tenant, process.slot, gpu);
+  const Result<uint32_t> index = shm::take_client(process.slice, process.slot, gpu);
   if (!index) return false;
-  seat_ = &process.tenant.file->seats[*index];
-  activity_of(ordinal_).seat.store(seat_, std::memory_order_release);
+  client_ = &process.slice.file->clients[*index];
+  activity_of(ordinal_).client.store(client_, std::memory_order_release);
   activity_of(ordinal_).watched.store(true, std::memory_order_release);
   return true;
 }
@@ -63,30 +63,30 @@ bool Worker::sit_down() {
 void Worker::give_up(AllotLevelReason reason) {
   level_ = ALLOT_LEVEL_OBSERVE;
   reason_ = reason;
-  if (!sit_down()) return;
-  store(seat_->level, static_cast<uint32_t>(level_));
-  store(seat_->reason, static_cast<uint32_t>(reason_));
+  if (!register_client()) return;
+  store(client_->level, static_cast<uint32_t>(level_));
+  store(client_->reason, static_cast<uint32_t>(reason_));
 }
 
 // Everything runs again, and the next level down is tried.
 AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
   channels_.set_open(true);
-  channels_.set_slice(0);
+  channels_.set_timeslice(0);
   open_ = true;
-  turn_.forget();
+  debt_.forget();
   note_open(activity_of(ordinal_), true, sys::monotonic_ns());
   level_ = ALLOT_LEVEL_LAUNCH;
   return reason;
 }
 
 void Worker::choose_level(bool have_channels) {
-  const AllotLevel asked = static_cast<AllotLevel>(load(process.tenant.file->header.level) & 3u);
+  const AllotLevel asked = static_cast<AllotLevel>(load(process.slice.file->header.level) & 3u);
   const bool waits = level_ == ALLOT_LEVEL_LAUNCH && !have_channels;  // for channels, at the gate
   if (asked == asked_ && (level_known_ || waits)) return;
   set_open(true);
   gate_.closes_at(UINT64_MAX);
   if (level_ == ALLOT_LEVEL_LAUNCH) gate_.guard(false);
-  turn_.forget();
+  debt_.forget();
   asked_ = asked;
   if (asked == ALLOT_LEVEL_OBSERVE || asked == ALLOT_LEVEL_LAUNCH) {
     level_ = asked;
@@ -108,31 +108,31 @@ void Worker::choose_level(bool have_channels) {
   level_known_ = true;
 }
 
-void Worker::let_go() {
-  if (!sit_down()) return;
+void Worker::detach() {
+  if (!register_client()) return;
   set_open(true);
   if (level_ == ALLOT_LEVEL_LAUNCH) gate_.set_open(true, sys::monotonic_ns());
   submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
   ceiling_.run(sys::monotonic_ns(), false);
-  turn_.forget();
+  debt_.forget();
   channels_ = Channels{};
 }
 
-void Worker::show_loose(uint64_t now_ns) {
-  if (!sit_down()) return;
-  AllotSlot& slot = process.tenant.file->slots[process.slot.index];
+void Worker::show_detached(uint64_t now_ns) {
+  if (!register_client()) return;
+  AllotSlot& slot = process.slice.file->slots[process.slot.index];
   const bool active = activity_of(ordinal_).active.load(std::memory_order_acquire);
-  const uint32_t tenant = load(process.tenant.file->header.flags);
-  uint32_t flags = ALLOT_SEAT_OPEN | ALLOT_SEAT_LOOSE | (active ? ALLOT_SEAT_ACTIVE : 0u);
+  const uint32_t slice = load(process.slice.file->header.flags);
+  uint32_t flags = ALLOT_CLIENT_OPEN | ALLOT_CLIENT_DETACHED | (active ? ALLOT_CLIENT_ACTIVE : 0u);
   // What is not on the card stands still; frozen again when it comes back.
-  if ((tenant & ALLOT_TENANT_FROZEN) != 0 && load(slot.evicted) != 0) flags |= ALLOT_SEAT_FROZEN;
-  store(seat_->heartbeat_ns, now_ns);
-  store(seat_->flags, flags);
+  if ((slice & ALLOT_SLICE_FROZEN) != 0 && load(slot.evicted) != 0) flags |= ALLOT_CLIENT_FROZEN;
+  store(client_->heartbeat_ns, now_ns);
+  store(client_->flags, flags);
   if (active || watched_calls_under_way() != 0) store(slot.wants, 1u);
 }
 
 // Its channels may be others now, and may be held in another way.
-void Worker::come_back() {
+void Worker::reattach() {
   channels_ = Channels{};
   level_known_ = false;
   open_ = true;
@@ -144,13 +144,13 @@ void Worker::come_back() {
 void Worker::look_beside(uint32_t count, Situation* situation) {
   constexpr uint64_t kOne = 1'000'000;
   const auto slice = [](const core::TimeGrant& grant) {
-    return uint64_t{grant.slice_us != 0 ? grant.slice_us : ALLOT_RM_LIBCUDA_TIMESLICE_US};
+    return uint64_t{grant.timeslice_us != 0 ? grant.timeslice_us : ALLOT_RM_LIBCUDA_TIMESLICE_US};
   };
   const bool windowed = grants[0].window_permille < core::kWhole;
   const uint64_t ours = slice(grants[0]);
   uint64_t inverse = kOne;
   for (uint32_t i = 1; i < count; ++i) {
-    if (!tenants[i].active || tenants[i].pays) continue;
+    if (!slices[i].active || slices[i].repays) continue;
     const uint64_t window = grants[i].window_permille;
     if (windowed && window < core::kWhole) continue;  // one after the other
     situation->undisturbed = false;
@@ -162,28 +162,28 @@ void Worker::look_beside(uint32_t count, Situation* situation) {
 }
 
 core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
-  const AllotTenantFile& file = *process.tenant.file;
+  const AllotSliceFile& file = *process.slice.file;
   const uint32_t count = look_at_neighbours(file, process.devices[ordinal_].uuid, at_ns,
                                             std::span<Neighbour>(neighbours));
   *situation = {};
   situation->processes = neighbours[0].processes > 0 ? neighbours[0].processes : 1;
   for (uint32_t i = 0; i < count; ++i) {
-    tenants[i] = neighbours[i].tenant;
-    if (tenants[i].active) ++situation->active;
+    slices[i] = neighbours[i].slice;
+    if (slices[i].active) ++situation->active;
   }
   const bool launch = level_ == ALLOT_LEVEL_LAUNCH;
   if (launch) {
     take_turn(at_ns, count);
   } else {
-    tenants[0].pays = false;
-    core::plan_gpu(std::span(tenants, count), at_ns, std::span(grants, count));
+    slices[0].repays = false;
+    core::plan_gpu(std::span(slices, count), at_ns, std::span(grants, count));
   }
   look_beside(count, situation);
-  if (launch && turn_.part_permille() < core::kWhole) {
-    situation->part = turn_.part_permille();
+  if (launch && debt_.part_permille() < core::kWhole) {
+    situation->part = debt_.part_permille();
     situation->undisturbed = false;
   }
-  const core::TimeTenant& mine = tenants[0];
+  const core::SliceDemand& mine = slices[0];
   situation->mine_active = mine.active;
   situation->limited = mine.max_permille > 0 && mine.max_permille < core::kWhole;
   const bool cut = grants[0].window_permille < core::kWhole;
@@ -194,9 +194,9 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
 
 // At level launch: what it owes decides, too.
 void Worker::take_turn(uint64_t at_ns, uint32_t count) {
-  turn_.plan(std::span(tenants, count), at_ns, std::span(grants, count));
+  debt_.plan(std::span(slices, count), at_ns, std::span(grants, count));
   // Work that may wait for a launch which the gate holds: let it come, whatever is owed.
-  if (turn_.pays() && turn_.in_window() && gate_stuck(at_ns)) grants[0].open = true;
+  if (debt_.repays() && debt_.in_window() && gate_stuck(at_ns)) grants[0].open = true;
 }
 
 // What ran behind the closed gate counts until it has ended.
@@ -205,9 +205,9 @@ void Worker::look_at_drain(uint64_t now_ns) {
   Activity& activity = activity_of(ordinal_);
   const bool draining = gate_.draining();
   const bool ended = draining && gate_.drained(now_ns, &ended_ns);
-  turn_.account(now_ns, draining || (open_ && activity.active.load(std::memory_order_acquire)));
+  debt_.account(now_ns, draining || (open_ && activity.active.load(std::memory_order_acquire)));
   if (!ended) return;
-  turn_.refund(now_ns - ended_ns);
+  debt_.refund(now_ns - ended_ns);
   note_open(activity, false, ended_ns);
   ceiling_.run(ended_ns, false);
 }
@@ -242,12 +242,12 @@ void Worker::set_open(bool open) {
   if (open) wake_prober();
 }
 
-void Worker::set_slice(const core::TimeGrant& grant, const Situation& situation) {
+void Worker::set_timeslice(const core::TimeGrant& grant, const Situation& situation) {
   if (level_ != ALLOT_LEVEL_CHANNEL || !grant.open || !situation.mine_active) return;
   if (situation.active < 2) return;  // alone: whatever it is does no harm
-  uint32_t slice = grant.slice_us / situation.processes;
-  if (slice == 0) slice = grant.slice_us != 0 ? 1 : 0;
-  if (!channels_.set_slice(slice)) reason_ = fall_back(ALLOT_REASON_CONTROL);
+  uint32_t slice = grant.timeslice_us / situation.processes;
+  if (slice == 0) slice = grant.timeslice_us != 0 ? 1 : 0;
+  if (!channels_.set_timeslice(slice)) reason_ = fall_back(ALLOT_REASON_CONTROL);
 }
 
 bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation) {
@@ -258,30 +258,30 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   if (active) {
     present_until_ns_ = now_ns + kPresentNs;
     awake_until_ns_ = now_ns + core::kAwakeNs;
-    store(process.tenant.file->slots[process.slot.index].last_work_ns, now_ns);
+    store(process.slice.file->slots[process.slot.index].last_work_ns, now_ns);
   }
-  const bool high = load(process.tenant.file->header.priority) == ALLOT_PRIORITY_HIGH;
+  const bool high = load(process.slice.file->header.priority) == ALLOT_PRIORITY_HIGH;
   if (high && now_ns < present_until_ns_) active = true;
-  uint32_t flags = active ? ALLOT_SEAT_ACTIVE : 0u;
-  if (activity.fills.load(std::memory_order_relaxed)) flags |= ALLOT_SEAT_FILLS;
-  if (open_) flags |= ALLOT_SEAT_OPEN;
-  if (!open_ && tenants[0].frozen && !gate_.draining()) flags |= ALLOT_SEAT_FROZEN;
-  if (active || now_ns < awake_until_ns_) flags |= ALLOT_SEAT_AWAKE;
-  if (gate_.drains_long(now_ns)) flags |= ALLOT_SEAT_DRAINS;
-  if (turn_.pays()) flags |= ALLOT_SEAT_PAYS;
-  const uint32_t before = load(seat_->flags);
-  store(seat_->heartbeat_ns, now_ns);
-  store(seat_->flags, flags);
-  store(seat_->level, static_cast<uint32_t>(level_));
-  store(seat_->reason, static_cast<uint32_t>(reason_));
-  store(seat_->slice_us, channels_.slice_us());
-  store(seat_->busy_permille, activity.busy_permille.load(std::memory_order_relaxed));
-  store(seat_->window_permille, grant.window_permille);
-  const uint64_t config = load(process.tenant.file->header.config_sequence);
+  uint32_t flags = active ? ALLOT_CLIENT_ACTIVE : 0u;
+  if (activity.saturates.load(std::memory_order_relaxed)) flags |= ALLOT_CLIENT_SATURATES;
+  if (open_) flags |= ALLOT_CLIENT_OPEN;
+  if (!open_ && slices[0].frozen && !gate_.draining()) flags |= ALLOT_CLIENT_FROZEN;
+  if (active || now_ns < awake_until_ns_) flags |= ALLOT_CLIENT_AWAKE;
+  if (gate_.drains_long(now_ns)) flags |= ALLOT_CLIENT_DRAINS;
+  if (debt_.repays()) flags |= ALLOT_CLIENT_REPAYS;
+  const uint32_t before = load(client_->flags);
+  store(client_->heartbeat_ns, now_ns);
+  store(client_->flags, flags);
+  store(client_->level, static_cast<uint32_t>(level_));
+  store(client_->reason, static_cast<uint32_t>(reason_));
+  store(client_->timeslice_us, channels_.timeslice_us());
+  store(client_->busy_permille, activity.busy_permille.load(std::memory_order_relaxed));
+  store(client_->window_permille, grant.window_permille);
+  const uint64_t config = load(process.slice.file->header.config_sequence);
   const bool changed = config != config_seen_;
   config_seen_ = config;
-  constexpr uint32_t kSeen =
-      ALLOT_SEAT_ACTIVE | ALLOT_SEAT_FILLS | ALLOT_SEAT_PAYS | ALLOT_SEAT_DRAINS | ALLOT_SEAT_AWAKE;
+  constexpr uint32_t kSeen = ALLOT_CLIENT_ACTIVE | ALLOT_CLIENT_SATURATES | ALLOT_CLIENT_REPAYS |
+                             ALLOT_CLIENT_DRAINS | ALLOT_CLIENT_AWAKE;
   return changed || ((flags ^ before) & kSeen) != 0;
 }
 
@@ -292,7 +292,7 @@ uint64_t Worker::lead_ns() const {
 }
 
 Worker::Outcome Worker::step(uint64_t now_ns) {
-  if (!sit_down()) return {UINT64_MAX, Pace::kAlone, false};
+  if (!register_client()) return {UINT64_MAX, Pace::kAlone, false};
   const bool have_channels = channels_.refresh(static_cast<int>(ordinal_));
   choose_level(have_channels);
   // Channels that came while the window was closed run: close them too.
@@ -311,11 +311,11 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
   const uint64_t ceiling_until = ceiling_.hold(at, open_, &grant);
   if (ceiling_until < until) until = ceiling_until;
   if (level_ == ALLOT_LEVEL_LAUNCH) {
-    gate_.guard(situation.limited || situation.active > 1 || tenants[0].frozen);
+    gate_.guard(situation.limited || situation.active > 1 || slices[0].frozen);
     gate_.closes_at(grant.open ? until : UINT64_MAX);
   }
   if (level_ == ALLOT_LEVEL_CHANNEL || level_ == ALLOT_LEVEL_LAUNCH) {
-    set_slice(grant, situation);
+    set_timeslice(grant, situation);
     set_open(grant.open);
   }
   const bool news = publish(sys::monotonic_ns(), grant, situation);

@@ -3,13 +3,13 @@
 
 #include <cstdint>
 
-#include "core/time_policy.h"
 #include "core/time_debt.h"
-#include "shim/time/prober.h"
+#include "core/time_policy.h"
 #include "shim/time/agent_ceiling.h"
-#include "shim/time/gate_vote.h"
 #include "shim/time/channels.h"
+#include "shim/time/gate_vote.h"
 #include "shim/time/neighbours.h"
+#include "shim/time/prober.h"
 
 namespace allot::shim {
 
@@ -25,15 +25,15 @@ class Worker {
   Outcome step(uint64_t now_ns);
   void give_up(AllotLevelReason reason);
 
-  // An eviction. let_go(): lets everything run and forgets the channels; the descriptors are rm_watch's to
-  // close, after all GPUs'. show_loose(): says so, again and again until come_back().
-  void let_go();
-  void show_loose(uint64_t now_ns);
-  void come_back();
+  // An eviction. detach(): lets everything run and forgets the channels; the descriptors are rm_watch's to
+  // close, after all GPUs'. show_detached(): says so, again and again until reattach().
+  void detach();
+  void show_detached(uint64_t now_ns);
+  void reattach();
 
  private:
   struct Situation;
-  bool sit_down();
+  bool register_client();
   void choose_level(bool have_channels);
   AllotLevelReason fall_back(AllotLevelReason reason);
   static void look_beside(uint32_t count, Situation* situation);
@@ -42,15 +42,15 @@ class Worker {
   void take_turn(uint64_t at_ns, uint32_t count);
   void look_at_drain(uint64_t now_ns);
   void set_open(bool open);
-  void set_slice(const core::TimeGrant& grant, const Situation& situation);
+  void set_timeslice(const core::TimeGrant& grant, const Situation& situation);
   bool publish(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation);
 
   uint32_t ordinal_ = 0;
-  AllotTimeSeat* seat_ = nullptr;
+  AllotGpuClient* client_ = nullptr;
   Channels channels_;
   AgentCeiling ceiling_;
   AgentGate gate_;
-  core::Turn turn_;  // at level launch
+  core::OverrunDebt debt_;  // at level launch
   AllotLevel asked_ = ALLOT_LEVEL_AUTO;
   AllotLevel level_ = ALLOT_LEVEL_AUTO;
   AllotLevelReason reason_ = ALLOT_REASON_NONE;

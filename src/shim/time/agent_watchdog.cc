@@ -4,11 +4,11 @@
 #include <atomic>
 
 #include "core/shared.h"
-#include "shim/time/prober.h"
-#include "shim/time/channels.h"
-#include "shim/time/launch_gate.h"
 #include "shim/process/log.h"
 #include "shim/process/process.h"
+#include "shim/time/channels.h"
+#include "shim/time/launch_gate.h"
+#include "shim/time/prober.h"
 #include "shim/time/submit.h"
 #include "sys/clock.h"
 
@@ -31,17 +31,17 @@ constinit Channels rescued = {};
 void let_all_run() {
   gate_open();
   submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
-  const bool away = (core::load(process.tenant.file->header.flags) & ALLOT_TENANT_EVICTED) != 0;
+  const bool away = (core::load(process.slice.file->header.flags) & ALLOT_SLICE_EVICTED) != 0;
   for (uint32_t i = 0; i < process.device_count && i < ALLOT_MAX_GPUS; ++i) {
     Activity& activity = activity_of(i);
-    AllotTimeSeat* seat = activity.seat.load(std::memory_order_acquire);
-    if (seat == nullptr) continue;
+    AllotGpuClient* client = activity.client.load(std::memory_order_acquire);
+    if (client == nullptr) continue;
     rescued = Channels{};
     if (!away && rescued.refresh(static_cast<int>(i))) rescued.probe();  // enables them all
     note_open(activity, true, sys::monotonic_ns());
-    core::store(seat->level, static_cast<uint32_t>(ALLOT_LEVEL_OBSERVE));
-    core::store(seat->reason, static_cast<uint32_t>(ALLOT_REASON_NO_AGENT));
-    core::store(seat->flags, ALLOT_SEAT_OPEN | ALLOT_SEAT_ACTIVE);
+    core::store(client->level, static_cast<uint32_t>(ALLOT_LEVEL_OBSERVE));
+    core::store(client->reason, static_cast<uint32_t>(ALLOT_REASON_NO_AGENT));
+    core::store(client->flags, ALLOT_CLIENT_OPEN | ALLOT_CLIENT_ACTIVE);
   }
 }
 

@@ -2,7 +2,7 @@
 // debugger that holds one, a call into the kernel that never returns.
 //
 // The prober asks. When the agent has not gone round its loop for 2 s of the prober's own running time (a process
-// that was stopped as a whole is none of this), everything of the process runs again, the seats say that nothing
+// that was stopped as a whole is none of this), everything of the process runs again, the clients say that nothing
 // holds it, and a slice that fails closed and has GPU time to hold refuses what is submitted from then on with
 // CUDA_ERROR_NOT_PERMITTED. One line in the log. An agent that goes on after all takes everything up again.
 //

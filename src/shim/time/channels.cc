@@ -14,7 +14,7 @@ bool Channels::refresh(int ordinal) {
     return false;
   }
   open_ = true;
-  slice_us_ = 0;
+  timeslice_us_ = 0;
   return true;
 }
 
@@ -80,15 +80,15 @@ bool Channels::set_open(bool open) {
   return open;
 }
 
-bool Channels::set_slice(uint32_t us) {
-  if (us == slice_us_ || known_.channel_count == 0) return true;
+bool Channels::set_timeslice(uint32_t us) {
+  if (us == timeslice_us_ || known_.channel_count == 0) return true;
   bool all = true;
   for (uint32_t i = 0; i < known_.group_count; ++i) {
     NVA06C_CTRL_TIMESLICE_PARAMS slice = {};
     slice.timesliceUs = us != 0 ? us : ALLOT_RM_LIBCUDA_TIMESLICE_US;
     all = control(known_.groups[i], NVA06C_CTRL_CMD_SET_TIMESLICE, &slice, sizeof(slice)) && all;
   }
-  if (all) slice_us_ = us;
+  if (all) timeslice_us_ = us;
   return all;
 }
 

@@ -30,10 +30,10 @@ class Channels {
   bool set_open(bool open);
 
   // Microseconds; 0 = what libcuda had set. False when the driver refuses. ~0.35 ms per group.
-  bool set_slice(uint32_t us);
+  bool set_timeslice(uint32_t us);
 
   bool open() const { return open_; }
-  uint32_t slice_us() const { return slice_us_; }
+  uint32_t timeslice_us() const { return timeslice_us_; }
   uint32_t channel_count() const { return known_.channel_count; }
   // Status of the last call that was refused, as RM gave it; 0xffffffff when the ioctl itself failed.
   uint32_t last_status() const { return last_status_; }
@@ -46,7 +46,7 @@ class Channels {
   uint32_t generation_ = 0;
   bool fresh_ = false;
   bool open_ = true;
-  uint32_t slice_us_ = 0;
+  uint32_t timeslice_us_ = 0;
   uint32_t last_status_ = 0;
 };
 

@@ -1,8 +1,8 @@
 // See agent_gate.h.
 #include "shim/time/gate_vote.h"
 
-#include "shim/time/prober.h"
 #include "shim/time/launch_gate.h"
+#include "shim/time/prober.h"
 #include "shim/time/submit.h"
 
 namespace allot::shim {

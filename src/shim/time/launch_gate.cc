@@ -32,7 +32,7 @@ constinit std::atomic<uint64_t> closes_at_ns{UINT64_MAX};
 constinit std::atomic<uint64_t> gave_way{0};
 constinit std::atomic<uint64_t> gave_way_at{UINT64_MAX};  // markers_passed() then
 constinit std::atomic<uint32_t> gave_way_in_row{0};       // without anything having ended
-constinit std::atomic<uint32_t> free_passes{0};           // until something ends
+constinit std::atomic<uint32_t> stuck_work_passes{0};     // until something ends
 constinit std::atomic<uint32_t> room_word{0};             // nobody wakes: a place to sleep
 
 // The agent's own: since when nothing has ended.
@@ -81,11 +81,11 @@ uint64_t context_of_thread() {
 
 // What is in flight may wait for a launch that has yet to come, for the next one or for one much later: each
 // time twice as many go on before the next wait.
-void give_way(uint64_t passed) {
+void yield_to_stuck_work(uint64_t passed) {
   const bool again = gave_way_at.exchange(passed) == passed;
   const uint32_t in_row = again ? gave_way_in_row.fetch_add(1) + 1 : 0;
   if (!again) gave_way_in_row.store(0);
-  free_passes.store((1u << (in_row < kMostInRow ? in_row : kMostInRow)) - 1);
+  stuck_work_passes.store((1u << (in_row < kMostInRow ? in_row : kMostInRow)) - 1);
   gave_way.fetch_add(1);
   distrust_measurements();
 }
@@ -97,10 +97,10 @@ uint64_t patience_ns() {
   return expected > least ? expected : least;
 }
 
-bool take_free_pass(uint64_t passed) {
+bool take_stuck_work_pass(uint64_t passed) {
   if (passed != gave_way_at.load()) return false;
-  uint32_t passes = free_passes.load();
-  while (passes != 0 && !free_passes.compare_exchange_weak(passes, passes - 1)) {
+  uint32_t passes = stuck_work_passes.load();
+  while (passes != 0 && !stuck_work_passes.compare_exchange_weak(passes, passes - 1)) {
   }
   return passes != 0;
 }
@@ -115,14 +115,14 @@ void wait_for_room(uint64_t work_ns) {
     const uint64_t passed = markers_passed();
     const uint64_t now = sys::monotonic_ns();
     // Without a marker out nothing will tell of an end; the next one covers what is there.
-    if (room(work_ns) || markers_out() == 0 || take_free_pass(passed)) return;
+    if (room(work_ns) || markers_out() == 0 || take_stuck_work_pass(passed)) return;
     if ((submit_watch.load(std::memory_order_acquire) & kGate) == 0) return;
     if (passed != seen) {
       seen = passed;
       since = now;
     }
     if (now - since > patience_ns()) {
-      give_way(passed);
+      yield_to_stuck_work(passed);
       return;
     }
     sys::futex_wait(&room_word, 0, kAskAgainNs, sys::FutexScope::kPrivate);
@@ -181,10 +181,10 @@ uint64_t gate_gave_way() {
   return gave_way.load();
 }
 
-Passage gate_enter(const Submission& submission) {
-  Passage passage = {};
+GateTicket gate_enter(const Submission& submission) {
+  GateTicket ticket = {};
   if (stream_captures(submission.stream, submission.per_thread) || thread_captures()) {
-    return passage;
+    return ticket;
   }
   const uint64_t unknown_ns = budget_ns.load() / kUnknownInBudget;
   const uint64_t work_ns = expected_ns(submission, unknown_ns);
@@ -195,17 +195,17 @@ Passage gate_enter(const Submission& submission) {
     if (!holds()) break;
     inside.fetch_sub(1, std::memory_order_seq_cst);
   }
-  passage.passed = true;
+  ticket.passed = true;
   // While anything is captured an event in the default stream would break the capture.
   if (submission.returns_at_once && !something_captures()) {
-    passage.freight = load_freight(submission, unknown_ns);
+    ticket.work = begin_work(submission, unknown_ns);
   }
-  return passage;
+  return ticket;
 }
 
-void gate_leave(const Submission& submission, const Passage& passage, CUresult result) {
-  if (passage.freight.counted) {
-    send_freight(submission, passage.freight, result, budget_ns.load() / kMarkersInBudget);
+void gate_leave(const Submission& submission, const GateTicket& ticket, CUresult result) {
+  if (ticket.work.counted) {
+    end_work(submission, ticket.work, result, budget_ns.load() / kMarkersInBudget);
   }
   inside.fetch_sub(1, std::memory_order_seq_cst);
 }

@@ -17,8 +17,8 @@
 #include <cstdint>
 
 #include "driver/cuda_abi.h"
-#include "shim/time/work_in_flight.h"
 #include "shim/time/submit.h"
+#include "shim/time/work_in_flight.h"
 
 namespace allot::shim {
 
@@ -57,12 +57,12 @@ uint64_t gate_gave_way();
 
 // Waits until the submission may go. Not passed: it goes to the driver without the gate, gate_leave() is
 // not to be called.
-struct Passage {
+struct GateTicket {
   bool passed;
-  Freight freight;
+  WorkTicket work;
 };
-Passage gate_enter(const Submission& submission);
-void gate_leave(const Submission& submission, const Passage& passage, CUresult result);
+GateTicket gate_enter(const Submission& submission);
+void gate_leave(const Submission& submission, const GateTicket& ticket, CUresult result);
 
 // In a forked child that starts afresh.
 void abandon_gate();

@@ -13,7 +13,7 @@ namespace {
 
 using core::load;
 
-constexpr uint32_t kNames = core::kMaxTimeTenants;
+constexpr uint32_t kNames = core::kMaxSlicesOnGpu;
 constexpr uint64_t kNamesAgeNs = 100'000'000;
 // A neighbour that has not shown itself for so long is asked whether it still exists.
 constexpr uint64_t kDoubtNs = 25'000'000;
@@ -38,7 +38,7 @@ void read_names(uint64_t now_ns) {
   if (names.read_ns != 0 && now_ns - names.read_ns < kNamesAgeNs) return;
   names.count = 0;
   names.read_ns = now_ns;
-  if (names.folder[0] != '\0') shm::list_tenants(names.folder, note_name, nullptr);
+  if (names.folder[0] != '\0') shm::list_slices(names.folder, note_name, nullptr);
 }
 
 // The same number in every agent: age first, the name where two are equally old.
@@ -50,23 +50,24 @@ uint64_t identity(const AllotHeader& header) {
   return header.created_unix_ns + (hash & 0xffff);
 }
 
-bool shows_life(const AllotTimeSeat& seat, uint64_t heartbeat_ns, uint64_t now_ns, bool same_pids) {
-  if (heartbeat_ns > now_ns) return heartbeat_ns - now_ns < ALLOT_SEAT_STALE_NS;
+bool shows_life(const AllotGpuClient& client, uint64_t heartbeat_ns, uint64_t now_ns,
+                bool same_pids) {
+  if (heartbeat_ns > now_ns) return heartbeat_ns - now_ns < ALLOT_CLIENT_STALE_NS;
   const uint64_t age = now_ns - heartbeat_ns;
-  if (age > ALLOT_SEAT_STALE_NS) return false;
+  if (age > ALLOT_CLIENT_STALE_NS) return false;
   if (age < kDoubtNs || !same_pids) return true;
-  return sys::process_exists(ALLOT_SLOT_PID(load(seat.owner)));
+  return sys::process_exists(ALLOT_SLOT_PID(load(client.owner)));
 }
 
-// Sums up one tenant on one GPU. `header`, `gpus`, `seats` may change under us.
-bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeSeat* seats,
+// Sums up one slice on one GPU. `header`, `gpus`, `clients` may change under us.
+bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotGpuClient* clients,
                const uint8_t uuid[16], uint64_t now_ns, uint64_t my_namespace, Neighbour* out) {
   const uint32_t known = load(header.gpu_count);
   const uint32_t count = known < ALLOT_MAX_GPUS ? known : ALLOT_MAX_GPUS;
   uint32_t gpu = 0;
   while (gpu < count && __builtin_memcmp(gpus[gpu].uuid, uuid, 16) != 0) ++gpu;
   if (gpu == count) return false;
-  core::TimeTenant& t = out->tenant;
+  core::SliceDemand& t = out->slice;
   *out = {};
   t.id = identity(header);
   t.share_permille = load(gpus[gpu].share_permille);
@@ -75,34 +76,34 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotTimeS
   t.priority = priority == ALLOT_PRIORITY_HIGH  ? ALLOT_PRIORITY_HIGH
                : priority == ALLOT_PRIORITY_LOW ? ALLOT_PRIORITY_LOW
                                                 : ALLOT_PRIORITY_NORMAL;
-  t.frozen = (load(header.flags) & ALLOT_TENANT_FROZEN) != 0;
-  t.fills = true;
-  t.pays = true;
+  t.frozen = (load(header.flags) & ALLOT_SLICE_FROZEN) != 0;
+  t.saturates = true;
+  t.repays = true;
   t.awake = false;
   const bool same_pids = header.pid_namespace == my_namespace;
   uint32_t gpus_in_use = 0;
-  for (uint32_t i = 0; i < ALLOT_MAX_SEATS; ++i) {
-    const AllotTimeSeat& seat = seats[i];
-    if (load(seat.owner) == 0) continue;
-    const uint32_t flags = load(seat.flags);
-    if ((flags & (ALLOT_SEAT_ACTIVE | ALLOT_SEAT_AWAKE)) == 0) continue;
-    if (!shows_life(seat, load(seat.heartbeat_ns), now_ns, same_pids)) continue;
-    const uint32_t at = load(seat.gpu);
+  for (uint32_t i = 0; i < ALLOT_MAX_CLIENTS; ++i) {
+    const AllotGpuClient& client = clients[i];
+    if (load(client.owner) == 0) continue;
+    const uint32_t flags = load(client.flags);
+    if ((flags & (ALLOT_CLIENT_ACTIVE | ALLOT_CLIENT_AWAKE)) == 0) continue;
+    if (!shows_life(client, load(client.heartbeat_ns), now_ns, same_pids)) continue;
+    const uint32_t at = load(client.gpu);
     if (at < ALLOT_MAX_GPUS) gpus_in_use |= 1u << at;
     if (at != gpu) continue;
     t.awake = true;
-    if ((flags & ALLOT_SEAT_ACTIVE) == 0) continue;
+    if ((flags & ALLOT_CLIENT_ACTIVE) == 0) continue;
     t.active = true;
     ++out->processes;
-    const uint32_t busy = load(seat.busy_permille);
+    const uint32_t busy = load(client.busy_permille);
     if (busy > out->busy_permille) out->busy_permille = busy < core::kWhole ? busy : core::kWhole;
-    if ((flags & ALLOT_SEAT_FILLS) == 0) t.fills = false;
-    if ((flags & ALLOT_SEAT_PAYS) == 0) t.pays = false;
-    if ((flags & ALLOT_SEAT_DRAINS) != 0) t.drains = true;
+    if ((flags & ALLOT_CLIENT_SATURATES) == 0) t.saturates = false;
+    if ((flags & ALLOT_CLIENT_REPAYS) == 0) t.repays = false;
+    if ((flags & ALLOT_CLIENT_DRAINS) != 0) t.drains = true;
   }
-  if (!t.active) t.pays = false;
+  if (!t.active) t.repays = false;
   t.gpus = static_cast<uint32_t>(__builtin_popcount(gpus_in_use));
-  if ((load(header.flags) & ALLOT_TENANT_EVICTED) != 0) t.active = false;  // whatever it has waits
+  if ((load(header.flags) & ALLOT_SLICE_EVICTED) != 0) t.active = false;  // whatever it has waits
   return true;
 }
 
@@ -122,21 +123,21 @@ void neighbours_changed() {
   names.read_ns = 0;
 }
 
-uint32_t look_at_neighbours(const AllotTenantFile& own, const uint8_t uuid[16], uint64_t now_ns,
+uint32_t look_at_neighbours(const AllotSliceFile& own, const uint8_t uuid[16], uint64_t now_ns,
                             std::span<Neighbour> out) {
   const uint64_t home = own.header.pid_namespace;
-  if (!summarise(own.header, own.gpus, own.seats, uuid, now_ns, home, &out[0])) out[0] = {};
+  if (!summarise(own.header, own.gpus, own.clients, uuid, now_ns, home, &out[0])) out[0] = {};
   read_names(now_ns);
   uint32_t count = 1;
   for (uint32_t i = 0; i < names.count && count < out.size(); ++i) {
     if (!shm::read_time_view(names.paths[i], &view)) continue;
-    if (summarise(view.header, view.gpus, view.seats, uuid, now_ns, home, &out[count])) ++count;
+    if (summarise(view.header, view.gpus, view.clients, uuid, now_ns, home, &out[count])) ++count;
   }
   return count;
 }
 
-void ring_neighbours() {
-  for (uint32_t i = 0; i < names.count; ++i) shm::ring_other(names.paths[i]);
+void notify_neighbours() {
+  for (uint32_t i = 0; i < names.count; ++i) shm::notify_other(names.paths[i]);
 }
 
 }  // namespace allot::shim

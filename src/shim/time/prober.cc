@@ -5,11 +5,11 @@
 
 #include "core/shared.h"
 #include "core/time_policy.h"
+#include "shim/process/guest_thread.h"
+#include "shim/process/process.h"
 #include "shim/time/agent.h"
 #include "shim/time/agent_watchdog.h"
 #include "shim/time/launch_gate.h"
-#include "shim/process/guest_thread.h"
-#include "shim/process/process.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
 #include "shm/time_view.h"
@@ -40,14 +40,14 @@ struct Private {
 
 constinit Activity activities[kGpus] = {};
 constinit Private privates[kGpus] = {};
-constinit std::atomic<uint32_t> prober_bell{0};
+constinit std::atomic<uint32_t> prober_wake_seq{0};
 constinit std::atomic<Pace> pace{Pace::kAlone};
 constinit std::atomic<bool> submitted{false};
 constinit std::atomic<bool> idle{true};  // every GPU has been said to be idle
 constinit std::atomic<bool> stopping{false};
 constinit std::atomic<bool> looking{false};
 
-// In a submitting thread, after it has cleared the bell's bit.
+// In a submitting thread, after it has cleared kWakeOnSubmit.
 void on_submission() {
   submitted.store(true, std::memory_order_release);
   if (!idle.exchange(false, std::memory_order_acq_rel)) return;
@@ -69,22 +69,22 @@ uint64_t open_time_ns(const Activity& activity, uint64_t now_ns) {
   return now_ns > since ? sum + (now_ns - since) : sum;
 }
 
-void add(uint64_t& seat, uint64_t& total, uint64_t ns) {
-  __atomic_fetch_add(&seat, ns, __ATOMIC_RELAXED);
+void add(uint64_t& client, uint64_t& total, uint64_t ns) {
+  __atomic_fetch_add(&client, ns, __ATOMIC_RELAXED);
   __atomic_fetch_add(&total, ns, __ATOMIC_RELAXED);
 }
 
 // Of the `whole_ns` since the last look with work, `open_ns` were let run.
 void account(Activity& activity, uint64_t whole_ns, uint64_t open_ns) {
-  AllotTimeSeat* seat = activity.seat.load(std::memory_order_acquire);
-  if (seat == nullptr) return;
-  const uint32_t gpu = core::load(seat->gpu);
+  AllotGpuClient* client = activity.client.load(std::memory_order_acquire);
+  if (client == nullptr) return;
+  const uint32_t gpu = core::load(client->gpu);
   if (gpu >= ALLOT_MAX_GPUS) return;
-  AllotGpu& total = process.tenant.file->gpus[gpu];
+  AllotGpu& total = process.slice.file->gpus[gpu];
   const uint64_t part = activity.part_permille.load(std::memory_order_relaxed);
   if (open_ns > whole_ns) open_ns = whole_ns;
-  add(seat->used_ns, total.time_used_ns, open_ns * part / core::kWhole);
-  add(seat->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
+  add(client->used_ns, total.time_used_ns, open_ns * part / core::kWhole);
+  add(client->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
 }
 
 // One look at one GPU. Returns whether its state has changed.
@@ -92,7 +92,7 @@ bool look(uint32_t ordinal, bool rung) {
   Activity& activity = activities[ordinal];
   Private& own = privates[ordinal];
   const bool was_active = activity.active.load(std::memory_order_acquire);
-  const bool was_filling = activity.fills.load(std::memory_order_relaxed);
+  const bool was_filling = activity.saturates.load(std::memory_order_relaxed);
   const bool unfinished = unfinished_work(process.devices[ordinal].gpu) != Work::kNone;
   // A thread that waits at a closed gate has work, too.
   const bool work = unfinished || gate_waiting() > 0;
@@ -116,13 +116,13 @@ bool look(uint32_t ordinal, bool rung) {
   activity.unfinished.store(unfinished, std::memory_order_release);
   own.work = work;
   activity.busy_permille.store(own.gaps.busy_permille(), std::memory_order_relaxed);
-  const bool fills = own.gaps.fills();
-  activity.fills.store(fills, std::memory_order_relaxed);
+  const bool saturates = own.gaps.saturates();
+  activity.saturates.store(saturates, std::memory_order_relaxed);
   activity.active.store(active, std::memory_order_release);
   if (!active)
     own.last_ns = 0;  // the next look comes with the next work: what lies between is not used
   const bool drained = finished && activity.drains.load(std::memory_order_acquire);
-  return active != was_active || was_filling != fills || drained;
+  return active != was_active || was_filling != saturates || drained;
 }
 
 struct Sight {
@@ -168,9 +168,9 @@ uint64_t pause_after(const Sight& sight) {
 void* prober_main(void*) {
   name_guest_thread("allot-prober");
   while (!stopping.load(std::memory_order_acquire)) {
-    const uint32_t seen = prober_bell.load(std::memory_order_acquire);
+    const uint32_t seen = prober_wake_seq.load(std::memory_order_acquire);
     const Sight sight = look_at_all();
-    if (!sight.work) submit_watch.fetch_or(kBell, std::memory_order_acq_rel);
+    if (!sight.work) submit_watch.fetch_or(kWakeOnSubmit, std::memory_order_acq_rel);
     if (!sight.active) {
       idle.store(true, std::memory_order_seq_cst);
       // A submission between the look and this has rung already and found us not idle: look again.
@@ -181,7 +181,7 @@ void* prober_main(void*) {
     }
     if (sight.active) watch_agent();
     if (sight.changed) wake_agent();
-    sys::futex_wait(&prober_bell, seen, pause_after(sight), sys::FutexScope::kPrivate);
+    sys::futex_wait(&prober_wake_seq, seen, pause_after(sight), sys::FutexScope::kPrivate);
   }
   return nullptr;
 }
@@ -211,14 +211,14 @@ void set_pace(Pace now) {
 
 bool start_prober() {
   stopping.store(false);
-  bell_handler.store(on_submission, std::memory_order_release);
-  submit_watch.fetch_or(kBell, std::memory_order_acq_rel);
+  wake_handler.store(on_submission, std::memory_order_release);
+  submit_watch.fetch_or(kWakeOnSubmit, std::memory_order_acq_rel);
   return start_guest_thread(prober_main);
 }
 
 void wake_prober() {
-  prober_bell.fetch_add(1, std::memory_order_acq_rel);
-  sys::futex_wake(&prober_bell, sys::FutexScope::kPrivate);
+  prober_wake_seq.fetch_add(1, std::memory_order_acq_rel);
+  sys::futex_wake(&prober_wake_seq, sys::FutexScope::kPrivate);
 }
 
 void stop_prober() {
@@ -235,14 +235,14 @@ void forget_activity() {
     activity.active.store(false);
     activity.unfinished.store(false);
     activity.drains.store(false);
-    activity.fills.store(true);
+    activity.saturates.store(true);
     activity.watched.store(false);
     activity.open.store(true);
     activity.undisturbed.store(true);
     activity.part_permille.store(core::kWhole);
     activity.open_sum_ns.store(0);
     activity.open_since_ns.store(0);
-    activity.seat.store(nullptr);
+    activity.client.store(nullptr);
   }
   for (Private& own : privates) own = {};
   idle.store(true);

@@ -8,10 +8,10 @@
 // programs that wait, poll, queue up or run graphs are all seen alike.
 //
 // Used time: at each look, the time since the last one counts as used if work was unfinished and let run, times
-// the part of the GPU that the tenant has where several run side by side. Late looks count for at most 20 ms
+// the part of the GPU that the slice has where several run side by side. Late looks count for at most 20 ms
 // (300 ms when alone). The looks are a sample: within a point over 10 s where windows are kept.
 //
-// Whether the tenant leaves gaps is judged mostly from looks at which no other tenant could run
+// Whether the slice leaves gaps is judged mostly from looks at which no other slice could run
 // (core::GapWatch).
 //
 // The agent never waits for the prober, and the prober may be stuck inside the driver (a launch that holds the
@@ -32,7 +32,7 @@ struct Activity {
   std::atomic<bool> unfinished{false};     // had work at the last look
   std::atomic<uint64_t> unfinished_ns{0};  // the last look that found any
   std::atomic<uint64_t> finished_ns{0};    // the first look after that, which found none
-  std::atomic<bool> fills{true};
+  std::atomic<bool> saturates{true};
   std::atomic<uint32_t> busy_permille{0};
   // Written by the agent.
   std::atomic<bool> watched{false};           // the process has channels there
@@ -40,9 +40,9 @@ struct Activity {
   std::atomic<bool> drains{false};            // behind a closed gate: its end is wanted exactly
   std::atomic<uint64_t> open_sum_ns{0};       // time it was let run, up to the last change
   std::atomic<uint64_t> open_since_ns{0};     // of the last change
-  std::atomic<bool> undisturbed{true};        // no other tenant runs beside it
+  std::atomic<bool> undisturbed{true};        // no other slice runs beside it
   std::atomic<uint32_t> part_permille{1000};  // of the GPU, where several run side by side
-  std::atomic<AllotTimeSeat*> seat{nullptr};
+  std::atomic<AllotGpuClient*> client{nullptr};
 };
 
 // By CUDA ordinal.

@@ -45,7 +45,7 @@ struct Registry {
   FileIdentity file = {};
   int copies[kCopies] = {};  // all that are open
   uint32_t copy_count = 0;
-  bool loose = false;                     // evicted: no copies now
+  bool detached = false;                  // evicted: no copies now
   int ordinal_plus_one[kInstances] = {};  // of a GPU by the driver's number; 0 = not known
 };
 
@@ -156,18 +156,18 @@ FileIdentity identity_of(int fd) {
 // Other users of the GPU (OpenGL) make such groups, too, on descriptors of their own, but set no timeslice.
 void runs_kernels(int fd, NvHandle client, NvHandle group, bool by_timeslice) {
   int copy = -1;
-  const bool loose = __atomic_load_n(&registry.loose, __ATOMIC_ACQUIRE);
+  const bool detached = __atomic_load_n(&registry.detached, __ATOMIC_ACQUIRE);
   const int known = __atomic_load_n(&registry.fd_original, __ATOMIC_ACQUIRE);
-  const bool news = known != fd && (by_timeslice || loose || known < 0);
-  if (news && !loose) copy = copy_of(fd);
-  const FileIdentity file = news || loose ? identity_of(fd) : registry.file;
+  const bool news = known != fd && (by_timeslice || detached || known < 0);
+  if (news && !detached) copy = copy_of(fd);
+  const FileIdentity file = news || detached ? identity_of(fd) : registry.file;
   registry.lock.lock();
   if (Object* object = find(client, group); object != nullptr) object->runs_kernels = true;
   if (copy >= 0) {
     registry.fd = copy;  // an earlier copy stays open: somebody may be using it
     if (registry.copy_count < kCopies) registry.copies[registry.copy_count++] = copy;
   }
-  if (copy >= 0 || loose) {
+  if (copy >= 0 || detached) {
     registry.file = file;
     __atomic_store_n(&registry.fd_original, fd, __ATOMIC_RELEASE);
   }
@@ -287,7 +287,7 @@ void rm_let_go() {
   for (uint32_t i = 0; i < count; ++i) copies[i] = registry.copies[i];
   registry.copy_count = 0;
   registry.fd = -1;
-  __atomic_store_n(&registry.loose, true, __ATOMIC_RELEASE);
+  __atomic_store_n(&registry.detached, true, __ATOMIC_RELEASE);
   for (uint32_t i = 0; i < registry.high; ++i) registry.objects[i].before = true;
   registry.lock.unlock();
   for (uint32_t i = 0; i < count; ++i) close(copies[i]);
@@ -316,7 +316,7 @@ void rm_take_hold() {
     if (object.before && made_anew) object.handle = 0;
     object.before = false;
   }
-  __atomic_store_n(&registry.loose, false, __ATOMIC_RELEASE);
+  __atomic_store_n(&registry.detached, false, __ATOMIC_RELEASE);
   registry.lock.unlock();
   changed();
 }
@@ -335,7 +335,7 @@ void forget_rm() {
   registry.fd = -1;
   registry.fd_original = -1;
   registry.copy_count = 0;  // inherited copies stay open: they are the parent's numbers
-  registry.loose = false;
+  registry.detached = false;
   overflow.store(false, std::memory_order_relaxed);
 }
 

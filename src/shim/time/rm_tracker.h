@@ -48,7 +48,7 @@ bool rm_channels(int ordinal, RmChannels* out);
 // Raised whenever a channel or a group that runs kernels comes or goes. Any thread, signal-safe.
 uint32_t rm_generation();
 
-// The tenant is being evicted. The driver gives its objects and descriptors back, and whoever keeps a copy of
+// The slice is being evicted. The driver gives its objects and descriptors back, and whoever keeps a copy of
 // one keeps the card's memory taken: ours are closed, and none is made until rm_take_hold(). That one takes a
 // descriptor again and forgets the objects of before, if the driver has made new ones in their place.
 // The agent's thread, while nobody makes calls by rm_channels().

@@ -6,10 +6,10 @@
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
+#include "shim/swap/swap.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
-#include "shim/swap/swap.h"
 
 namespace allot::shim {
 

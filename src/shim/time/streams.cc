@@ -2,10 +2,10 @@
 #include "shim/time/streams.h"
 
 #include "shim/process/cuda_calls.h"
-#include "shim/time/work_in_flight.h"
 #include "shim/process/process.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/submit.h"
+#include "shim/time/work_in_flight.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
 

@@ -2,7 +2,7 @@
 // shape, so all integers and pointers travel as the driver declares them.
 //
 // The quick way is a load, a test, a load of the driver's address and a jump: the arguments stay where they
-// are, nothing is pushed. The watched way counts the thread as submitting, rings the bell, and at level
+// are, nothing is pushed. The watched way counts the thread as submitting, wakes the agent, and at level
 // `launch` passes the gate. There is no guard of hook_depth on the quick way: what the driver calls of its
 // own entries inside a launch was always seen.
 #include "shim/time/submit.h"
@@ -10,16 +10,16 @@
 #include <utility>
 
 #include "shim/process/driver_call.h"
-#include "shim/time/launch_gate.h"
 #include "shim/process/process.h"
-#include "shim/time/submit_entries.h"
 #include "shim/process/swap_gate.h"
+#include "shim/time/launch_gate.h"
+#include "shim/time/submit_entries.h"
 #include "sys/clock.h"
 
 namespace allot::shim {
 
 constinit std::atomic<uint32_t> submit_watch{0};
-constinit std::atomic<void (*)()> bell_handler{nullptr};
+constinit std::atomic<void (*)()> wake_handler{nullptr};
 
 namespace {
 
@@ -30,9 +30,10 @@ constinit std::atomic<uint32_t> calls_inside{0};
 constinit std::atomic<uint64_t> last_begin_ns{0};
 constinit std::atomic<uint64_t> last_per_thread_ns{0};
 
-void ring() {
-  if ((submit_watch.fetch_and(~kBell, std::memory_order_acq_rel) & kBell) == 0) return;
-  void (*handler)() = bell_handler.load(std::memory_order_acquire);
+void notify() {
+  if ((submit_watch.fetch_and(~kWakeOnSubmit, std::memory_order_acq_rel) & kWakeOnSubmit) == 0)
+    return;
+  void (*handler)() = wake_handler.load(std::memory_order_acquire);
   if (handler != nullptr) handler();
 }
 
@@ -40,38 +41,38 @@ void ring() {
 struct Begun {
   bool counted;
   bool swaps;
-  Passage passage;
+  GateTicket ticket;
 };
 
 [[gnu::noinline]] Begun submission_begins(const Submission& submission) {
   Begun begun = {};
   uint32_t watch = submit_watch.load(std::memory_order_acquire);
-  if ((watch & (kBell | kGate | kSwap)) == 0 || forked_child()) return begun;
+  if ((watch & (kWakeOnSubmit | kGate | kSwap)) == 0 || forked_child()) return begun;
   // Inside another hook, that one has passed if it had to.
   if ((watch & kSwap) != 0 && hook_depth == 0) {
     swap_enter();
     begun.swaps = true;
     watch = submit_watch.load(std::memory_order_acquire);
   }
-  if ((watch & (kBell | kGate)) == 0) return begun;
+  if ((watch & (kWakeOnSubmit | kGate)) == 0) return begun;
   const uint64_t now = sys::monotonic_ns();
   if (uses_own_stream(submission)) last_per_thread_ns.store(now, std::memory_order_relaxed);
   last_begin_ns.store(now, std::memory_order_relaxed);
   begun.counted = true;
   under_way.fetch_add(1, std::memory_order_seq_cst);
-  if ((watch & kBell) != 0) ring();
+  if ((watch & kWakeOnSubmit) != 0) notify();
   if ((watch & kGate) == 0 || hook_depth != 0) return begun;
   ++hook_depth;
-  begun.passage = gate_enter(submission);
+  begun.ticket = gate_enter(submission);
   --hook_depth;
   return begun;
 }
 
 [[gnu::noinline]] void submission_ends(const Submission& submission, const Begun& begun,
                                        CUresult result) {
-  if (begun.passage.passed) {
+  if (begun.ticket.passed) {
     ++hook_depth;
-    gate_leave(submission, begun.passage, result);
+    gate_leave(submission, begun.ticket, result);
     --hook_depth;
   }
   under_way.fetch_sub(1, std::memory_order_seq_cst);

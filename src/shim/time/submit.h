@@ -19,9 +19,9 @@
 namespace allot::shim {
 
 // Bits of submit_watch. Set and cleared by atomic or / and: each bit has another owner.
-inline constexpr uint32_t kBell = 1;     // the agent wants to be woken by the next submission
-inline constexpr uint32_t kGate = 2;     // every submission goes through the gate (gate.h)
-inline constexpr uint32_t kCapture = 4;  // a stream is being captured; streams.cc's own
+inline constexpr uint32_t kWakeOnSubmit = 1;  // the agent wants to be woken by the next submission
+inline constexpr uint32_t kGate = 2;          // every submission goes through the gate (gate.h)
+inline constexpr uint32_t kCapture = 4;       // a stream is being captured; streams.cc's own
 inline constexpr uint32_t kSwap = 8;  // every submission passes swap_gate.h; set for good, or never
 
 inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU time cannot be held
@@ -29,19 +29,19 @@ inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU t
 extern constinit std::atomic<uint32_t> submit_watch;
 
 // Calls of the program that submit nothing (memory, contexts, queries, waits): counted from begin to end while
-// kBell is set, that is while the process is idle, so that the agent of an evicted slice sees that somebody
+// kWakeOnSubmit is set, that is while the process is idle, so that the agent of an evicted slice sees that somebody
 // waits for it inside the driver. One load where nobody asks.
 inline bool calls_are_watched() {
-  return (submit_watch.load(std::memory_order_relaxed) & kBell) != 0;
+  return (submit_watch.load(std::memory_order_relaxed) & kWakeOnSubmit) != 0;
 }
 void watched_call_begins();
 void watched_call_ends();
 uint32_t watched_calls_under_way();
 
-// Called once for each kBell that was set, by the thread that submits and before it does: it must not block,
+// Called once for each kWakeOnSubmit that was set, by the thread that submits and before it does: it must not block,
 // allocate, call the driver or change errno; safe in a signal handler. Null: nobody is called. That the
 // submission is on its way is seen by unfinished_work() (streams.h) until the driver has it.
-extern constinit std::atomic<void (*)()> bell_handler;
+extern constinit std::atomic<void (*)()> wake_handler;
 
 // What is known of one call.
 struct Submission {

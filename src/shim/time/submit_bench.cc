@@ -7,8 +7,8 @@
 #include <cstring>
 
 #include "shim/process/driver_call.h"
-#include "shim/time/launch_gate.h"
 #include "shim/process/process.h"
+#include "shim/time/launch_gate.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
 

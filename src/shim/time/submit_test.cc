@@ -1,6 +1,6 @@
 // The hooks of submissions against a driver that only notes who called it with what: every entry of the
 // class `submit` is hooked or has a reason not to be, goes to the entry of its own name, keeps its
-// arguments on both ways, and rings the bell once.
+// arguments on both ways, and wakes the agent once.
 #include "shim/time/submit.h"
 
 #include <gtest/gtest.h>
@@ -11,8 +11,8 @@
 #include <string>
 
 #include "shim/process/driver_call.h"
-#include "shim/time/launch_gate.h"
 #include "shim/process/process.h"
+#include "shim/time/launch_gate.h"
 #include "shim/time/submit_entries.h"
 #include "sys/clock.h"
 
@@ -56,17 +56,17 @@ CUresult entry_not_supported() {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-Passage gate_enter(const Submission& submission) {
+GateTicket gate_enter(const Submission& submission) {
   gated = submission;
   ++entered;
-  Passage passage = {};
-  passage.passed = true;
-  passage.freight.ns = 77;
-  return passage;
+  GateTicket ticket = {};
+  ticket.passed = true;
+  ticket.work.ns = 77;
+  return ticket;
 }
-void gate_leave(const Submission& submission, const Passage& passage, CUresult result) {
+void gate_leave(const Submission& submission, const GateTicket& ticket, CUresult result) {
   EXPECT_EQ(submission.work, gated.work);
-  EXPECT_EQ(passage.freight.ns, 77u);
+  EXPECT_EQ(ticket.work.ns, 77u);
   EXPECT_EQ(result, CUDA_ERROR_NOT_PERMITTED);
   ++left;
 }
@@ -130,7 +130,7 @@ class Submit : public testing::Test {
  protected:
   void SetUp() override {
     submit_watch.store(0);
-    bell_handler.store([] { ++rings; });
+    wake_handler.store([] { ++rings; });
     calls = rings = entered = left = 0;
   }
 };
@@ -169,7 +169,7 @@ TEST_F(Submit, ReachesItsOwnEntryWithItsArguments) {
     EXPECT_EQ(call(hook), CUDA_ERROR_NOT_PERMITTED);  // the quick way
     expect_arguments(symbol);
     memset(seen, 0, sizeof(seen));
-    submit_watch.store(kBell);
+    submit_watch.store(kWakeOnSubmit);
     EXPECT_EQ(call(hook), CUDA_ERROR_NOT_PERMITTED);  // the watched way
     expect_arguments(symbol);
     EXPECT_EQ(submit_watch.load(), 0u) << symbol;
@@ -179,17 +179,17 @@ TEST_F(Submit, ReachesItsOwnEntryWithItsArguments) {
   EXPECT_EQ(submissions_under_way(), 0u);
 }
 
-TEST_F(Submit, TheBellRingsOnce) {
+TEST_F(Submit, OneWakeForAFirstSubmission) {
   const Fake hook = all_hooks()["cuLaunchKernel"];
   call(hook);
   EXPECT_EQ(rings, 0);
-  submit_watch.store(kBell | kCapture);
+  submit_watch.store(kWakeOnSubmit | kCapture);
   call(hook);
   call(hook);
   EXPECT_EQ(rings, 1);
   EXPECT_EQ(submit_watch.load(), kCapture);  // another owner's bit stays
-  bell_handler.store(nullptr);
-  submit_watch.store(kBell);
+  wake_handler.store(nullptr);
+  submit_watch.store(kWakeOnSubmit);
   call(hook);
   EXPECT_EQ(submit_watch.load(), 0u);
 }

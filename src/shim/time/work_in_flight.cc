@@ -141,56 +141,56 @@ uint64_t expected_ns(const Submission& submission, uint64_t unknown_ns) {
   return known != 0 ? known : unknown_ns;
 }
 
-Freight load_freight(const Submission& submission, uint64_t unknown_ns) {
-  Freight freight = {false, unknown_ns, 0, -1};
+WorkTicket begin_work(const Submission& submission, uint64_t unknown_ns) {
+  WorkTicket work = {false, unknown_ns, 0, -1};
   CUcontext context = nullptr;
-  if (real::cuCtxGetCurrent(&context) != CUDA_SUCCESS || context == nullptr) return freight;
-  freight.counted = true;
-  freight.context = reinterpret_cast<uint64_t>(context);
+  if (real::cuCtxGetCurrent(&context) != CUDA_SUCCESS || context == nullptr) return work;
+  work.counted = true;
+  work.context = reinterpret_cast<uint64_t>(context);
   WorkCost* cost = submission.work != 0 ? cost_of(submission.work) : nullptr;
   if (cost != nullptr) {
     const uint64_t known = cost->ns.load(std::memory_order_relaxed);
-    if (known != 0) freight.ns = known;
-    if (measure_this(*cost)) freight.marker = claim_marker(freight.context);
+    if (known != 0) work.ns = known;
+    if (measure_this(*cost)) work.marker = claim_marker(work.context);
   }
-  if (freight.marker >= 0) {
-    Marker& marker = markers[freight.marker];
+  if (work.marker >= 0) {
+    Marker& marker = markers[work.marker];
     marker.measured = cost;
     marker.lesson = lessons.load();
     if (!record(marker.before, submission)) {
       marker.state.store(kFree);
-      freight.marker = -1;
+      work.marker = -1;
     }
   }
-  flying_ns.fetch_add(freight.ns);
+  flying_ns.fetch_add(work.ns);
   flying_count.fetch_add(1);
-  return freight;
+  return work;
 }
 
-void send_freight(const Submission& submission, const Freight& freight, CUresult result,
-                  uint64_t most_ns) {
-  Account* account = account_of(stream_key(submission, freight.context), freight.context);
-  if (result != CUDA_SUCCESS || (account == nullptr && freight.marker < 0)) {
-    if (freight.marker >= 0) markers[freight.marker].state.store(kFree);
-    subtract(flying_ns, freight.ns);
+void end_work(const Submission& submission, const WorkTicket& work, CUresult result,
+              uint64_t most_ns) {
+  Account* account = account_of(stream_key(submission, work.context), work.context);
+  if (result != CUDA_SUCCESS || (account == nullptr && work.marker < 0)) {
+    if (work.marker >= 0) markers[work.marker].state.store(kFree);
+    subtract(flying_ns, work.ns);
     subtract(flying_count, 1u);
     return;
   }
-  uint64_t ns = freight.ns;
+  uint64_t ns = work.ns;
   uint32_t count = 1;
   if (account != nullptr) {
     ns += account->ns.fetch_add(ns);
     count += account->count.fetch_add(count);
-    if (freight.marker < 0 && ns < most_ns && count < kMostUnmarked) return;
+    if (work.marker < 0 && ns < most_ns && count < kMostUnmarked) return;
   }
-  const int index = freight.marker >= 0 ? freight.marker : claim_marker(freight.context);
+  const int index = work.marker >= 0 ? work.marker : claim_marker(work.context);
   if (index < 0) return;  // all are out: the account waits for the next one
   Marker& marker = markers[index];
   // Taken before the event is recorded: what others add from now on is behind it.
   marker.ns.store(account != nullptr ? account->ns.exchange(0) : ns);
   marker.count.store(account != nullptr ? account->count.exchange(0) : count);
   // Without a context: it has ended meanwhile and nobody would ask after the marker any more.
-  if (record(marker.behind, submission) && marker.context.load() == freight.context) {
+  if (record(marker.behind, submission) && marker.context.load() == work.context) {
     out.fetch_add(1);
     marker.state.store(kOut);
     return;

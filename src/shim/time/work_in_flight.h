@@ -18,7 +18,7 @@
 namespace allot::shim {
 
 // What a submission carries from before the driver's call to after it.
-struct Freight {
+struct WorkTicket {
   bool counted;      // in flight; else the rest means nothing
   uint64_t ns;       // expected
   uint64_t context;  // it goes to
@@ -29,9 +29,9 @@ struct Freight {
 // goes behind that much at the latest. The stream is not captured. One driver call or two, not blocking;
 // expected_ns() makes none.
 uint64_t expected_ns(const Submission& submission, uint64_t unknown_ns);
-Freight load_freight(const Submission& submission, uint64_t unknown_ns);
-void send_freight(const Submission& submission, const Freight& freight, CUresult result,
-                  uint64_t most_ns);
+WorkTicket begin_work(const Submission& submission, uint64_t unknown_ns);
+void end_work(const Submission& submission, const WorkTicket& work, CUresult result,
+              uint64_t most_ns);
 
 uint64_t in_flight_ns();
 uint32_t in_flight_count();  // submissions

@@ -1,8 +1,8 @@
-// The life of a tenant's file: made, opened, removed. See region.h.
+// The life of a slice's file: made, opened, removed. See region.h.
 //
 // What must not happen here: a file seen half-made; two creators of one name who both win; a file
 // removed under a process that has just joined it. How each is prevented stands at the function.
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 #include <sys/stat.h>
 
@@ -21,10 +21,10 @@ namespace {
 // How often a name that others take and remove at the same time is tried again.
 constexpr uint32_t kNameTries = 200;
 
-constexpr uint64_t kFileBytes = sizeof(AllotTenantFile);
-constexpr uint64_t kSlotsAt = offsetof(AllotTenantFile, slots);
-constexpr uint64_t kExportsAt = offsetof(AllotTenantFile, exports);
-constexpr uint64_t kSwapsAt = offsetof(AllotTenantFile, swaps);
+constexpr uint64_t kFileBytes = sizeof(AllotSliceFile);
+constexpr uint64_t kSlotsAt = offsetof(AllotSliceFile, slots);
+constexpr uint64_t kExportsAt = offsetof(AllotSliceFile, exports);
+constexpr uint64_t kSwapsAt = offsetof(AllotSliceFile, swaps);
 
 // Makes sure that a range which is ours alone can be touched without SIGBUS. File systems that cannot
 // allocate (ramfs, some network ones) have zeros written there instead.
@@ -63,12 +63,12 @@ Result<core::SlotOwner> this_process(sys::Process* process) {
                          sys::realtime_ns()};
 }
 
-Result<void> fill_header(AllotHeader& header, const NewTenant& tenant) {
+Result<void> fill_header(AllotHeader& header, const NewSlice& slice) {
   auto home = sys::pid_namespace(sys::Root{}, 0);
   if (!home) return tl::unexpected<Error>(home.error());
   if (auto boot = sys::boot_id(sys::Root{}, header.boot_id); !boot) return boot;
-  if (tenant.launcher_pid != 0) {
-    auto launcher = sys::read_process(sys::Root{}, static_cast<uint32_t>(tenant.launcher_pid));
+  if (slice.launcher_pid != 0) {
+    auto launcher = sys::read_process(sys::Root{}, static_cast<uint32_t>(slice.launcher_pid));
     if (!launcher) return fail(Errc::kBadValue, launcher.error().os_errno);
     header.launcher_start = launcher->start_time;
   }
@@ -79,21 +79,21 @@ Result<void> fill_header(AllotHeader& header, const NewTenant& tenant) {
   header.gpu_bytes = sizeof(AllotGpu);
   header.slot_bytes = sizeof(AllotSlot);
   header.slot_count = ALLOT_MAX_SLOTS;
-  TextBuf(header.name, sizeof(header.name)).text(tenant.name);
+  TextBuf(header.name, sizeof(header.name)).text(slice.name);
   header.uid = sys::user_id();
-  header.flags = tenant.flags & ~ALLOT_TENANT_LEAVING;
-  header.launcher_pid = tenant.launcher_pid;
+  header.flags = slice.flags & ~ALLOT_SLICE_LEAVING;
+  header.launcher_pid = slice.launcher_pid;
   header.created_unix_ns = sys::realtime_ns();
   header.pid_namespace = *home;
-  header.priority = tenant.priority;
-  header.level = tenant.level;
+  header.priority = slice.priority;
+  header.level = slice.level;
   __atomic_store_n(&header.magic, ALLOT_REGION_MAGIC, __ATOMIC_RELEASE);
   return {};
 }
 
 // A complete file that has no name yet, mapped; with a slot of this process if `slot` is given.
-Result<Tenant> build(const Folder& folder, const NewTenant& tenant, sys::NewFile& file,
-                     core::SlotId* slot) {
+Result<Slice> build(const Folder& folder, const NewSlice& slice, sys::NewFile& file,
+                    core::SlotId* slot) {
   auto created = sys::NewFile::create(folder.fd.get(), folder.shared ? 0640 : 0600);
   if (!created) return tl::unexpected<Error>(created.error());
   file = std::move(*created);
@@ -107,8 +107,8 @@ Result<Tenant> build(const Folder& folder, const NewTenant& tenant, sys::NewFile
   }
   auto map = sys::map_file(file.fd(), kFileBytes, true);
   if (!map) return tl::unexpected<Error>(map.error());
-  Tenant made{static_cast<AllotTenantFile*>(*map), true, sys::user_id()};
-  auto filled = fill_header(made.file->header, tenant);
+  Slice made{static_cast<AllotSliceFile*>(*map), true, sys::user_id()};
+  auto filled = fill_header(made.file->header, slice);
   if (filled && slot != nullptr) {
     sys::Process process;
     SlotSpace space{file.fd()};
@@ -189,11 +189,11 @@ Result<void> check_open(const OpenFile& open, const char* file_name) {
 }
 
 // A private copy: the parts in front, the slots that may be in use, the exports, the swaps of these slots.
-Result<AllotTenantFile*> copy_file(int fd) {
+Result<AllotSliceFile*> copy_file(int fd) {
   auto memory = sys::map_memory(kFileBytes);
   if (!memory) return tl::unexpected<Error>(memory.error());
   char* at = static_cast<char*>(*memory);
-  AllotTenantFile* file = static_cast<AllotTenantFile*>(*memory);
+  AllotSliceFile* file = static_cast<AllotSliceFile*>(*memory);
   auto have = sys::read_at(fd, at, kSlotsAt, 0);
   bool whole = have && *have == kSlotsAt;
   const auto copy = [&](uint64_t bytes, uint64_t from) {
@@ -215,17 +215,17 @@ Result<AllotTenantFile*> copy_file(int fd) {
   return file;
 }
 
-Result<Tenant> map_open(const OpenFile& open, const char* file_name, bool writable) {
+Result<Slice> map_open(const OpenFile& open, const char* file_name, bool writable) {
   if (auto checked = check_open(open, file_name); !checked)
     return tl::unexpected<Error>(checked.error());
   if (!writable) {
     auto copy = copy_file(open.fd.get());
     if (!copy) return tl::unexpected<Error>(copy.error());
-    return Tenant{*copy, false, open.info.uid};
+    return Slice{*copy, false, open.info.uid};
   }
   auto map = sys::map_file(open.fd.get(), kFileBytes, true);
   if (!map) return tl::unexpected<Error>(map.error());
-  return Tenant{static_cast<AllotTenantFile*>(*map), true, open.info.uid};
+  return Slice{static_cast<AllotSliceFile*>(*map), true, open.info.uid};
 }
 
 // Removes the file `open` by its name if nobody uses it.
@@ -244,17 +244,17 @@ Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t 
   if (named->inode != open.info.inode || named->device != open.info.device) {
     return fail(Errc::kNotFound);
   }
-  auto tenant = map_open(open, name, true);
-  if (tenant) {
-    uint32_t& flags = tenant->file->header.flags;
-    __atomic_fetch_or(&flags, ALLOT_TENANT_LEAVING, __ATOMIC_SEQ_CST);
-    const bool used = tenant_in_use(*tenant, except_pid);
-    if (used) __atomic_fetch_and(&flags, ~ALLOT_TENANT_LEAVING, __ATOMIC_SEQ_CST);
-    unmap(*tenant);
+  auto slice = map_open(open, name, true);
+  if (slice) {
+    uint32_t& flags = slice->file->header.flags;
+    __atomic_fetch_or(&flags, ALLOT_SLICE_LEAVING, __ATOMIC_SEQ_CST);
+    const bool used = slice_in_use(*slice, except_pid);
+    if (used) __atomic_fetch_and(&flags, ~ALLOT_SLICE_LEAVING, __ATOMIC_SEQ_CST);
+    unmap(*slice);
     if (used) return fail(Errc::kExists);
-  } else if (tenant.error().code != Errc::kDamaged && tenant.error().code != Errc::kWrongVersion &&
-             tenant.error().code != Errc::kNotFound) {
-    return tl::unexpected<Error>(tenant.error());
+  } else if (slice.error().code != Errc::kDamaged && slice.error().code != Errc::kWrongVersion &&
+             slice.error().code != Errc::kNotFound) {
+    return tl::unexpected<Error>(slice.error());
   }
   return sys::remove_at(folder, name);
 }
@@ -271,14 +271,14 @@ Result<void> remove_stale(int folder, const char* name) {
   return removed;
 }
 
-Result<Tenant> create_in(const char* folder_path, const NewTenant& tenant, core::SlotId* slot) {
-  if (!valid_name(tenant.name)) return fail(Errc::kBadValue);
+Result<Slice> create_in(const char* folder_path, const NewSlice& slice, core::SlotId* slot) {
+  if (!valid_name(slice.name)) return fail(Errc::kBadValue);
   auto folder = open_folder(folder_path);
   if (!folder) return tl::unexpected<Error>(folder.error());
   char name[ALLOT_NAME_BYTES + sizeof(ALLOT_REGION_SUFFIX)];
-  TextBuf(name, sizeof(name)).text(tenant.name).text(ALLOT_REGION_SUFFIX);
+  TextBuf(name, sizeof(name)).text(slice.name).text(ALLOT_REGION_SUFFIX);
   sys::NewFile file;
-  auto made = build(*folder, tenant, file, slot);
+  auto made = build(*folder, slice, file, slot);
   Result<void> published = made ? Result<void>{} : tl::unexpected<Error>(made.error());
   for (uint32_t i = 0; made && i < kNameTries; ++i) {
     published = file.publish(name);
@@ -294,23 +294,23 @@ Result<Tenant> create_in(const char* folder_path, const NewTenant& tenant, core:
   return tl::unexpected<Error>(published.error());
 }
 
-// Whether a good tenant file stands at `path` with somebody in it. One with nobody in it is stale, and
+// Whether a good slice file stands at `path` with somebody in it. One with nobody in it is stale, and
 // joining it would bring back the limits of a program that has long ended.
 bool in_use_at(const char* path) {
-  auto tenant = open_tenant(path, true);
-  if (!tenant) return false;
-  const bool used = tenant_in_use(*tenant);
-  unmap(*tenant);
+  auto slice = open_slice(path, true);
+  if (!slice) return false;
+  const bool used = slice_in_use(*slice);
+  unmap(*slice);
   return used;
 }
 
 }  // namespace
 
-Result<Tenant> create_tenant(const char* folder, const NewTenant& tenant) {
-  return create_in(folder, tenant, nullptr);
+Result<Slice> create_slice(const char* folder, const NewSlice& slice) {
+  return create_in(folder, slice, nullptr);
 }
 
-Result<Tenant> open_tenant(const char* path, bool writable) {
+Result<Slice> open_slice(const char* path, bool writable) {
   SplitPath split;
   if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
   auto folder = open_folder(split.folder);
@@ -320,12 +320,12 @@ Result<Tenant> open_tenant(const char* path, bool writable) {
   return map_open(*open, split.name, writable);
 }
 
-void unmap(Tenant& tenant) {
-  if (tenant.file != nullptr) sys::unmap(tenant.file, kFileBytes);
-  tenant = Tenant{};
+void unmap(Slice& slice) {
+  if (slice.file != nullptr) sys::unmap(slice.file, kFileBytes);
+  slice = Slice{};
 }
 
-Result<void> remove_tenant(const char* path, uint32_t except_pid) {
+Result<void> remove_slice(const char* path, uint32_t except_pid) {
   SplitPath split;
   if (auto cut = split_path(path, &split); !cut) return cut;
   auto folder = open_folder(split.folder);
@@ -335,46 +335,46 @@ Result<void> remove_tenant(const char* path, uint32_t except_pid) {
   return remove_open(folder->fd.get(), split.name, *open, except_pid);
 }
 
-Result<Joined> join_tenant(const char* path) {
+Result<Joined> join_slice(const char* path) {
   SplitPath split;
   if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
   auto folder = open_folder(split.folder);
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, true);
   if (!open) return tl::unexpected<Error>(open.error());
-  auto tenant = map_open(*open, split.name, true);
-  if (!tenant) return tl::unexpected<Error>(tenant.error());
-  reclaim_dead(*tenant);
-  core::Ledger ledger(tenant->file);
+  auto slice = map_open(*open, split.name, true);
+  if (!slice) return tl::unexpected<Error>(slice.error());
+  reclaim_dead(*slice);
+  core::Ledger ledger(slice->file);
   sys::Process process;
   SlotSpace space{open->fd.get()};
   auto owner = this_process(&process);
   auto slot = owner ? ledger.take_slot(*owner, prepare_slot, &space)
                     : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
-  if (slot && (core::load(tenant->file->header.flags) & ALLOT_TENANT_LEAVING) != 0) {
+  if (slot && (core::load(slice->file->header.flags) & ALLOT_SLICE_LEAVING) != 0) {
     ledger.end_slot(*slot);
     slot = fail(Errc::kNotFound);
   }
   if (!slot) {
-    unmap(*tenant);
+    unmap(*slice);
     return tl::unexpected<Error>(slot.error());
   }
-  return Joined{*tenant, *slot};
+  return Joined{*slice, *slot};
 }
 
-Result<Joined> join_or_create(const char* folder, const NewTenant& tenant) {
+Result<Joined> join_or_create(const char* folder, const NewSlice& slice) {
   char path[kPathBytes];
-  if (auto made = tenant_path(folder, tenant.name, path); !made) {
+  if (auto made = slice_path(folder, slice.name, path); !made) {
     return tl::unexpected<Error>(made.error());
   }
   Result<Joined> joined = fail(Errc::kNotFound);
   for (uint32_t i = 0; i < kNameTries; ++i) {
     if (in_use_at(path)) {
-      joined = join_tenant(path);
+      joined = join_slice(path);
       if (joined || joined.error().code != Errc::kNotFound) break;
     }
     core::SlotId slot;
-    auto made = create_in(folder, tenant, &slot);
+    auto made = create_in(folder, slice, &slot);
     if (made) return Joined{*made, slot};
     joined = tl::unexpected<Error>(made.error());
     if (made.error().code != Errc::kExists) break;

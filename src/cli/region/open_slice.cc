@@ -1,5 +1,5 @@
-// See open_tenant.h.
-#include "cli/region/open_tenant.h"
+// See open_slice.h.
+#include "cli/region/open_slice.h"
 
 #include "cli/failure.h"
 #include "cli/region/region_view.h"
@@ -22,21 +22,21 @@ namespace {
 
 }  // namespace
 
-OpenTenant::OpenTenant(const std::string& command, const std::string& name)
-    : folder_(region_folder(false)), path_(folder_.empty() ? "" : tenant_path(folder_, name)) {
-  const Result<shm::Tenant> opened = folder_.empty() ? Result<shm::Tenant>(fail(Errc::kNotFound))
-                                                     : shm::open_tenant(path_.c_str(), true);
+OpenSlice::OpenSlice(const std::string& command, const std::string& name)
+    : folder_(region_folder(false)), path_(folder_.empty() ? "" : slice_path(folder_, name)) {
+  const Result<shm::Slice> opened = folder_.empty() ? Result<shm::Slice>(fail(Errc::kNotFound))
+                                                    : shm::open_slice(path_.c_str(), true);
   if (!opened) cannot_open(command, name, path_, opened.error());
-  tenant_ = *opened;
+  slice_ = *opened;
 }
 
-OpenTenant::~OpenTenant() {
-  shm::unmap(tenant_);
+OpenSlice::~OpenSlice() {
+  shm::unmap(slice_);
 }
 
-void OpenTenant::tell_agents() {
-  __atomic_fetch_add(&tenant_.file->header.config_sequence, 1, __ATOMIC_SEQ_CST);
-  shm::ring(tenant_);
+void OpenSlice::tell_agents() {
+  __atomic_fetch_add(&slice_.file->header.config_sequence, 1, __ATOMIC_SEQ_CST);
+  shm::notify(slice_);
 }
 
 }  // namespace allot::cli

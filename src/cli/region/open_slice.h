@@ -3,22 +3,22 @@
 
 #include <string>
 
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 
 namespace allot::cli {
 
 // Holds the mapping for as long as the command needs it.
-class OpenTenant {
+class OpenSlice {
  public:
   // `command` stands at the start of complaints ("set", "freeze"). Throws a Failure (exit 125): no such
   // slice, another user's, another version's.
-  OpenTenant(const std::string& command, const std::string& name);
-  ~OpenTenant();
-  OpenTenant(const OpenTenant&) = delete;
-  OpenTenant& operator=(const OpenTenant&) = delete;
+  OpenSlice(const std::string& command, const std::string& name);
+  ~OpenSlice();
+  OpenSlice(const OpenSlice&) = delete;
+  OpenSlice& operator=(const OpenSlice&) = delete;
 
-  shm::Tenant& operator*() { return tenant_; }
-  shm::Tenant* operator->() { return &tenant_; }
+  shm::Slice& operator*() { return slice_; }
+  shm::Slice* operator->() { return &slice_; }
   const std::string& folder() const { return folder_; }
   const std::string& path() const { return path_; }
 
@@ -28,7 +28,7 @@ class OpenTenant {
  private:
   std::string folder_;
   std::string path_;
-  shm::Tenant tenant_;
+  shm::Slice slice_;
 };
 
 }  // namespace allot::cli

@@ -1,11 +1,11 @@
-// Inside a tenant: who is alive, which GPUs there are, and which tenant a stray process belongs to.
+// Inside a slice: who is alive, which GPUs there are, and which slice a stray process belongs to.
 // See region.h.
 #include <string_view>
 
 #include "base/atomic16.h"
 #include "base/text.h"
 #include "core/shared.h"
-#include "shm/tenant_file.h"
+#include "shm/slice_file.h"
 #include "sys/process.h"
 
 namespace allot::shm {
@@ -52,8 +52,8 @@ void read_chain(uint32_t pid, Chain& chain) {
   }
 }
 
-// How near the tenant is to the process at the start of the chain; kAncestors = not at all.
-uint32_t distance(const AllotTenantFile& file, const Chain& chain) {
+// How near the slice is to the process at the start of the chain; kAncestors = not at all.
+uint32_t distance(const AllotSliceFile& file, const Chain& chain) {
   uint32_t best = kAncestors;
   const AllotHeader& header = file.header;
   for (uint32_t i = 0; i < chain.count; ++i) {
@@ -78,7 +78,7 @@ uint32_t distance(const AllotTenantFile& file, const Chain& chain) {
   return best;
 }
 
-struct NearestTenant {
+struct NearestSlice {
   const Chain* chain;
   uint64_t home;
   char* out;
@@ -86,36 +86,36 @@ struct NearestTenant {
 };
 
 void consider_nearest(void* context, const char* path) {
-  NearestTenant& nearest = *static_cast<NearestTenant*>(context);
-  auto tenant = open_tenant(path, false);
-  if (!tenant) return;
+  NearestSlice& nearest = *static_cast<NearestSlice*>(context);
+  auto slice = open_slice(path, false);
+  if (!slice) return;
   // Only the user's own: the header is what its owner wrote, and must not draw in other users' processes.
-  if (tenant->owner_uid == sys::user_id() && tenant->file->header.pid_namespace == nearest.home) {
-    const uint32_t d = distance(*tenant->file, *nearest.chain);
+  if (slice->owner_uid == sys::user_id() && slice->file->header.pid_namespace == nearest.home) {
+    const uint32_t d = distance(*slice->file, *nearest.chain);
     if (d < nearest.best) {
       nearest.best = d;
       TextBuf(nearest.out, kPathBytes).text(path);
     }
   }
-  unmap(*tenant);
+  unmap(*slice);
 }
 
-struct DefaultTenant {
+struct DefaultSlice {
   char* out;
   bool found;
 };
 
 void consider_default(void* context, const char* path) {
-  DefaultTenant& wanted = *static_cast<DefaultTenant*>(context);
+  DefaultSlice& wanted = *static_cast<DefaultSlice*>(context);
   if (wanted.found) return;
-  auto tenant = open_tenant(path, false);
-  if (!tenant) return;
-  if ((tenant->file->header.flags & ALLOT_TENANT_DEFAULT) != 0 &&
-      tenant->owner_uid == sys::user_id() && tenant_in_use(*tenant)) {
+  auto slice = open_slice(path, false);
+  if (!slice) return;
+  if ((slice->file->header.flags & ALLOT_SLICE_DEFAULT) != 0 &&
+      slice->owner_uid == sys::user_id() && slice_in_use(*slice)) {
     wanted.found = true;
     TextBuf(wanted.out, kPathBytes).text(path);
   }
-  unmap(*tenant);
+  unmap(*slice);
 }
 
 }  // namespace
@@ -126,12 +126,12 @@ bool process_alive(void* context, uint32_t pid, const AllotSlot& slot) {
   return slot.execing == 0 || still_mapped(context, pid);
 }
 
-uint32_t reclaim_dead(Tenant& tenant) {
-  return core::Ledger(tenant.file).reclaim(process_alive, tenant.file);
+uint32_t reclaim_dead(Slice& slice) {
+  return core::Ledger(slice.file).reclaim(process_alive, slice.file);
 }
 
-bool tenant_in_use(const Tenant& tenant, uint32_t except_pid) {
-  const AllotTenantFile& file = *tenant.file;
+bool slice_in_use(const Slice& slice, uint32_t except_pid) {
+  const AllotSliceFile& file = *slice.file;
   const uint64_t home = file.header.pid_namespace;
   const int32_t launcher = file.header.launcher_pid;
   if (launcher > 0 && static_cast<uint32_t>(launcher) != except_pid &&
@@ -152,27 +152,27 @@ bool tenant_in_use(const Tenant& tenant, uint32_t except_pid) {
       copy.start_time = core::load(file.slots[i].start_time);
       copy.execing = core::load(file.slots[i].execing);
     }
-    if (pid == 0 || process_alive(tenant.writable ? tenant.file : nullptr, pid, copy)) return true;
+    if (pid == 0 || process_alive(slice.writable ? slice.file : nullptr, pid, copy)) return true;
   }
   return false;
 }
 
-void set_execing(Tenant& tenant, core::SlotId slot, bool execing) {
-  if (!core::Ledger(tenant.file).live(slot)) return;
+void set_execing(Slice& slice, core::SlotId slot, bool execing) {
+  if (!core::Ledger(slice.file).live(slot)) return;
   // A child of vfork shares our memory and calls exec for itself, not for us.
-  const uint64_t word = core::load(tenant.file->slot_words[slot.index]);
+  const uint64_t word = core::load(slice.file->slot_words[slot.index]);
   if (ALLOT_SLOT_PID(word) != sys::current_pid()) return;
-  core::store(tenant.file->slots[slot.index].execing, execing ? 1u : 0u);
+  core::store(slice.file->slots[slot.index].execing, execing ? 1u : 0u);
 }
 
-Result<uint32_t> find_or_add_gpu(Tenant& tenant, const uint8_t uuid[16], uint64_t limit_bytes,
+Result<uint32_t> find_or_add_gpu(Slice& slice, const uint8_t uuid[16], uint64_t limit_bytes,
                                  uint64_t physical_bytes) {
   Pair16 wanted;
   __builtin_memcpy(&wanted, uuid, sizeof(wanted));
   if ((wanted.low | wanted.high) == 0 || limit_bytes == 0 || physical_bytes == 0) {
     return fail(Errc::kBadValue);
   }
-  AllotTenantFile& file = *tenant.file;
+  AllotSliceFile& file = *slice.file;
   for (uint32_t i = 0; i < ALLOT_MAX_GPUS; ++i) {
     // All who add go through the entries in one order and claim the first empty one by its uuid, so
     // two with the same uuid meet at the same entry. What comes after the claim anybody may finish.
@@ -191,20 +191,20 @@ Result<uint32_t> find_or_add_gpu(Tenant& tenant, const uint8_t uuid[16], uint64_
   return fail(Errc::kFull);
 }
 
-Result<void> find_tenant_of_ancestors(const char* folder, uint32_t pid, char* out) {
+Result<void> find_slice_of_ancestors(const char* folder, uint32_t pid, char* out) {
   auto home = sys::pid_namespace(sys::Root{}, 0);
   if (!home) return tl::unexpected<Error>(home.error());
   Chain chain;
   read_chain(pid, chain);
-  NearestTenant nearest{&chain, *home, out, kAncestors};
-  list_tenants(folder, consider_nearest, &nearest);
+  NearestSlice nearest{&chain, *home, out, kAncestors};
+  list_slices(folder, consider_nearest, &nearest);
   if (nearest.best == kAncestors) return fail(Errc::kNotFound);
   return {};
 }
 
-Result<void> find_default_tenant(const char* folder, char* out) {
-  DefaultTenant wanted{out, false};
-  list_tenants(folder, consider_default, &wanted);
+Result<void> find_default_slice(const char* folder, char* out) {
+  DefaultSlice wanted{out, false};
+  list_slices(folder, consider_default, &wanted);
   if (!wanted.found) return fail(Errc::kNotFound);
   return {};
 }

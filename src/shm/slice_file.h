@@ -5,10 +5,10 @@
 // user, /dev/shm/allot-<uid>, made 0700. A folder or file that is a link, or belongs to somebody it
 // should not belong to, is refused, not followed.
 //
-// Who does what:   `allot run`       create_tenant, find_or_add_gpu ... remove_tenant at the end
-//                  a program (shim)  join_tenant or join_or_create, find_or_add_gpu, core::Ledger
-//                  `allot ps`        list_tenants, open_tenant read-only (a copy; nothing to fear)
-//                  `allot set`       open_tenant for writing, core::Ledger::set_limit
+// Who does what:   `allot run`       create_slice, find_or_add_gpu ... remove_slice at the end
+//                  a program (shim)  join_slice or join_or_create, find_or_add_gpu, core::Ledger
+//                  `allot ps`        list_slices, open_slice read-only (a copy; nothing to fear)
+//                  `allot set`       open_slice for writing, core::Ledger::set_limit
 //
 // Nothing here leaves a descriptor open, changes errno or calls malloc. Unless a function says
 // otherwise: any thread; blocks only on the file system; paths are closed by NUL.
@@ -32,118 +32,118 @@ inline constexpr size_t kPathBytes = 512;
 // by others without the sticky bit), kBadValue (path too long or relative).
 Result<void> region_folder(const char* dir, bool create, char* out);
 
-// True for a usable tenant name: 1 to 63 of [A-Za-z0-9._-], first not '.' or '-'.
+// True for a usable slice name: 1 to 63 of [A-Za-z0-9._-], first not '.' or '-'.
 bool valid_name(const char* name);
 
-// Writes `<folder>/<name>.tenant` to `out` (kPathBytes). Errors: kBadValue (name, or too long).
-Result<void> tenant_path(const char* folder, const char* name, char* out);
+// Writes `<folder>/<name>.slice` to `out` (kPathBytes). Errors: kBadValue (name, or too long).
+Result<void> slice_path(const char* folder, const char* name, char* out);
 
-struct NewTenant {
+struct NewSlice {
   const char* name;
-  uint32_t flags;        // ALLOT_TENANT_*
+  uint32_t flags;        // ALLOT_SLICE_*
   int32_t launcher_pid;  // 0 = none
   uint32_t priority;
   uint32_t level;
 };
 
-// A mapped tenant file. Trivially destructible on purpose: guests keep it until the process ends;
+// A mapped slice file. Trivially destructible on purpose: guests keep it until the process ends;
 // others call unmap().
-struct Tenant {
-  AllotTenantFile* file = nullptr;
+struct Slice {
+  AllotSliceFile* file = nullptr;
   bool writable = false;   // the file itself; else a private copy from the moment of opening
   uint32_t owner_uid = 0;  // of the file, as the file system says
   explicit operator bool() const { return file != nullptr; }
 };
 
-// Makes `<folder>/<name>.tenant`, complete before it gets its name, so nobody ever sees half a file.
+// Makes `<folder>/<name>.slice`, complete before it gets its name, so nobody ever sees half a file.
 // A stale file of that name (earlier boot, damaged, or nobody alive in it) is replaced; of several
-// who try at once exactly one wins. With launcher_pid 0 and no slot taken the new tenant is itself
+// who try at once exactly one wins. With launcher_pid 0 and no slot taken the new slice is itself
 // stale at once: programs without a launcher use join_or_create.
 // Space: header, GPUs, slot words and exports (72 KiB) are allocated now, slots when they are taken,
-// so a full file system is an error here or in join_tenant and never SIGBUS.
+// so a full file system is an error here or in join_slice and never SIGBUS.
 // Errors: kExists (name in use), kBadValue (name; launcher not alive), kNoPermission (the name is
 // somebody else's, or the folder not ours to write), kFull (no space), kNotFound (folder), kSystem.
-Result<Tenant> create_tenant(const char* folder, const NewTenant& tenant);
+Result<Slice> create_slice(const char* folder, const NewSlice& slice);
 
-// Opens an existing tenant file after checking owner, size, magic, version, boot and every count in
+// Opens an existing slice file after checking owner, size, magic, version, boot and every count in
 // it. For writing: maps the file; it must belong to the user (root may open any). For reading: copies
 // it, so that whatever its owner does to it later (truncate it, say) cannot hurt the reader.
 // Errors: kNotFound (also: of an earlier boot), kNoPermission, kWrongVersion, kDamaged, kSystem.
-Result<Tenant> open_tenant(const char* path, bool writable);
+Result<Slice> open_slice(const char* path, bool writable);
 
-// Takes the mapping away; the Tenant is empty then.
-void unmap(Tenant& tenant);
+// Takes the mapping away; the Slice is empty then.
+void unmap(Slice& slice);
 
 // Removes the file; kExists while a live process that is not `except_pid` stands in it.
 // Other errors: kNotFound, kNoPermission, kSystem. Files that are damaged or of another version or
 // boot are removed too.
-Result<void> remove_tenant(const char* path, uint32_t except_pid);
+Result<void> remove_slice(const char* path, uint32_t except_pid);
 
-// A tenant with a slot of the calling process in it.
+// A slice with a slot of the calling process in it.
 struct Joined {
-  Tenant tenant;
+  Slice slice;
   core::SlotId slot;
 };
 
 // Opens `path` for writing, ends the slots of dead processes, and takes a slot for the calling
 // process (a slot of an earlier image of it is ended first).
-// Errors: as open_tenant; kNotFound also when the tenant is just being removed; kFull (4096 live
+// Errors: as open_slice; kNotFound also when the slice is just being removed; kFull (4096 live
 // processes, or no space on the file system).
 // One thread a process.
-Result<Joined> join_tenant(const char* path);
+Result<Joined> join_slice(const char* path);
 
-// Joins `<folder>/<name>.tenant` if somebody stands in it, or makes it anew (with a slot of the calling
-// process already in it, so that nobody takes it for stale). `tenant.launcher_pid` should be 0.
-// Errors: as create_tenant and join_tenant. One thread a process.
-Result<Joined> join_or_create(const char* folder, const NewTenant& tenant);
+// Joins `<folder>/<name>.slice` if somebody stands in it, or makes it anew (with a slot of the calling
+// process already in it, so that nobody takes it for stale). `slice.launcher_pid` should be 0.
+// Errors: as create_slice and join_slice. One thread a process.
+Result<Joined> join_or_create(const char* folder, const NewSlice& slice);
 
 // Ends the slots of dead processes and returns their charges; returns how many. For any process that
-// has the tenant open for writing. Reads /proc once for each slot in use.
-uint32_t reclaim_dead(Tenant& tenant);
+// has the slice open for writing. Reads /proc once for each slot in use.
+uint32_t reclaim_dead(Slice& slice);
 
 // Says that the process of `slot` is about to call exec (true) or that exec failed (false).
-// While it is set, the slot counts as alive only as long as the process maps the tenant file. Does
+// While it is set, the slot counts as alive only as long as the process maps the slice file. Does
 // nothing in a child of vfork, whose exec is not the slot's.
 // Signal-safe.
-void set_execing(Tenant& tenant, core::SlotId slot, bool execing);
+void set_execing(Slice& slice, core::SlotId slot, bool execing);
 
 // Finds the GPU with this uuid, or adds it with `limit_bytes` and `physical_bytes` (both > 0). The
 // limit of one that is there already stays. Returns its index.
-// Errors: kFull (16 GPUs), kBadValue (uuid or numbers all zero). Any process of the tenant, any
+// Errors: kFull (16 GPUs), kBadValue (uuid or numbers all zero). Any process of the slice, any
 // thread; lock-free; several may add the same GPU at once and get one entry.
-Result<uint32_t> find_or_add_gpu(Tenant& tenant, const uint8_t uuid[16], uint64_t limit_bytes,
+Result<uint32_t> find_or_add_gpu(Slice& slice, const uint8_t uuid[16], uint64_t limit_bytes,
                                  uint64_t physical_bytes);
 
 // core::AliveFn over /proc: pid exists, has not ended (zombies have) and its start time is the slot's;
-// a slot marked execing is alive only while the process still maps the tenant file. A process of
+// a slot marked execing is alive only while the process still maps the slice file. A process of
 // another pid namespace, or one that may not be looked at, cannot be asked and counts as alive.
-// `context` is the address of a mapping of the tenant file (AllotTenantFile*), or null: then execing
+// `context` is the address of a mapping of the slice file (AllotSliceFile*), or null: then execing
 // slots are judged by pid and start time alone.
 bool process_alive(void* context, uint32_t pid, const AllotSlot& slot);
 
-// True if the launcher or any process of the tenant is alive; `except_pid` (0 = none) does not count.
-bool tenant_in_use(const Tenant& tenant, uint32_t except_pid = 0);
+// True if the launcher or any process of the slice is alive; `except_pid` (0 = none) does not count.
+bool slice_in_use(const Slice& slice, uint32_t except_pid = 0);
 
-// Calls `visit(context, path)` for every tenant file in `folder`. Returns how many; 0 also when the
+// Calls `visit(context, path)` for every slice file in `folder`. Returns how many; 0 also when the
 // folder cannot be read.
-uint32_t list_tenants(const char* folder, void (*visit)(void* context, const char* path),
-                      void* context);
+uint32_t list_slices(const char* folder, void (*visit)(void* context, const char* path),
+                     void* context);
 
-// Finds the tenant of this user in which `pid` or the nearest of its ancestors stands, as launcher or in a live
+// Finds the slice of this user in which `pid` or the nearest of its ancestors stands, as launcher or in a live
 // slot; writes its path to `out` (kPathBytes). For processes that lost their environment.
 // Errors: kNotFound.
-Result<void> find_tenant_of_ancestors(const char* folder, uint32_t pid, char* out);
+Result<void> find_slice_of_ancestors(const char* folder, uint32_t pid, char* out);
 
-// Finds a tenant of this user in use that is marked ALLOT_TENANT_DEFAULT. Errors: kNotFound.
-Result<void> find_default_tenant(const char* folder, char* out);
+// Finds a slice of this user in use that is marked ALLOT_SLICE_DEFAULT. Errors: kNotFound.
+Result<void> find_default_slice(const char* folder, char* out);
 
-// Memory offered to other processes of the tenant. `hash` (not 0) stands for the handle.
+// Memory offered to other processes of the slice. `hash` (not 0) stands for the handle.
 // add_export: kFull when the part of the table where it belongs is taken; kBadValue for 0.
 // find_export: whether a live slot offers it. drop_exports: those of one slot; drop_export: one.
-// Any process of the tenant, any thread; lock-free; find_export also on a read-only copy.
-Result<void> add_export(Tenant& tenant, uint64_t hash, core::SlotId slot);
-bool find_export(const Tenant& tenant, uint64_t hash);
-void drop_export(Tenant& tenant, uint64_t hash, core::SlotId slot);
-void drop_exports(Tenant& tenant, core::SlotId slot);
+// Any process of the slice, any thread; lock-free; find_export also on a read-only copy.
+Result<void> add_export(Slice& slice, uint64_t hash, core::SlotId slot);
+bool find_export(const Slice& slice, uint64_t hash);
+void drop_export(Slice& slice, uint64_t hash, core::SlotId slot);
+void drop_exports(Slice& slice, core::SlotId slot);
 
 }  // namespace allot::shm

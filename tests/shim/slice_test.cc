@@ -46,7 +46,7 @@ size_t free_of(const Cuda& cuda) {
   return free_bytes;
 }
 
-Environment same_slice(const std::string& memory) {
+Environment same_timeslice(const std::string& memory) {
   return slice_environment({.memory = memory});
 }
 
@@ -58,8 +58,8 @@ SLICE_TEST(ChargesOfKilledProcessesReturn, "8G") {
   ASSERT_EQ(cuda.cuMemAlloc_v2(&block, 100 * kMiB), CUDA_SUCCESS);
   const uint64_t alone = ledger_used();
   const size_t free_alone = free_of(cuda);
-  Running first = start_case("Holds", same_slice("8G"), {"1000"});
-  Running second = start_case("Holds", same_slice("8G"), {"1000"});
+  Running first = start_case("Holds", same_timeslice("8G"), {"1000"});
+  Running second = start_case("Holds", same_timeslice("8G"), {"1000"});
   EXPECT_EQ(skip_to_result(first), "result 0");
   EXPECT_EQ(skip_to_result(second), "result 0");
   EXPECT_GE(ledger_used(), alone + 2000 * kMiB);
@@ -67,7 +67,7 @@ SLICE_TEST(ChargesOfKilledProcessesReturn, "8G") {
   kill(second.pid, SIGKILL);
   finish(first);
   finish(second);
-  Running third = start_case("Holds", same_slice("8G"), {"500"});
+  Running third = start_case("Holds", same_timeslice("8G"), {"500"});
   EXPECT_EQ(skip_to_result(third), "result 0");
   EXPECT_GE(ledger_used(), alone + 500 * kMiB);
   EXPECT_LT(ledger_used(), alone + 2000 * kMiB);
@@ -85,7 +85,7 @@ SLICE_TEST(ChargesOfAnEndedProcessReturnAtOnce, "4G") {
   start_cuda(cuda);
   const size_t free_alone = free_of(cuda);
   for (int round = 0; round < 5; ++round) {
-    Running child = start_case("Holds", same_slice("4G"), {"2000"});
+    Running child = start_case("Holds", same_timeslice("4G"), {"2000"});
     EXPECT_EQ(skip_to_result(child), "result 0");
     EXPECT_LE(free_of(cuda), free_alone - 2000 * kMiB);
     write_line(child, "go");
@@ -98,7 +98,7 @@ SLICE_TEST(ChargesOfAnEndedProcessReturnAtOnce, "4G") {
 SLICE_TEST(ARequestThatNeedsADeadProcessesMemoryGetsIt, "4G") {
   const Cuda cuda;
   start_cuda(cuda);
-  Running child = start_case("Holds", same_slice("4G"), {"2500"});
+  Running child = start_case("Holds", same_timeslice("4G"), {"2500"});
   EXPECT_EQ(skip_to_result(child), "result 0");
   CUdeviceptr block = 0;
   EXPECT_EQ(cuda.cuMemAlloc_v2(&block, 2500 * kMiB), CUDA_ERROR_OUT_OF_MEMORY);
@@ -154,7 +154,7 @@ TEST(Shim, RacingProcessesNeverExceedTheCap) {
   // Contexts of all, and room for a quarter of them to hold one block at once.
   const uint64_t cap_mib =
       static_cast<uint64_t>(count) * kContextMiB + static_cast<uint64_t>(count) * 4;
-  const Environment environment = same_slice(std::to_string(cap_mib) + "M");
+  const Environment environment = same_timeslice(std::to_string(cap_mib) + "M");
   std::vector<Running> racers;
   for (int i = 0; i < count; ++i) {
     racers.push_back(
@@ -307,19 +307,19 @@ CASE(OffersHandle) {
   }
 }
 
-TEST(Shim, SharedMemoryIsChargedOnceInsideTheTenantAndAgainOutside) {
-  const auto tenant = [](const char* name, const char* memory) {
+TEST(Shim, SharedMemoryIsChargedOnceInsideTheSliceAndAgainOutside) {
+  const auto slice = [](const char* name, const char* memory) {
     return slice_environment({.memory = memory, .more = {{"ALLOT_NAME", name}}});
   };
-  Running owner = start_case("OffersHandle", tenant("owner", "4G"));
+  Running owner = start_case("OffersHandle", slice("owner", "4G"));
   EXPECT_EQ(skip_to_result(owner), "result 0");
-  const Outcome inside = run_case("OpensHandle", tenant("owner", "4G"));
+  const Outcome inside = run_case("OpensHandle", slice("owner", "4G"));
   EXPECT_EQ(line_with(inside, "result"), "result 0 charged 0") << inside.output;
   EXPECT_TRUE(inside.ok()) << inside.output;
-  const Outcome other = run_case("OpensHandle", tenant("other", "4G"));
+  const Outcome other = run_case("OpensHandle", slice("other", "4G"));
   EXPECT_EQ(line_with(other, "result"), "result 0 charged 1000") << other.output;
   EXPECT_TRUE(other.ok()) << other.output;
-  const Outcome small = run_case("OpensHandle", tenant("small", "1G"));
+  const Outcome small = run_case("OpensHandle", slice("small", "1G"));
   EXPECT_EQ(line_with(small, "result"), "result 2 charged 0") << small.output;
   write_line(owner, "go");
   EXPECT_TRUE(finish(owner).ok());
@@ -340,10 +340,10 @@ SLICE_TEST(ALimitLoweredBelowUseRefusesUntilItFits, "4G") {
   CUdeviceptr big = 0;
   CUdeviceptr block = 0;
   ASSERT_EQ(cuda.cuMemAlloc_v2(&big, 2 * kGiB), CUDA_SUCCESS);
-  Result<shm::Tenant> tenant =
-      shm::open_tenant((machine_folder() + "/region/default.tenant").c_str(), true);
-  ASSERT_TRUE(tenant);
-  core::Ledger(tenant->file).set_limit(0, kGiB);
+  Result<shm::Slice> slice =
+      shm::open_slice((machine_folder() + "/region/default.slice").c_str(), true);
+  ASSERT_TRUE(slice);
+  core::Ledger(slice->file).set_limit(0, kGiB);
   EXPECT_EQ(cuda.cuMemAlloc_v2(&block, 1000), CUDA_ERROR_OUT_OF_MEMORY);
   EXPECT_EQ(free_of(cuda), 0u);
   ASSERT_EQ(cuda.cuMemFree_v2(big), CUDA_SUCCESS) << "nothing was lost";
@@ -381,7 +381,7 @@ CASE(InitResult) {
 TEST(Shim, ASliceThatCannotBeJoinedIsRefusedOrIgnoredByChoice) {
   const auto environment = [](const char* fail) {
     return slice_environment(
-        {.more = {{"ALLOT_TENANT", "/nonexistent/x.tenant"}, {"ALLOT_FAIL", fail}}});
+        {.more = {{"ALLOT_TENANT", "/nonexistent/x.slice"}, {"ALLOT_FAIL", fail}}});
   };
   EXPECT_EQ(line_with(run_case("InitResult", environment("closed")), "result"), "result 800");
   EXPECT_EQ(line_with(run_case("InitResult", environment("open")), "result"), "result 0");
@@ -418,7 +418,7 @@ CASE(SeesItsSliceInNvml) {
   ASSERT_EQ(memory_v2(device, &v2), NVML_SUCCESS);
   EXPECT_EQ(v2.total, 3 * kGiB);
   EXPECT_EQ(v2.used, ledger_used());
-  // Processes of other tenants on the same card are not in the list; our own is.
+  // Processes of other slices on the same card are not in the list; our own is.
   nvmlProcessInfo_t processes[16] = {};
   unsigned count = 0;
   EXPECT_EQ(list(device, &count, nullptr), NVML_ERROR_INSUFFICIENT_SIZE);
@@ -450,16 +450,16 @@ TEST(Shim, NvmlShowsTheSlice) {
 CASE(TellsItsTime) {
   const Cuda cuda;
   start_cuda(cuda);
-  Result<shm::Tenant> tenant =
-      shm::open_tenant((machine_folder() + "/region/default.tenant").c_str(), false);
-  ASSERT_TRUE(tenant.has_value());
-  const AllotTenantFile& file = *tenant->file;
+  Result<shm::Slice> slice =
+      shm::open_slice((machine_folder() + "/region/default.slice").c_str(), false);
+  ASSERT_TRUE(slice.has_value());
+  const AllotSliceFile& file = *slice->file;
   dprintf(1, "time");
   for (const AllotGpu& gpu : {file.gpus[0], file.gpus[1]}) {
     dprintf(1, " %u/%u", gpu.share_permille, gpu.max_permille);
   }
   dprintf(1, " %u %u\n", file.header.priority, file.header.level);
-  shm::unmap(*tenant);
+  shm::unmap(*slice);
 }
 
 std::string time_of(const Environment& more, const std::string& memory = "") {
