@@ -1,4 +1,4 @@
-// The ceiling over a sliding span of time (time_policy.h).
+// The ceiling over a sliding span of time (time_ceiling.h).
 //
 // A counter that is set back at fixed moments lets twice the ceiling through around such a moment; a span
 // that slides lets nothing through anywhere. Going on from a moment t, what the span ending at t + x holds
@@ -8,6 +8,8 @@
 // Room is for kRuns runs. When more fit into a span, the two with the shortest pause between them become
 // one and the pause counts as used: the ceiling holds, and the owner loses that pause. What must not
 // happen here: a run forgotten that a span may still see.
+#include "core/time_ceiling.h"
+
 #include <algorithm>
 
 #include "core/time_policy.h"

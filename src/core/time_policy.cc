@@ -14,6 +14,8 @@
 
 #include <algorithm>
 
+#include "core/time_ceiling.h"
+
 namespace allot::core {
 namespace {
 

@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "core/time_ceiling.h"
+#include "core/time_gaps.h"
 #include "core/time_policy.h"
 
 namespace allot::core {

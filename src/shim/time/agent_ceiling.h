@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/time_ceiling.h"
 #include "core/time_policy.h"
 
 namespace allot::shim {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "core/shared.h"
+#include "core/time_gaps.h"
 #include "core/time_policy.h"
 #include "shim/process/guest_thread.h"
 #include "shim/process/process.h"
