@@ -12,7 +12,7 @@
 #include <string>
 
 #include "driver/cuda_abi.h"
-#include "shim/entry/hooks.h"
+#include "shim/process/hook.h"
 
 namespace allot::shim_time {
 

@@ -8,6 +8,7 @@
 #include <atomic>
 
 #include "driver/entries.h"
+#include "shim/entry/hooks.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"

@@ -9,7 +9,7 @@
 #include "shim/memory/graph.h"
 #include "shim/memory/pool.h"
 #include "shim/process/log.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 #include "shm/slice_file.h"
 #include "sys/keep_errno.h"
 

@@ -18,7 +18,7 @@
 #include "shim/memory/pool.h"
 #include "shim/nvml/client.h"
 #include "shim/process/cuda_calls.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_gate.h"
 #include "sys/clock.h"
 
 namespace allot::shim {

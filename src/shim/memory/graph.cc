@@ -12,7 +12,7 @@
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 #include "shim/time/submit.h"
 #include "sys/file.h"
 

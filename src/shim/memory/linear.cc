@@ -14,11 +14,12 @@
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/graph.h"
 #include "shim/memory/linear.h"
+#include "shim/memory/movable.h"
 #include "shim/memory/pool.h"
 #include "shim/memory/slabs.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/process.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {

@@ -6,9 +6,11 @@
 //
 // A block that is freed while a graph is captured cannot wait for the work without breaking the capture: it stays,
 // charged, until the next allocation or free after the capture.
+#include "shim/memory/movable.h"
+
 #include "shim/memory/charge.h"
 #include "shim/process/cuda_calls.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 #include "shim/time/streams.h"
 #include "sys/file.h"
 

@@ -4,9 +4,10 @@
 // memory is out. Peer access, which VMM does not give by itself. Handles for a range and SYNC_MEMOPS let other
 // devices reach in behind the driver's back: noted, for such memory must stay where it is. Entries that only have to
 // wait are in swap_held.cc.
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {

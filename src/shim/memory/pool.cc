@@ -13,11 +13,12 @@
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/linear.h"
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 #include "shim/process/spin.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {

@@ -8,11 +8,11 @@
 #include "base/text.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/log.h"
 #include "shim/process/process.h"
-#include "shim/swap/swap.h"
 #include "shm/slice_file.h"
 
 namespace allot::shim {

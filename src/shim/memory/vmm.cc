@@ -12,10 +12,10 @@
 // An imported allocation is charged to whoever created it and is tracked here with 0 bytes.
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/swap/swap.h"
 #include "sys/file.h"
 
 namespace allot::shim {

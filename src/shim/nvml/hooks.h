@@ -4,8 +4,8 @@
 #include <span>
 
 #include "driver/nvml_abi.h"
-#include "shim/entry/hooks.h"
 #include "shim/process/driver_call.h"
+#include "shim/process/hook.h"
 
 namespace allot::shim {
 

@@ -1,10 +1,10 @@
-// The hooks of each kind of memory and of what goes with it, by file. All are in the table of hooks.cc;
-// submit.h and streams.h have theirs.
+// The hooks of each kind of memory and of what goes with it, by file. The table of entry/hooks.cc
+// has all; time/submit.h and time/streams.h declare theirs.
 #pragma once
 
 #include <span>
 
-#include "shim/entry/hooks.h"
+#include "shim/process/hook.h"
 
 namespace allot::shim {
 

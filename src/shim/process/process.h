@@ -21,7 +21,7 @@
 #include "driver/cuda_abi.h"
 #include "shim/process/pointer_table.h"
 #include "shim/process/settled_charge.h"
-#include "shim/time/submit.h"
+#include "shim/process/submit_watch.h"
 #include "shm/slice_file.h"
 #include "sys/process.h"
 

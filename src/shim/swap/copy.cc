@@ -10,6 +10,7 @@
 
 #include <cstring>
 
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/guest_thread.h"
 #include "shim/swap/swap.h"

@@ -3,7 +3,7 @@
 // (values that streams wait for and write).
 #include "shim/process/driver_call.h"
 #include "shim/process/hook_lists.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {

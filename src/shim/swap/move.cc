@@ -5,6 +5,7 @@
 // an answer and not a state; the copies on the host go last.
 #include <sys/mman.h>
 
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/swap/swap.h"
 #include "sys/file.h"

@@ -11,8 +11,10 @@
 #include <cstdlib>
 
 #include "core/shared.h"
+#include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/guest_thread.h"
+#include "shim/process/swap_gate.h"
 #include "shim/time/prober.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"

@@ -6,7 +6,7 @@
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/swap/swap.h"
+#include "shim/process/swap_pass.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"

@@ -15,7 +15,7 @@
 #include <span>
 
 #include "driver/cuda_abi.h"
-#include "shim/entry/hooks.h"
+#include "shim/process/hook.h"
 
 namespace allot::shim {
 

@@ -18,7 +18,6 @@
 
 namespace allot::shim {
 
-constinit std::atomic<uint32_t> submit_watch{0};
 constinit std::atomic<void (*)()> wake_handler{nullptr};
 
 namespace {
@@ -26,7 +25,6 @@ namespace {
 constexpr uint64_t kLostAfterNs = 10'000'000'000;
 
 constinit std::atomic<uint32_t> under_way{0};
-constinit std::atomic<uint32_t> calls_inside{0};
 constinit std::atomic<uint64_t> last_begin_ns{0};
 constinit std::atomic<uint64_t> last_per_thread_ns{0};
 
@@ -199,18 +197,6 @@ void submission_goes_on() {
   under_way.fetch_add(1, std::memory_order_seq_cst);
 }
 
-void watched_call_begins() {
-  calls_inside.fetch_add(1, std::memory_order_relaxed);
-}
-
-void watched_call_ends() {
-  calls_inside.fetch_sub(1, std::memory_order_relaxed);
-}
-
-uint32_t watched_calls_under_way() {
-  return calls_inside.load(std::memory_order_relaxed);
-}
-
 uint32_t submissions_under_way() {
   const uint32_t count = under_way.load(std::memory_order_seq_cst);
   if (count == 0) return 0;
@@ -224,9 +210,8 @@ uint64_t last_per_thread_submission() {
 }
 
 void abandon_submissions() {
-  submit_watch.store(0);
+  abandon_submit_watch();
   under_way.store(0);
-  calls_inside.store(0);
   last_per_thread_ns.store(0);
   abandon_gate();
 }

@@ -14,29 +14,10 @@
 #include <span>
 
 #include "driver/cuda_abi.h"
-#include "shim/entry/hooks.h"
+#include "shim/process/hook.h"
+#include "shim/process/submit_watch.h"
 
 namespace allot::shim {
-
-// Bits of submit_watch. Set and cleared by atomic or / and: each bit has another owner.
-inline constexpr uint32_t kWakeOnSubmit = 1;  // the agent wants to be woken by the next submission
-inline constexpr uint32_t kGate = 2;          // every submission goes through the gate (gate.h)
-inline constexpr uint32_t kCapture = 4;       // a stream is being captured; streams.cc's own
-inline constexpr uint32_t kSwap = 8;  // every submission passes swap_gate.h; set for good, or never
-
-inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU time cannot be held
-
-extern constinit std::atomic<uint32_t> submit_watch;
-
-// Calls of the program that submit nothing (memory, contexts, queries, waits): counted from begin to end while
-// kWakeOnSubmit is set, that is while the process is idle, so that the agent of an evicted slice sees that somebody
-// waits for it inside the driver. One load where nobody asks.
-inline bool calls_are_watched() {
-  return (submit_watch.load(std::memory_order_relaxed) & kWakeOnSubmit) != 0;
-}
-void watched_call_begins();
-void watched_call_ends();
-uint32_t watched_calls_under_way();
 
 // Called once for each kWakeOnSubmit that was set, by the thread that submits and before it does: it must not block,
 // allocate, call the driver or change errno; safe in a signal handler. Null: nobody is called. That the
