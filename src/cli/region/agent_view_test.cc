@@ -5,7 +5,6 @@
 
 #include <memory>
 
-#include "cli/launch/admission.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
@@ -71,13 +70,6 @@ TEST_F(Clients, FrozenOnlyWhenNothingRuns) {
   // Its level is not known yet: nothing of it has run.
   sit(1, 1, 71, ALLOT_CLIENT_OPEN).level = ALLOT_LEVEL_AUTO;
   EXPECT_EQ(state(true), "frozen");
-}
-
-TEST(PercentText, AsItIsTyped) {
-  EXPECT_EQ(percent_text(0), "none");
-  EXPECT_EQ(percent_text(300), "30%");
-  EXPECT_EQ(percent_text(5), "0.5%");
-  EXPECT_EQ(percent_text(1000), "100%");
 }
 
 }  // namespace
