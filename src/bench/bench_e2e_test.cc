@@ -104,22 +104,22 @@ TEST_F(BenchOnSoftwareGpu, LatencyReportsOrderedPercentiles) {
   EXPECT_LE(result["p999"], result["max"]);
 }
 
-TEST_F(BenchOnSoftwareGpu, ShareRunsTenantsSideBySide) {
+TEST_F(BenchOnSoftwareGpu, ShareRunsSlicesSideBySide) {
   const std::string file = folder_ + "/calibrations";
-  const Ran ran = bench(
-      "share --sim --no-allot --json --bins --seconds 1 --warm 0.3 --calibration " + file +
-      " --tenant load=graph,kernel-us=100 --tenant load=graph,kernel-us=100 --tenant load=idle "
-      "--tenant load=request,period-us=20000");
+  const Ran ran =
+      bench("share --sim --no-allot --json --bins --seconds 1 --warm 0.3 --calibration " + file +
+            " --slice load=graph,kernel-us=100 --slice load=graph,kernel-us=100 --slice load=idle "
+            "--slice load=request,period-us=20000");
   ASSERT_EQ(ran.status, 0) << ran.out;
   const nlohmann::json result = ran.json();
   ASSERT_EQ(result["phases"].size(), 1u);
-  const nlohmann::json& tenants = result["phases"][0]["tenants"];
-  ASSERT_EQ(tenants.size(), 4u);
-  EXPECT_GT(tenants[0]["gpu_time"].get<double>(), 0.1) << "the two halve what the third leaves";
-  EXPECT_NEAR(tenants[0]["gpu_time"].get<double>(), tenants[1]["gpu_time"].get<double>(), 0.15);
-  EXPECT_EQ(tenants[2]["gpu_time"], 0.0);
-  EXPECT_GT(tenants[3]["latency"]["requests"].get<int>(), 10);
-  EXPECT_EQ(tenants[0]["per_second"].size(), 1u);
+  const nlohmann::json& slices = result["phases"][0]["slices"];
+  ASSERT_EQ(slices.size(), 4u);
+  EXPECT_GT(slices[0]["gpu_time"].get<double>(), 0.1) << "the two halve what the third leaves";
+  EXPECT_NEAR(slices[0]["gpu_time"].get<double>(), slices[1]["gpu_time"].get<double>(), 0.15);
+  EXPECT_EQ(slices[2]["gpu_time"], 0.0);
+  EXPECT_GT(slices[3]["latency"]["requests"].get<int>(), 10);
+  EXPECT_EQ(slices[0]["per_second"].size(), 1u);
   EXPECT_GE(result["work_per_10ms"][0].size(), 130u);
   // The two of a kind were calibrated once.
   EXPECT_EQ(result["calibrations"].size(), 3u);
@@ -129,18 +129,18 @@ TEST_F(BenchOnSoftwareGpu, ShareRunsTenantsSideBySide) {
 TEST_F(BenchOnSoftwareGpu, ShareTakesASliceOfTheChosenGpuAlone) {
   const Ran ran = shell(environment("2x4G") + "ALLOT_DIR=" + folder_ + " " + ALLOT_BENCH_PROGRAM +
                         " share --sim --json --gpu 1 --seconds 0.3 --warm 0.3 "
-                        "--tenant share=50,load=graph,kernel-us=100");
+                        "--slice share=50,load=graph,kernel-us=100");
   ASSERT_EQ(ran.status, 0) << ran.out;
   const nlohmann::json result = ran.json();
   EXPECT_EQ(result["gpu_uuid"].get<std::string>().rfind("GPU-", 0), 0u) << result["gpu_uuid"];
-  const nlohmann::json& process = result["phases"][0]["tenants"][0]["ps"][0];
+  const nlohmann::json& process = result["phases"][0]["slices"][0]["ps"][0];
   ASSERT_EQ(process["gpus"].size(), 1u) << process;
   EXPECT_EQ(process["gpus"][0]["index"], 1) << process;
 }
 
-TEST_F(BenchOnSoftwareGpu, ShareSaysWhichTenantFailed) {
+TEST_F(BenchOnSoftwareGpu, ShareSaysWhichSliceFailed) {
   const Ran ran = shell("ALLOT_SIM_FAULTS=cuStreamCreate:nth=1:result=2 " + environment("1x4G") +
-                        ALLOT_BENCH_PROGRAM " share --sim --no-allot --tenant load=idle");
+                        ALLOT_BENCH_PROGRAM " share --sim --no-allot --slice load=idle");
   EXPECT_EQ(ran.status, 1) << ran.out;
   EXPECT_NE(ran.out.find("idle"), std::string::npos) << ran.out;
 }
@@ -195,9 +195,9 @@ TEST_F(BenchOnSoftwareGpu, HooksNeedASlice) {
 TEST_F(BenchOnSoftwareGpu, BadInputIsOneLineAndExit2) {
   for (const char* arguments :
        {"alloc --step 8X", "alloc --step 0", "alloc --kind paper", "alloc --step 8G --kind array",
-        "share --tenant load=paper", "share --tenant share=0.01",
-        "share --tenant load=eager --phase max=50/max=20",
-        "share --no-allot --tenant load=eager --phase max=50"}) {
+        "share --slice load=paper", "share --slice share=0.01",
+        "share --slice load=eager --phase max=50/max=20",
+        "share --no-allot --slice load=eager --phase max=50"}) {
     const Ran ran = bench(arguments);
     EXPECT_EQ(ran.status, 2) << arguments << ": " << ran.out;
     EXPECT_EQ(std::count(ran.out.begin(), ran.out.end(), '\n'), 1) << ran.out;

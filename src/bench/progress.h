@@ -34,7 +34,7 @@ double work_between(const std::vector<double>& bins, double from_ms, double to_m
 // whole. The whole is the sum of `all`, or, where `all` is empty, one unit of work a millisecond (bins must be in
 // GPU milliseconds then). -1 if that does not happen within `limit_ms`, or no span has work.
 //
-// A span must hold several turns of the tenants, or a lucky cut through one looks like the share. It may hold as
+// A span must hold several turns of the slices, or a lucky cut through one looks like the share. It may hold as
 // much of the old state as the tolerance lets pass: from 50 % to 20 % with 5 points, a sixth of the span.
 struct Reached {
   double at_ms = 0;

@@ -1,4 +1,4 @@
-// The parent of the tenants. While they run it only sleeps, looks at clocks and makes the changes that are due;
+// The parent of the slices. While they run it only sleeps, looks at clocks and makes the changes that are due;
 // what they print waits in the pipes until the end.
 #include "bench/share.h"
 
@@ -26,7 +26,7 @@ constexpr double kSampleSeconds = 0.25;
 
 class Session {
  public:
-  Session(const ShareOptions& options, std::vector<TenantSpec> specs)
+  Session(const ShareOptions& options, std::vector<SliceSpec> specs)
       : options_(options), setup_(options), specs_(std::move(specs)) {}
 
   ordered_json run();
@@ -38,12 +38,12 @@ class Session {
   void sleep_until(double at_s);
   void change(const Phase& from, const Phase& to);
   std::vector<ordered_json> times();
-  std::vector<TenantRun> collect();
+  std::vector<SliceRun> collect();
   ordered_json tool(const Words& words, bool want_json);
 
   const ShareOptions& options_;
   ShareSetup setup_;
-  std::vector<TenantSpec> specs_;
+  std::vector<SliceSpec> specs_;
   std::vector<Calibration> calibrations_;
   std::vector<std::unique_ptr<Child>> children_;
   std::unique_ptr<GpuMeter> meter_;
@@ -64,8 +64,8 @@ ordered_json Session::tool(const Words& words, bool want_json) {
 void Session::start(const std::string& gpu) {
   for (size_t i = 0; i < specs_.size(); ++i) {
     children_.push_back(
-        std::make_unique<Child>(setup_.tenant(i, specs_[i], calibrations_[i].iters_per_us, gpu),
-                                setup_.tenant_environment()));
+        std::make_unique<Child>(setup_.slice(i, specs_[i], calibrations_[i].iters_per_us, gpu),
+                                setup_.slice_environment()));
   }
   for (size_t i = 0; i < children_.size(); ++i) {
     const auto line = children_[i]->line(kReadySeconds);
@@ -73,7 +73,7 @@ void Session::start(const std::string& gpu) {
     if (said.is_discarded() || !said.contains("ready")) {
       const int status = children_[i]->wait(1);
       throw Failure(status == 125 || status == 2 ? status : 1,
-                    fmt::format("share: tenant {} ({}) did not start: exit status {}", i,
+                    fmt::format("share: slice {} ({}) did not start: exit status {}", i,
                                 specs_[i].text, status));
     }
     if (meter_ == nullptr)
@@ -83,7 +83,7 @@ void Session::start(const std::string& gpu) {
 
 std::vector<Phase> Session::plan() const {
   std::vector<Phase> phases(1);
-  for (const TenantSpec& spec : specs_) phases[0].grants.push_back(spec.grant);
+  for (const SliceSpec& spec : specs_) phases[0].grants.push_back(spec.grant);
   phases[0].begin_ms = options_.warm_s * 1e3;
   phases[0].end_ms = phases[0].begin_ms + options_.seconds * 1e3;
   for (const std::string& text : options_.phases) {
@@ -104,7 +104,7 @@ void Session::sleep_until(double at_s) {
     for (size_t i = 0; i < children_.size(); ++i) {
       const int status = children_[i]->ended();
       if (status >= 0) {
-        throw Failure(1, fmt::format("share: tenant {} ({}) ended too early, with {}", i,
+        throw Failure(1, fmt::format("share: slice {} ({}) ended too early, with {}", i,
                                      specs_[i].text, status));
       }
     }
@@ -127,7 +127,7 @@ void Session::change(const Phase& from, const Phase& to) {
   }
 }
 
-// What `allot ps` says of each tenant now, with the moment.
+// What `allot ps` says of each slice now, with the moment.
 std::vector<ordered_json> Session::times() {
   std::vector<ordered_json> out(specs_.size());
   if (!options_.allot) return out;
@@ -135,10 +135,10 @@ std::vector<ordered_json> Session::times() {
   const ordered_json all = tool(setup_.ps(), true);
   const double at = (before + now_s()) / 2 - start_s_;
   if (!all.is_object()) return out;
-  for (const ordered_json& tenant : all.value("slices", ordered_json::array())) {
+  for (const ordered_json& slice : all.value("slices", ordered_json::array())) {
     for (size_t i = 0; i < specs_.size(); ++i) {
-      if (tenant.value("name", "") != setup_.tenant_name(i)) continue;
-      out[i] = tenant;
+      if (slice.value("name", "") != setup_.slice_name(i)) continue;
+      out[i] = slice;
       out[i]["at_s"] = at;
     }
   }
@@ -161,14 +161,14 @@ void Session::conduct(std::vector<Phase>* phases) {
   }
 }
 
-std::vector<TenantRun> Session::collect() {
-  std::vector<TenantRun> runs;
+std::vector<SliceRun> Session::collect() {
+  std::vector<SliceRun> runs;
   for (size_t i = 0; i < children_.size(); ++i) {
     const auto line = children_[i]->line(30 + (end_s_ - start_s_));
     const auto said = nlohmann::json::parse(line.value_or(""), nullptr, false);
     const int status = children_[i]->wait(10);
     if (said.is_discarded() || status != 0) {
-      throw Failure(1, fmt::format("share: tenant {} ({}) ended with {}{}", i, specs_[i].text,
+      throw Failure(1, fmt::format("share: slice {} ({}) ended with {}{}", i, specs_[i].text,
                                    status, line ? "" : " and said nothing"));
     }
     const std::vector<int64_t> tenths = said.at("tenths_of_us");
@@ -185,9 +185,9 @@ std::vector<TenantRun> Session::collect() {
 
 // GPU time as allot measured it, against the wall; null where it says nothing.
 ordered_json measured(const ordered_json& before, const ordered_json& after) {
-  const auto used = [](const ordered_json& tenant) -> double {
-    if (!tenant.is_object() || tenant.value("gpus", ordered_json::array()).empty()) return -1;
-    const ordered_json& gpu = tenant["gpus"][0];
+  const auto used = [](const ordered_json& slice) -> double {
+    if (!slice.is_object() || slice.value("gpus", ordered_json::array()).empty()) return -1;
+    const ordered_json& gpu = slice["gpus"][0];
     return gpu.contains("time_used_ns") ? gpu["time_used_ns"].get<double>() : -1;
   };
   if (used(before) < 0 || used(after) < 0) return nullptr;
@@ -195,10 +195,10 @@ ordered_json measured(const ordered_json& before, const ordered_json& after) {
          (after["at_s"].get<double>() - before["at_s"].get<double>());
 }
 
-ordered_json time_state(const ordered_json& tenant) {
+ordered_json time_state(const ordered_json& slice) {
   ordered_json out = nullptr;
-  if (!tenant.is_object()) return out;
-  for (const ordered_json& process : tenant.value("processes", ordered_json::array())) {
+  if (!slice.is_object()) return out;
+  for (const ordered_json& process : slice.value("processes", ordered_json::array())) {
     ordered_json one = process;
     one.erase("command");
     for (ordered_json& gpu : one["gpus"]) gpu.erase("by_kind");
@@ -207,7 +207,7 @@ ordered_json time_state(const ordered_json& tenant) {
   return out;
 }
 
-ordered_json coarse_bins(const TenantRun& run) {
+ordered_json coarse_bins(const SliceRun& run) {
   ordered_json out = ordered_json::array();
   const std::vector<double>& bins = run.log.progress.bins();
   for (double at = 0; at + 10 <= static_cast<double>(bins.size()); at += 10)
@@ -225,25 +225,25 @@ ordered_json Session::run() {
   const std::string go = fmt::format("go {:.0f} {:.0f}\n", start_s_ * 1e9, end_s_ * 1e9);
   for (const auto& child : children_) child->send(go);
   conduct(&phases);
-  const std::vector<TenantRun> runs = collect();
+  const std::vector<SliceRun> runs = collect();
 
   result["allot"] = options_.allot;
   result["level"] = options_.level.empty() ? ordered_json(nullptr) : ordered_json(options_.level);
   result["software_gpu"] = !options_.sim.empty();
   result["warm_s"] = options_.warm_s;
-  for (const TenantRun& run : runs) result["tenants"].push_back(run.spec.text);
+  for (const SliceRun& run : runs) result["slices"].push_back(run.spec.text);
   for (size_t k = 0; k < phases.size(); ++k) {
     ordered_json phase = phase_json(runs, phases[k]);
     phase["clocks"] = phase_clocks_[k];
     for (size_t i = 0; i < runs.size(); ++i) {
-      phase["tenants"][i]["time_by_allot"] =
+      phase["slices"][i]["time_by_allot"] =
           measured(phase_times_[2 * k][i], phase_times_[2 * k + 1][i]);
-      if (k == 0) phase["tenants"][i]["ps"] = time_state(phase_times_[2 * k + 1][i]);
+      if (k == 0) phase["slices"][i]["ps"] = time_state(phase_times_[2 * k + 1][i]);
     }
     result["phases"].push_back(std::move(phase));
   }
   if (options_.bins) {
-    for (const TenantRun& run : runs) result["work_per_10ms"].push_back(coarse_bins(run));
+    for (const SliceRun& run : runs) result["work_per_10ms"].push_back(coarse_bins(run));
   }
   return result;
 }
@@ -251,20 +251,20 @@ ordered_json Session::run() {
 }  // namespace
 
 ordered_json run_share(const ShareOptions& options) {
-  if (options.tenants.empty())
-    throw Failure(2, "share: no tenants; write --tenant share=30,load=eager for each");
+  if (options.slices.empty())
+    throw Failure(2, "share: no slices; write --slice share=30,load=eager for each");
   if (!options.allot && !options.phases.empty())
     throw Failure(2, "share: --phase changes grants, and with --no-allot there are none");
-  std::vector<TenantSpec> specs;
-  for (const std::string& text : options.tenants) specs.push_back(parse_tenant(text));
+  std::vector<SliceSpec> specs;
+  for (const std::string& text : options.slices) specs.push_back(parse_slice(text));
   if (!options.allot) {
-    for (TenantSpec& spec : specs) spec.grant = {};
+    for (SliceSpec& spec : specs) spec.grant = {};
   }
   std::vector<Grant> grants;
   grants.reserve(specs.size());
-  for (const TenantSpec& spec : specs) grants.push_back(spec.grant);
+  for (const SliceSpec& spec : specs) grants.push_back(spec.grant);
   for (const std::string& text : options.phases) grants = parse_phase(text, grants);
-  // A tenant that has died must not end its parent by a closed pipe.
+  // A slice that has died must not end its parent by a closed pipe.
   std::signal(SIGPIPE, SIG_IGN);
   return Session(options, std::move(specs)).run();
 }

@@ -1,6 +1,6 @@
-// `bench share`: tenants with given shares, ceilings and loads on one GPU, and what each of them got.
+// `bench share`: slices with given shares, ceilings and loads on one GPU, and what each of them got.
 //
-// Every tenant is a process of its own under `allot run`; all begin and end at the same moments of the
+// Every slice is a process of its own under `allot run`; all begin and end at the same moments of the
 // monotonic clock. Before, each kind of load is calibrated alone on the GPU, in a process without a slice.
 #pragma once
 
@@ -11,8 +11,8 @@
 namespace allot::bench {
 
 struct ShareOptions {
-  std::vector<std::string> tenants;  // share_spec.h
-  std::vector<std::string> phases;   // changes of grants, each followed by another `seconds`
+  std::vector<std::string> slices;  // share_spec.h
+  std::vector<std::string> phases;  // changes of grants, each followed by another `seconds`
   double seconds = 10;
   double warm_s = 1;      // before the first phase is measured
   double settle_s = 0.5;  // before each later one
@@ -25,7 +25,7 @@ struct ShareOptions {
 };
 
 // Fields of the result: bench/README.md. Failure 2 for what makes no sense, 125 where something cannot be
-// started, 1 where a tenant failed on the way. Blocks for all of it; at most one at a time on a GPU.
+// started, 1 where a slice failed on the way. Blocks for all of it; at most one at a time on a GPU.
 nlohmann::ordered_json run_share(const ShareOptions& options);
 
 // The result as a table.

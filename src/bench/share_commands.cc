@@ -37,17 +37,17 @@ void add_share(CLI::App& app, int* exit_status) {
   };
   const auto state = std::make_shared<State>();
   ShareOptions& options = state->options;
-  CLI::App* command = app.add_subcommand("share", "run tenants side by side and say what each got");
+  CLI::App* command = app.add_subcommand("share", "run slices side by side and say what each got");
   command
-      ->add_option("--tenant", options.tenants,
-                   "one tenant, KEY=VALUE joined by commas: load, share, max, priority, level, "
-                   "kernel-us, inflight, period-us, busy-ms, idle-ms, from; again for each tenant")
+      ->add_option("--slice", options.slices,
+                   "one slice, KEY=VALUE joined by commas: load, share, max, priority, level, "
+                   "kernel-us, inflight, period-us, busy-ms, idle-ms, from; again for each slice")
       ->expected(1)
       ->take_all()
       ->required();
   command
       ->add_option("--phase", options.phases,
-                   "then change share or max, one group a tenant divided by '/', and measure again")
+                   "then change share or max, one group a slice divided by '/', and measure again")
       ->expected(1)
       ->take_all();
   command->add_option("--seconds", options.seconds, "how long each phase is measured")
@@ -56,8 +56,7 @@ void add_share(CLI::App& app, int* exit_status) {
       ->check(CLI::Range(0.0, 1000.0));
   command->add_option("--settle", options.settle_s, "seconds between a change and its phase")
       ->check(CLI::Range(0.0, 1000.0));
-  command->add_option("--level", options.level,
-                      "auto, channel, launch or observe, for all tenants");
+  command->add_option("--level", options.level, "auto, channel, launch or observe, for all slices");
   command->add_option("--gpu", options.gpu, "which of the GPUs this process sees")
       ->check(CLI::Range(0, 1024));
   command->add_option("--sim", options.sim, "on the software GPU, such as --sim=1x80G")
@@ -74,10 +73,10 @@ void add_share(CLI::App& app, int* exit_status) {
       "each does. Shares and ceilings are percentages of GPU time.\n"
       "\n"
       "Examples:\n"
-      "  allot bench share --tenant share=30,load=eager --tenant share=70,load=graph --seconds 10\n"
-      "  allot bench share --tenant max=25,load=long --phase max=50 --phase max=75 --seconds 5\n"
-      "  allot bench share --tenant priority=high,load=request --tenant priority=low,load=eager\n"
-      "  allot bench share --tenant load=step --tenant load=step --no-allot");
+      "  allot bench share --slice share=30,load=eager --slice share=70,load=graph --seconds 10\n"
+      "  allot bench share --slice max=25,load=long --phase max=50 --phase max=75 --seconds 5\n"
+      "  allot bench share --slice priority=high,load=request --slice priority=low,load=eager\n"
+      "  allot bench share --slice load=step --slice load=step --no-allot");
   command->callback([state, exit_status] {
     guarded(exit_status, [&] {
       state->options.allot = !state->plain;

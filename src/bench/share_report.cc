@@ -18,12 +18,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
-double per_second(const TenantRun& run, double from_ms, double to_ms) {
+double per_second(const SliceRun& run, double from_ms, double to_ms) {
   return work_between(run.log.progress.bins(), from_ms, to_ms) / (to_ms - from_ms) * 1e3;
 }
 
 // Keeps the GPU busy, or waits for every step: due all of its share.
-bool fills(const TenantRun& run) {
+bool saturates(const SliceRun& run) {
   switch (run.spec.load.kind) {
     case LoadKind::kEager:
     case LoadKind::kGraph:
@@ -40,19 +40,19 @@ bool fills(const TenantRun& run) {
   return false;
 }
 
-double judged(const TenantRun& run, double rate) {
+double judged(const SliceRun& run, double rate) {
   if (run.spec.load.kind == LoadKind::kIdle) return 0;
-  return fills(run) ? rate / run.calibration.work_rate : rate * run.calibration.gpu_per_work / 1e6;
+  return saturates(run) ? rate / run.calibration.work_rate : rate * run.calibration.gpu_per_work / 1e6;
 }
 
-// The part of the whole that a tenant with a share is due when all are busy; 0 when that cannot be said: a
-// tenant that works without a share gets what is left, one with gaps may use less than it is due.
-double due_of(const std::vector<TenantRun>& runs, const Phase& phase, size_t which) {
+// The part of the whole that a slice with a share is due when all are busy; 0 when that cannot be said: a
+// slice that works without a share gets what is left, one with gaps may use less than it is due.
+double due_of(const std::vector<SliceRun>& runs, const Phase& phase, size_t which) {
   double sum = 0;
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs[i].spec.load.kind == LoadKind::kIdle) continue;
     const Grant& grant = phase.grants[i];
-    if (!fills(runs[i]) || grant.share_permille == 0 || grant.max_permille != 0) return 0;
+    if (!saturates(runs[i]) || grant.share_permille == 0 || grant.max_permille != 0) return 0;
     sum += grant.share_permille;
   }
   return sum > 0 ? phase.grants[which].share_permille / sum : 0;
@@ -75,23 +75,23 @@ ordered_json percent_json(uint32_t permille) {
   return permille == 0 ? ordered_json(nullptr) : ordered_json(permille / 10.0);
 }
 
-// The tenant's work in milliseconds of what is judged, so that a span's sum over its length is its share.
-std::vector<double> judged_bins(const TenantRun& run) {
+// The slice's work in milliseconds of what is judged, so that a span's sum over its length is its share.
+std::vector<double> judged_bins(const SliceRun& run) {
   std::vector<double> bins = run.log.progress.bins();
   for (double& bin : bins)
     bin = judged(run, bin * 1e3);  // work a second -> share of this millisecond
   return bins;
 }
 
-std::vector<std::vector<double>> all_judged_bins(const std::vector<TenantRun>& runs) {
+std::vector<std::vector<double>> all_judged_bins(const std::vector<SliceRun>& runs) {
   std::vector<std::vector<double>> all;
   all.reserve(runs.size());
-  for (const TenantRun& run : runs) all.push_back(judged_bins(run));
+  for (const SliceRun& run : runs) all.push_back(judged_bins(run));
   return all;
 }
 
-// How long after a change of grants a tenant is where it ought to be.
-ordered_json settled(const std::vector<TenantRun>& runs, const Phase& phase, size_t i) {
+// How long after a change of grants a slice is where it ought to be.
+ordered_json settled(const std::vector<SliceRun>& runs, const Phase& phase, size_t i) {
   if (phase.changed_ms < 0) return nullptr;
   const double due = due_of(runs, phase, i);
   const bool ceiling = phase.grants[i].max_permille != 0;
@@ -107,8 +107,8 @@ ordered_json settled(const std::vector<TenantRun>& runs, const Phase& phase, siz
   return ms < 0 ? ordered_json(nullptr) : ordered_json(ms);
 }
 
-// How long after each return from idling the tenant has its share, over 50 ms each.
-ordered_json returns(const std::vector<TenantRun>& runs, const Phase& phase, size_t i) {
+// How long after each return from idling the slice has its share, over 50 ms each.
+ordered_json returns(const std::vector<SliceRun>& runs, const Phase& phase, size_t i) {
   const uint32_t share = phase.grants[i].share_permille;
   ordered_json each = ordered_json::array();
   if (share == 0 || runs[i].log.resumed_ms.empty()) return nullptr;
@@ -149,7 +149,7 @@ ordered_json slowest(std::vector<LoadLog::Request> requests) {
   return out;
 }
 
-void add_latency(const TenantRun& run, const Phase& phase, ordered_json& out) {
+void add_latency(const SliceRun& run, const Phase& phase, ordered_json& out) {
   std::vector<double> latencies;
   std::vector<LoadLog::Request> requests;
   for (const LoadLog::Request& request : run.log.requests) {
@@ -163,8 +163,8 @@ void add_latency(const TenantRun& run, const Phase& phase, ordered_json& out) {
   out["slowest"] = slowest(std::move(requests));
 }
 
-ordered_json tenant_json(const std::vector<TenantRun>& runs, const Phase& phase, size_t i,
-                         const PhaseShare& got) {
+ordered_json slice_json(const std::vector<SliceRun>& runs, const Phase& phase, size_t i,
+                        const PhaseShare& got) {
   const Grant& grant = phase.grants[i];
   ordered_json out = {{"load", kind_name(runs[i].spec.load.kind)},
                       {"share", percent_json(grant.share_permille)},
@@ -192,19 +192,19 @@ ordered_json tenant_json(const std::vector<TenantRun>& runs, const Phase& phase,
   return out;
 }
 
-std::string cell(const ordered_json& tenant, const char* field, const char* form) {
-  if (!tenant.contains(field) || !tenant[field].is_number()) return "-";
-  return fmt::format(fmt::runtime(form), tenant[field].get<double>());
+std::string cell(const ordered_json& slice, const char* field, const char* form) {
+  if (!slice.contains(field) || !slice[field].is_number()) return "-";
+  return fmt::format(fmt::runtime(form), slice[field].get<double>());
 }
 
-std::string percent_cell(const ordered_json& tenant, const char* field) {
-  if (!tenant.contains(field) || !tenant[field].is_number()) return "-";
-  return fmt::format("{:.1f}", tenant[field].get<double>() * 100);
+std::string percent_cell(const ordered_json& slice, const char* field) {
+  if (!slice.contains(field) || !slice[field].is_number()) return "-";
+  return fmt::format("{:.1f}", slice[field].get<double>() * 100);
 }
 
 }  // namespace
 
-std::vector<PhaseShare> phase_shares(const std::vector<TenantRun>& runs, const Phase& phase) {
+std::vector<PhaseShare> phase_shares(const std::vector<SliceRun>& runs, const Phase& phase) {
   std::vector<PhaseShare> shares(runs.size());
   const double length_ms = phase.end_ms - phase.begin_ms;
   if (!(length_ms > 0)) return shares;
@@ -232,21 +232,21 @@ std::vector<PhaseShare> phase_shares(const std::vector<TenantRun>& runs, const P
   return shares;
 }
 
-ordered_json phase_json(const std::vector<TenantRun>& runs, const Phase& phase) {
+ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase) {
   const std::vector<PhaseShare> shares = phase_shares(runs, phase);
   ordered_json out = {{"seconds", (phase.end_ms - phase.begin_ms) / 1e3},
-                      {"tenants", ordered_json::array()}};
+                      {"slices", ordered_json::array()}};
   double total = 0, errors = 0, worst = 0;
   int with_error = 0;
   for (size_t i = 0; i < runs.size(); ++i) {
-    ordered_json tenant = tenant_json(runs, phase, i, shares[i]);
+    ordered_json slice = slice_json(runs, phase, i, shares[i]);
     total += shares[i].achieved;
-    if (tenant.contains("share_error_points")) {
-      errors += std::fabs(tenant["share_error_points"].get<double>());
-      worst = std::max(worst, tenant["share_worst_second_points"].get<double>());
+    if (slice.contains("share_error_points")) {
+      errors += std::fabs(slice["share_error_points"].get<double>());
+      worst = std::max(worst, slice["share_worst_second_points"].get<double>());
       ++with_error;
     }
-    out["tenants"].push_back(std::move(tenant));
+    out["slices"].push_back(std::move(slice));
   }
   out["total_achieved"] = total;
   if (with_error > 0) {
@@ -259,21 +259,21 @@ ordered_json phase_json(const std::vector<TenantRun>& runs, const Phase& phase) 
 std::string phases_text(const ordered_json& result) {
   std::string text =
       fmt::format("{:<6}{:<7}{:<13}{:>7}{:>7}{:>10}{:>9}{:>10}{:>8}{:>14}{:>9}{:>9}\n", "PHASE",
-                  "TENANT", "LOAD", "SHARE%", "MAX%", "ACHIEVED%", "GPU%", "OF-TOTAL%", "ERROR",
+                  "SLICE", "LOAD", "SHARE%", "MAX%", "ACHIEVED%", "GPU%", "OF-TOTAL%", "ERROR",
                   "WORST-SECOND", "P50-MS", "P99-MS");
   int number = 0;
   for (const ordered_json& phase : result["phases"]) {
     int which = 0;
-    for (const ordered_json& tenant : phase["tenants"]) {
-      const bool max = tenant.contains("max_error_points");
-      const ordered_json latency = tenant.value("latency", ordered_json::object());
+    for (const ordered_json& slice : phase["slices"]) {
+      const bool max = slice.contains("max_error_points");
+      const ordered_json latency = slice.value("latency", ordered_json::object());
       text += fmt::format(
           "{:<6}{:<7}{:<13}{:>7}{:>7}{:>10}{:>9}{:>10}{:>8}{:>14}{:>9}{:>9}\n", number, which++,
-          tenant["load"].get<std::string>(), cell(tenant, "share", "{:.1f}"),
-          cell(tenant, "max", "{:.1f}"), percent_cell(tenant, "achieved"),
-          percent_cell(tenant, "gpu_time"), percent_cell(tenant, "share_of_total"),
-          cell(tenant, max ? "max_error_points" : "share_error_points", "{:+.2f}"),
-          cell(tenant, max ? "max_worst_second_points" : "share_worst_second_points", "{:.2f}"),
+          slice["load"].get<std::string>(), cell(slice, "share", "{:.1f}"),
+          cell(slice, "max", "{:.1f}"), percent_cell(slice, "achieved"),
+          percent_cell(slice, "gpu_time"), percent_cell(slice, "share_of_total"),
+          cell(slice, max ? "max_error_points" : "share_error_points", "{:+.2f}"),
+          cell(slice, max ? "max_worst_second_points" : "share_worst_second_points", "{:.2f}"),
           cell(latency, "p50", "{:.3f}"), cell(latency, "p99", "{:.3f}"));
     }
     text += fmt::format("{:<6}all{:<50}{:>.1f} % of alone in sum\n", number++, "",

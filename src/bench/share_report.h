@@ -1,4 +1,4 @@
-// The figures of `bench share`, out of what the tenants wrote down. Pure: no clock, no process, no GPU.
+// The figures of `bench share`, out of what the slices wrote down. Pure: no clock, no process, no GPU.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -10,9 +10,9 @@
 
 namespace allot::bench {
 
-// A tenant's part of a run.
-struct TenantRun {
-  TenantSpec spec;
+// A slice's part of a run.
+struct SliceRun {
+  SliceSpec spec;
   Calibration calibration;
   LoadLog log;
 };
@@ -25,22 +25,22 @@ struct Phase {
   std::vector<Grant> grants;
 };
 
-// What a tenant got in a phase, as fractions of 1.
+// What a slice got in a phase, as fractions of 1.
 struct PhaseShare {
   double achieved = 0;  // work done / work that the load gets done alone in the same time
   double gpu_time = 0;  // device time of that work / time
   double judged = 0;    // achieved, or gpu_time for loads that mean to leave the GPU idle
-  double of_total = 0;  // judged / sum of all tenants' judged
+  double of_total = 0;  // judged / sum of all slices' judged
   std::vector<double> judged_per_second;
   std::vector<double> of_total_per_second;
 };
 
-std::vector<PhaseShare> phase_shares(const std::vector<TenantRun>& runs, const Phase& phase);
+std::vector<PhaseShare> phase_shares(const std::vector<SliceRun>& runs, const Phase& phase);
 
 // The whole result of a phase. Fields: bench/README.md.
-nlohmann::ordered_json phase_json(const std::vector<TenantRun>& runs, const Phase& phase);
+nlohmann::ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase);
 
-// Lines for people: one a tenant and phase.
+// Lines for people: one a slice and phase.
 std::string phases_text(const nlohmann::ordered_json& result);
 
 }  // namespace allot::bench

@@ -8,11 +8,11 @@
 namespace allot::bench {
 namespace {
 
-// A tenant that does `rate[second]` of what its load does alone, evenly within each second. The load alone
+// A slice that does `rate[second]` of what its load does alone, evenly within each second. The load alone
 // does 2e6 microseconds of work a second, each 0.5 us of device time: it fills the GPU.
-TenantRun tenant(const std::string& text, const std::vector<double>& rates) {
-  TenantRun run{
-      parse_tenant(text), {}, {Progress(static_cast<double>(rates.size()) * 1e3), 0, {}, {}}};
+SliceRun slice(const std::string& text, const std::vector<double>& rates) {
+  SliceRun run{
+      parse_slice(text), {}, {Progress(static_cast<double>(rates.size()) * 1e3), 0, {}, {}}};
   run.calibration.work_rate = 2e6;
   run.calibration.gpu_per_work = 0.5;
   for (size_t second = 0; second < rates.size(); ++second) {
@@ -22,44 +22,44 @@ TenantRun tenant(const std::string& text, const std::vector<double>& rates) {
   return run;
 }
 
-Phase phase_of(const std::vector<TenantRun>& runs, double begin_ms, double end_ms) {
+Phase phase_of(const std::vector<SliceRun>& runs, double begin_ms, double end_ms) {
   Phase phase{-1, begin_ms, end_ms, {}};
-  for (const TenantRun& run : runs) phase.grants.push_back(run.spec.grant);
+  for (const SliceRun& run : runs) phase.grants.push_back(run.spec.grant);
   return phase;
 }
 
 TEST(ShareReport, ErrorsAreAgainstTheGrantedPartOfTheTotal) {
   // 29 + 67 of 96: the lost 4 % are nobody's error, 30.2 : 69.8 is 0.2 points off.
-  const std::vector<TenantRun> runs = {tenant("share=30", {0, 0.29, 0.29}),
-                                       tenant("share=70", {1, 0.67, 0.67})};
+  const std::vector<SliceRun> runs = {slice("share=30", {0, 0.29, 0.29}),
+                                      slice("share=70", {1, 0.67, 0.67})};
   const auto result = phase_json(runs, phase_of(runs, 1000, 3000));
-  EXPECT_NEAR(result["tenants"][0]["achieved"].get<double>(), 0.29, 1e-6);
-  EXPECT_NEAR(result["tenants"][0]["share_of_total"].get<double>(), 0.29 / 0.96, 1e-6);
-  EXPECT_NEAR(result["tenants"][0]["share_error_points"].get<double>(), 0.21, 1e-9);
-  EXPECT_NEAR(result["tenants"][1]["share_error_points"].get<double>(), -0.21, 1e-9);
+  EXPECT_NEAR(result["slices"][0]["achieved"].get<double>(), 0.29, 1e-6);
+  EXPECT_NEAR(result["slices"][0]["share_of_total"].get<double>(), 0.29 / 0.96, 1e-6);
+  EXPECT_NEAR(result["slices"][0]["share_error_points"].get<double>(), 0.21, 1e-9);
+  EXPECT_NEAR(result["slices"][1]["share_error_points"].get<double>(), -0.21, 1e-9);
   EXPECT_NEAR(result["share_error_mean_points"].get<double>(), 0.21, 1e-9);
   EXPECT_NEAR(result["total_achieved"].get<double>(), 0.96, 1e-6);
-  EXPECT_EQ(result["tenants"][0]["per_second"].size(), 2u);
+  EXPECT_EQ(result["slices"][0]["per_second"].size(), 2u);
 }
 
 TEST(ShareReport, SharesAreOfTheirSum) {
-  const std::vector<TenantRun> runs = {tenant("share=10", {0.5}), tenant("share=10", {0.5})};
+  const std::vector<SliceRun> runs = {slice("share=10", {0.5}), slice("share=10", {0.5})};
   const auto result = phase_json(runs, phase_of(runs, 0, 1000));
-  EXPECT_NEAR(result["tenants"][0]["due"].get<double>(), 0.5, 1e-9);
+  EXPECT_NEAR(result["slices"][0]["due"].get<double>(), 0.5, 1e-9);
   EXPECT_NEAR(result["share_error_mean_points"].get<double>(), 0, 1e-9);
 }
 
 TEST(ShareReport, TheWorstSecondIsNotTheMean) {
-  const std::vector<TenantRun> runs = {tenant("share=50", {0.5, 0.4, 0.6}),
-                                       tenant("share=50", {0.5, 0.6, 0.4})};
+  const std::vector<SliceRun> runs = {slice("share=50", {0.5, 0.4, 0.6}),
+                                      slice("share=50", {0.5, 0.6, 0.4})};
   const auto result = phase_json(runs, phase_of(runs, 0, 3000));
   EXPECT_NEAR(result["share_error_mean_points"].get<double>(), 0, 1e-9);
   EXPECT_NEAR(result["share_worst_second_points"].get<double>(), 10, 1e-9);
 }
 
 TEST(ShareReport, ACeilingIsAFractionOfTheTime) {
-  const std::vector<TenantRun> runs = {tenant("max=25", {0.24, 0.27})};
-  const auto result = phase_json(runs, phase_of(runs, 0, 2000))["tenants"][0];
+  const std::vector<SliceRun> runs = {slice("max=25", {0.24, 0.27})};
+  const auto result = phase_json(runs, phase_of(runs, 0, 2000))["slices"][0];
   EXPECT_NEAR(result["max_error_points"].get<double>(), 0.5, 1e-9);
   EXPECT_NEAR(result["max_worst_second_points"].get<double>(), 2, 1e-9);
   EXPECT_NEAR(result["max_passed_points"].get<double>(), 2, 1e-9);
@@ -67,7 +67,7 @@ TEST(ShareReport, ACeilingIsAFractionOfTheTime) {
 }
 
 TEST(ShareReport, ALoadWithGapsIsJudgedByDeviceTime) {
-  std::vector<TenantRun> runs = {tenant("max=50,load=launch-bound", {0.9})};
+  std::vector<SliceRun> runs = {slice("max=50,load=launch-bound", {0.9})};
   runs[0].calibration.gpu_per_work = 0.275;  // busy 55 % alone
   const PhaseShare got = phase_shares(runs, phase_of(runs, 0, 1000))[0];
   EXPECT_NEAR(got.achieved, 0.9, 1e-6);
@@ -76,54 +76,54 @@ TEST(ShareReport, ALoadWithGapsIsJudgedByDeviceTime) {
 }
 
 TEST(ShareReport, NoErrorIsStatedWhereNothingIsDue) {
-  // One tenant without a share takes what is left, so nobody's part is known beforehand.
-  std::vector<TenantRun> runs = {tenant("share=30", {0.3}), tenant("load=eager", {0.6})};
+  // One slice without a share takes what is left, so nobody's part is known beforehand.
+  std::vector<SliceRun> runs = {slice("share=30", {0.3}), slice("load=eager", {0.6})};
   EXPECT_FALSE(phase_json(runs, phase_of(runs, 0, 1000)).contains("share_error_mean_points"));
   // An idle one does not count: the other is due all.
-  runs[1] = tenant("share=70,load=idle", {0});
+  runs[1] = slice("share=70,load=idle", {0});
   const auto result = phase_json(runs, phase_of(runs, 0, 1000));
-  EXPECT_NEAR(result["tenants"][0]["due"].get<double>(), 1, 1e-9);
+  EXPECT_NEAR(result["slices"][0]["due"].get<double>(), 1, 1e-9);
 }
 
 TEST(ShareReport, AChangeIsTimedFromItsBeginning) {
-  std::vector<TenantRun> runs = {tenant("share=20", {0.5, 0.2, 0.2}),
-                                 tenant("share=80", {0.5, 0.8, 0.8})};
+  std::vector<SliceRun> runs = {slice("share=20", {0.5, 0.2, 0.2}),
+                                slice("share=80", {0.5, 0.8, 0.8})};
   Phase phase = phase_of(runs, 1500, 3000);
   phase.changed_ms = 950;
   const auto result = phase_json(runs, phase);
   // A span of 200 ms may hold 5 of 30 points' worth of the old share.
-  EXPECT_NEAR(result["tenants"][0]["settled_ms"].get<double>(), 50 - 200 * 5 / 30.0, 2);
+  EXPECT_NEAR(result["slices"][0]["settled_ms"].get<double>(), 50 - 200 * 5 / 30.0, 2);
   phase.changed_ms = 1200;
-  EXPECT_EQ(phase_json(runs, phase)["tenants"][0]["settled_ms"], 0.0);
+  EXPECT_EQ(phase_json(runs, phase)["slices"][0]["settled_ms"], 0.0);
   phase.grants[0].share_permille = 900;
-  EXPECT_TRUE(phase_json(runs, phase)["tenants"][0]["settled_ms"].is_null());
+  EXPECT_TRUE(phase_json(runs, phase)["slices"][0]["settled_ms"].is_null());
 }
 
 TEST(ShareReport, LatenciesAreThoseOfThePhase) {
-  std::vector<TenantRun> runs = {tenant("load=request", {0.1, 0.1})};
+  std::vector<SliceRun> runs = {slice("load=request", {0.1, 0.1})};
   for (int ms = 0; ms < 2000; ms += 2)
     runs[0].log.requests.push_back({double(ms), ms < 1000 ? 9.0 : 0.25});
-  const auto result = phase_json(runs, phase_of(runs, 1000, 2000))["tenants"][0];
+  const auto result = phase_json(runs, phase_of(runs, 1000, 2000))["slices"][0];
   EXPECT_EQ(result["latency"]["requests"], 500);
   EXPECT_EQ(result["latency"]["max"], 0.25);
 }
 
 TEST(ShareReport, AReturnFromIdlingIsTimedFromTheMomentItBegan) {
-  TenantRun back = tenant("share=50,load=bursty", {0, 0});
-  TenantRun other = tenant("share=50", {1, 0});
+  SliceRun back = slice("share=50,load=bursty", {0, 0});
+  SliceRun other = slice("share=50", {1, 0});
   // Back at 1000 ms; the neighbour gives way 30 ms later.
   other.log.progress.add(1000, 1030, 30 * 2e3);
   back.log.progress.add(1030, 2000, 970 * 1e3);
   other.log.progress.add(1030, 2000, 970 * 1e3);
   back.log.resumed_ms = {1000};
-  const std::vector<TenantRun> runs = {other, back};
-  const auto result = phase_json(runs, phase_of(runs, 500, 2000))["tenants"][1]["back_from_idle"];
+  const std::vector<SliceRun> runs = {other, back};
+  const auto result = phase_json(runs, phase_of(runs, 500, 2000))["slices"][1]["back_from_idle"];
   ASSERT_EQ(result["each"].size(), 1u);
   EXPECT_NEAR(result["max_ms"].get<double>(), 26, 3);
 }
 
-TEST(ShareReport, TheTextHasALineATenant) {
-  const std::vector<TenantRun> runs = {tenant("share=30", {0.3}), tenant("share=70", {0.7})};
+TEST(ShareReport, TheTextHasALineASlice) {
+  const std::vector<SliceRun> runs = {slice("share=30", {0.3}), slice("share=70", {0.7})};
   nlohmann::ordered_json result;
   result["phases"].push_back(phase_json(runs, phase_of(runs, 0, 1000)));
   const std::string text = phases_text(result);

@@ -83,19 +83,19 @@ Words ShareSetup::worker(const Words& arguments) const {
   return words;
 }
 
-std::string ShareSetup::tenant_name(size_t index) const {
+std::string ShareSetup::slice_name(size_t index) const {
   return fmt::format("bench-{}-{}", getpid(), index);
 }
 
-Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_us,
-                         const std::string& gpu) const {
+Words ShareSetup::slice(size_t index, const SliceSpec& spec, double iters_per_us,
+                        const std::string& gpu) const {
   // In a slice of one GPU that one is number 0.
   const bool alone = options_.allot && !gpu.empty();
   Words program =
       worker({"--load", load_json(spec.load).dump(), "--iters-per-us",
               fmt::format("{}", iters_per_us), "--gpu", std::to_string(alone ? 0 : options_.gpu)});
   if (!options_.allot) return program;
-  Words words = {allot_, "run", "--name", tenant_name(index)};
+  Words words = {allot_, "run", "--name", slice_name(index)};
   if (!options_.sim.empty())
     words.push_back(options_.sim == "default" ? "--sim" : "--sim=" + options_.sim);
   const auto add = [&](const char* flag, const std::string& value) {
@@ -112,8 +112,8 @@ Words ShareSetup::tenant(size_t index, const TenantSpec& spec, double iters_per_
 }
 
 Words ShareSetup::set(size_t index, const Grant& before, const Grant& after) const {
-  Words words = {allot_, "set", tenant_name(index)};
-  // Tenants change one after the other: in between their shares may sum to more than the whole.
+  Words words = {allot_, "set", slice_name(index)};
+  // Slices change one after the other: in between their shares may sum to more than the whole.
   if (before.share_permille != after.share_permille)
     words.insert(words.end(), {"--gpu-share", percent(after.share_permille), "--overcommit"});
   if (before.max_permille != after.max_permille)
@@ -122,17 +122,17 @@ Words ShareSetup::set(size_t index, const Grant& before, const Grant& after) con
 }
 
 std::vector<Calibration> calibrate_all(const ShareSetup& setup, const ShareOptions& options,
-                                       const std::vector<TenantSpec>& tenants,
+                                       const std::vector<SliceSpec>& slices,
                                        nlohmann::ordered_json* about) {
   nlohmann::json known =
       options.calibration.empty() ? nlohmann::json::object() : read_file(options.calibration);
   std::vector<Calibration> all;
   bool learned = false;
   nlohmann::ordered_json used = nlohmann::ordered_json::object();
-  for (const TenantSpec& tenant : tenants) {
-    const std::string key = tenant.load.calibration_key();
+  for (const SliceSpec& slice : slices) {
+    const std::string key = slice.load.calibration_key();
     if (!known.contains(key)) {
-      known[key] = calibrate(setup, options, tenant.load);
+      known[key] = calibrate(setup, options, slice.load);
       learned = true;
     }
     const nlohmann::json& found = known[key];

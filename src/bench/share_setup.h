@@ -23,12 +23,12 @@ class ShareSetup {
   Words worker(const Words& arguments) const;
   const Changes& bare() const { return bare_; }
 
-  // A tenant: in a slice or, with --no-allot, bare. `gpu`: the UUID of the one GPU that the slice is of; empty
+  // A slice: in a slice or, with --no-allot, bare. `gpu`: the UUID of the one GPU that the slice is of; empty
   // for all.
-  Words tenant(size_t index, const TenantSpec& spec, double iters_per_us,
-               const std::string& gpu) const;
-  const Changes& tenant_environment() const { return options_.allot ? in_slice_ : bare_; }
-  std::string tenant_name(size_t index) const;
+  Words slice(size_t index, const SliceSpec& spec, double iters_per_us,
+              const std::string& gpu) const;
+  const Changes& slice_environment() const { return options_.allot ? in_slice_ : bare_; }
+  std::string slice_name(size_t index) const;
 
   // `allot set` for what differs.
   Words set(size_t index, const Grant& before, const Grant& after) const;
@@ -41,10 +41,10 @@ class ShareSetup {
   Changes bare_, in_slice_;
 };
 
-// Calibrations of all loads in `tenants`, from the file where it has them. Each one that is missing is measured
+// Calibrations of all loads in `slices`, from the file where it has them. Each one that is missing is measured
 // now, one after the other, and written to the file.
 std::vector<Calibration> calibrate_all(const ShareSetup& setup, const ShareOptions& options,
-                                       const std::vector<TenantSpec>& tenants,
+                                       const std::vector<SliceSpec>& slices,
                                        nlohmann::ordered_json* about);
 
 }  // namespace allot::bench

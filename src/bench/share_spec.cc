@@ -136,37 +136,36 @@ std::vector<Field> fields_of(const std::string& text) {
 
 }  // namespace
 
-TenantSpec parse_tenant(const std::string& text) {
-  TenantSpec tenant;
-  tenant.text = text;
+SliceSpec parse_slice(const std::string& text) {
+  SliceSpec slice;
+  slice.text = text;
   const std::vector<Field> fields = fields_of(text);
   // The load first: it brings the defaults that the other fields change.
   for (const Field& field : fields) {
-    if (field.key == "load") tenant.load = load_named(field.value);
+    if (field.key == "load") slice.load = load_named(field.value);
   }
   for (const auto& [key, value] : fields) {
-    if (key == "load" || set_grant(&tenant.grant, key, value) ||
-        set_load(&tenant.load, key, value)) {
+    if (key == "load" || set_grant(&slice.grant, key, value) || set_load(&slice.load, key, value)) {
       continue;
     }
     if (key == "priority") {
-      tenant.priority = value;
+      slice.priority = value;
     } else if (key == "level") {
-      tenant.level = value;
+      slice.level = value;
     } else {
       throw Failure(
-          2, fmt::format("{}: not a field of a tenant; write load, share, max, priority, "
+          2, fmt::format("{}: not a field of a slice; write load, share, max, priority, "
                          "level, kernel-us, inflight, period-us, busy-ms, idle-ms, busy, from",
                          key));
     }
   }
-  return tenant;
+  return slice;
 }
 
 std::vector<Grant> parse_phase(const std::string& text, const std::vector<Grant>& before) {
   const std::vector<std::string> groups = split(text, '/');
   if (groups.size() != before.size()) {
-    throw Failure(2, fmt::format("--phase '{}': {} groups for {} tenants; divide them by '/'", text,
+    throw Failure(2, fmt::format("--phase '{}': {} groups for {} slices; divide them by '/'", text,
                                  groups.size(), before.size()));
   }
   std::vector<Grant> grants = before;

@@ -1,7 +1,7 @@
-// What the tenants of `bench share` are: their loads, and what each is granted.
+// What the slices of `bench share` are: their loads, and what each is granted.
 //
-// A tenant is written as "share=30,max=50,load=graph,kernel-us=200": fields in any order, all but `load`
-// optional. A phase changes grants while the loads run: one group of fields a tenant, divided by '/'.
+// A slice is written as "share=30,max=50,load=graph,kernel-us=200": fields in any order, all but `load`
+// optional. A phase changes grants while the loads run: one group of fields a slice, divided by '/'.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ struct Grant {
   uint32_t max_permille = 0;
 };
 
-struct TenantSpec {
+struct SliceSpec {
   std::string text;  // as written
   LoadSpec load;
   Grant grant;
@@ -54,9 +54,9 @@ struct TenantSpec {
 
 // Failure 2 with the field, what was found and what would be right.
 // Pure; any thread; allocates; does not block.
-TenantSpec parse_tenant(const std::string& text);
+SliceSpec parse_slice(const std::string& text);
 
-// One Grant a tenant. A tenant whose group is empty keeps what it had in `before`.
+// One Grant a slice. A slice whose group is empty keeps what it had in `before`.
 std::vector<Grant> parse_phase(const std::string& text, const std::vector<Grant>& before);
 
 const char* kind_name(LoadKind kind);

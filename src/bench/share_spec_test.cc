@@ -1,4 +1,4 @@
-// Tenants and phases as they are written.
+// Slices and phases as they are written.
 #include "bench/share_spec.h"
 
 #include <gtest/gtest.h>
@@ -9,25 +9,25 @@ namespace allot::bench {
 namespace {
 
 TEST(ShareSpec, ReadsFieldsInAnyOrder) {
-  const TenantSpec tenant =
-      parse_tenant("kernel-us=50,share=30,load=graph,max=50.5%,priority=high,level=launch,from=2");
-  EXPECT_EQ(tenant.load.kind, LoadKind::kGraph);
-  EXPECT_EQ(tenant.load.kernel_us, 50)
+  const SliceSpec slice =
+      parse_slice("kernel-us=50,share=30,load=graph,max=50.5%,priority=high,level=launch,from=2");
+  EXPECT_EQ(slice.load.kind, LoadKind::kGraph);
+  EXPECT_EQ(slice.load.kernel_us, 50)
       << "a default of the load must not undo what was written before it";
-  EXPECT_EQ(tenant.load.kernels, 20u);
-  EXPECT_EQ(tenant.load.from_s, 2);
-  EXPECT_EQ(tenant.grant.share_permille, 300u);
-  EXPECT_EQ(tenant.grant.max_permille, 505u);
-  EXPECT_EQ(tenant.priority, "high");
-  EXPECT_EQ(tenant.level, "launch");
+  EXPECT_EQ(slice.load.kernels, 20u);
+  EXPECT_EQ(slice.load.from_s, 2);
+  EXPECT_EQ(slice.grant.share_permille, 300u);
+  EXPECT_EQ(slice.grant.max_permille, 505u);
+  EXPECT_EQ(slice.priority, "high");
+  EXPECT_EQ(slice.level, "launch");
 }
 
 TEST(ShareSpec, NothingGrantedIsNothing) {
-  const TenantSpec tenant = parse_tenant("load=step");
-  EXPECT_EQ(tenant.grant.share_permille, 0u);
-  EXPECT_EQ(tenant.grant.max_permille, 0u);
-  EXPECT_EQ(tenant.load.kernels, 32u);
-  EXPECT_EQ(tenant.load.inflight, 1u);
+  const SliceSpec slice = parse_slice("load=step");
+  EXPECT_EQ(slice.grant.share_permille, 0u);
+  EXPECT_EQ(slice.grant.max_permille, 0u);
+  EXPECT_EQ(slice.load.kernels, 32u);
+  EXPECT_EQ(slice.load.inflight, 1u);
 }
 
 TEST(ShareSpec, RefusesWhatItDoesNotKnow) {
@@ -35,7 +35,7 @@ TEST(ShareSpec, RefusesWhatItDoesNotKnow) {
                            "load=", "load=eager,kernel-us=0", "load=eager,kernel-us=1x", "from=-1",
                            "load=eager,inflight=nan"}) {
     try {
-      parse_tenant(text);
+      parse_slice(text);
       ADD_FAILURE() << text << " was taken";
     } catch (const Failure& failure) {
       EXPECT_EQ(failure.exit_status(), 2) << text;
@@ -56,7 +56,7 @@ TEST(ShareSpec, APhaseChangesOnlyWhatItNames) {
 
 TEST(ShareSpec, ALoadSurvivesTheWayToItsProcess) {
   const LoadSpec load =
-      parse_tenant("load=bursty,kernel-us=120,busy-ms=70,idle-ms=30,from=1.5").load;
+      parse_slice("load=bursty,kernel-us=120,busy-ms=70,idle-ms=30,from=1.5").load;
   const LoadSpec same = load_from_json(nlohmann::json::parse(load_json(load).dump()));
   EXPECT_EQ(load_json(same), load_json(load));
   EXPECT_EQ(same.kind, LoadKind::kBursty);
@@ -64,10 +64,10 @@ TEST(ShareSpec, ALoadSurvivesTheWayToItsProcess) {
 }
 
 TEST(ShareSpec, WhenALoadBeginsDoesNotMatterForItsCalibration) {
-  EXPECT_EQ(parse_tenant("load=eager,from=3").load.calibration_key(),
-            parse_tenant("load=eager,share=10").load.calibration_key());
-  EXPECT_NE(parse_tenant("load=eager,kernel-us=20").load.calibration_key(),
-            parse_tenant("load=eager").load.calibration_key());
+  EXPECT_EQ(parse_slice("load=eager,from=3").load.calibration_key(),
+            parse_slice("load=eager,share=10").load.calibration_key());
+  EXPECT_NE(parse_slice("load=eager,kernel-us=20").load.calibration_key(),
+            parse_slice("load=eager").load.calibration_key());
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// One process of `bench share`, started by it: calibrates a load, or runs it as a tenant.
+// One process of `bench share`, started by it: calibrates a load, or runs it as a slice.
 //
-// It speaks in lines of JSON on standard output. A tenant says {"ready"} once its context is up, waits for
+// It speaks in lines of JSON on standard output. A slice says {"ready"} once its context is up, waits for
 // "go START END" (nanoseconds of the monotonic clock, the same in all processes) on standard input, runs and
 // prints what it did. When standard input ends before the word comes, it ends.
 #pragma once

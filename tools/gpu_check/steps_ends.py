@@ -1,6 +1,6 @@
-"""What becomes of a tenant's channels, and of its neighbours, when its agent cannot go on.
+"""What becomes of a slice's channels, and of its neighbours, when its agent cannot go on.
 
-Each case begins while the tenant's window is closed, so that its channels are disabled: it is killed, crashes,
+Each case begins while the slice's window is closed, so that its channels are disabled: it is killed, crashes,
 exits, is stopped for a while, or its agent's thread alone is held or lost. None of it is in the list that fits six
 minutes; `--only ends` runs it.
 """
@@ -10,8 +10,8 @@ import subprocess
 import time
 
 from common import Skip, expect, step
-from region import SEAT_ACTIVE, SEAT_OPEN, Region
-from steps_life import Program, programs, tenant_of
+from region import CLIENT_ACTIVE, CLIENT_OPEN, Region
+from steps_life import Program, programs, slice_of
 from time_cases import Cases, Judge, at_least, at_most, shown
 from traced import HeldThread, thread_named
 
@@ -21,9 +21,9 @@ NAME, BESIDE = "gpu-check-ends", "gpu-check-beside"
 
 def closing(region, is_open=False):
     """Waits until its window has just closed (or opened)."""
-    wanted = SEAT_ACTIVE | (SEAT_OPEN if is_open else 0)
-    for flags in (wanted ^ SEAT_OPEN, wanted):
-        found = region.wait(lambda now, flags=flags: now & (SEAT_ACTIVE | SEAT_OPEN) == flags, 5)
+    wanted = CLIENT_ACTIVE | (CLIENT_OPEN if is_open else 0)
+    for flags in (wanted ^ CLIENT_OPEN, wanted):
+        found = region.wait(lambda now, flags=flags: now & (CLIENT_ACTIVE | CLIENT_OPEN) == flags, 5)
         expect(found is not None, "its window neither opens nor closes")
 
 
@@ -56,7 +56,7 @@ def limited(machine, load, *options):
 
 @step("t.ends_killed", "time_more", sim=True, cost=50, extra=True)
 def ended_in_a_closed_window(machine):
-    """A tenant of long kernels that ends in whatever way: at once, and its neighbour has the whole GPU again."""
+    """A slice of long kernels that ends in whatever way: at once, and its neighbour has the whole GPU again."""
     cases, judge = Cases(), Judge(machine)
     with programs(Program(machine, BESIDE)) as (beside,):
         beside.ask("load 1ms", 60)
@@ -70,14 +70,14 @@ def ended_in_a_closed_window(machine):
         for what, number in ENDINGS.items():
             with programs(limited(machine, "50ms")) as (program,):
                 shared = rate_after(beside, time.monotonic(), 0.3, 1.0)
-                region = Region(tenant_of(machine, NAME)["path"])
+                region = Region(slice_of(machine, NAME)["path"])
                 closing(region)
                 os.kill(program.pid, number)
                 took = gone(program, 20)
                 at = time.monotonic()
                 region.close()
                 after = rate_after(beside, at, 0.2, 1.2)
-                left = tenant_of(machine, NAME)
+                left = slice_of(machine, NAME)
             cases.figures[what] = {"seconds": took, "shared": shared, "after": after, "left": left}
             cases.add(f"ends by {what}", None, took * 1e3 if took is not None else None,
                       judge.at_most("gone ms", took * 1e3 if took is not None else None, 1000),
@@ -101,7 +101,7 @@ def stopped_for_a_while(machine):
         own = program.ask("load 1ms", 60)
         for what, is_open in (("closed", False), ("open", True)):
             time.sleep(0.8)
-            region = Region(tenant_of(machine, NAME)["path"])
+            region = Region(slice_of(machine, NAME)["path"])
             closing(region, is_open)
             os.kill(program.pid, signal.SIGSTOP)
             at = time.monotonic()
@@ -111,14 +111,14 @@ def stopped_for_a_while(machine):
             first = rate_after(program, at, 0.0, 1.0)
             again = [rate_after(each, at, 1.2, 3.2) for each in (program, beside)]
             region.close()
-            tenant = tenant_of(machine, NAME)["processes"][0]
+            slice = slice_of(machine, NAME)["processes"][0]
             parts = [rate / alone * 100 for rate in again]
-            cases.figures[what] = {"meanwhile": meanwhile, "again": again, "tenant": tenant}
+            cases.figures[what] = {"meanwhile": meanwhile, "again": again, "slice": slice}
             cases.add(f"stopped {what}", MAX, parts[0],
                       judge.at_least("neighbour of alone", meanwhile / alone, 0.95),
                       judge.at_most("error after", parts[0] - MAX, 2), shown("neighbour after", parts[1] / 100),
                       shown("first second", first / alone * 100))
-            expect(tenant["level"] == "channel", f"held by {tenant['level']} ({tenant['reason']})", cases.figures)
+            expect(slice["level"] == "channel", f"held by {slice['level']} ({slice['reason']})", cases.figures)
         cases.figures.update({"alone": alone, "load": own})
     return cases.done()
 
@@ -136,7 +136,7 @@ def wait_for_level(machine, level, seconds):
     """Seconds until `ps` names it; None when it does not."""
     begin = time.monotonic()
     while time.monotonic() - begin < seconds:
-        processes = tenant_of(machine, NAME)["processes"]
+        processes = slice_of(machine, NAME)["processes"]
         if processes and processes[0]["level"] == level:
             return time.monotonic() - begin
         time.sleep(0.02)
@@ -154,7 +154,7 @@ def agent_lost(machine):
         machine.run([machine.allot, "set", NAME, "--gpu-max", MAX], 20)
         for what in ("held closed", "held open", "ended closed"):
             time.sleep(1.0)
-            region = Region(tenant_of(machine, NAME)["path"])
+            region = Region(slice_of(machine, NAME)["path"])
             closing(region, "open" in what)
             agent = agent_of(program)
             if what == "ended closed":
@@ -163,7 +163,7 @@ def agent_lost(machine):
             free = rate_after(program, time.monotonic(), 0.2, 1.2)
             checks = [at_most("noticed s", noticed, 4), judge.at_least("of alone", free / alone, 0.97)]
             if what != "ended closed":
-                agent.let_go()
+                agent.detach()
                 back = wait_for_level(machine, "channel", 10)
                 at = time.monotonic()
                 first = rate_after(program, at, 0.0, 1.0) / alone * 100
@@ -172,7 +172,7 @@ def agent_lost(machine):
                            shown("first second", first)]
             region.close()
             cases.figures[what] = {"noticed_s": noticed, "free": free,
-                                   "tenant": tenant_of(machine, NAME)}
+                                   "slice": slice_of(machine, NAME)}
             cases.add(f"agent {what}", None, free / alone * 100, *checks)
     judge_closed(machine, cases)
     return cases.done()
@@ -182,7 +182,7 @@ def judge_closed(machine, cases):
     """`--fail closed`: its next launch is refused, and so it ends."""
     with programs(limited(machine, "1ms", "--fail", "closed")) as (program,):
         time.sleep(1.0)
-        region = Region(tenant_of(machine, NAME)["path"])
+        region = Region(slice_of(machine, NAME)["path"])
         closing(region)
         agent_of(program).end()
         took = gone(program, 15)

@@ -25,7 +25,7 @@ def figures_of(sampler, group, limit, report):
 
 def check_cap(figures, granule):
     expect(figures["samples"] >= 3, "NVML was sampled fewer than three times", figures)
-    expect(figures["max_physical_bytes"] > 0, "NVML never showed the tenant", figures)
+    expect(figures["max_physical_bytes"] > 0, "NVML never showed the slice", figures)
     expect(figures["over_bytes"] <= 0, f"{figures['over_bytes']} bytes over the cap", figures)
     if granule is not None:
         expect(figures["shortfall_bytes"] <= granule,
@@ -36,9 +36,9 @@ def check_cap(figures, granule):
 def fill_slice(machine, command, limit, timeout=60, env=None):
     with Sampler(machine) as sampler:
         process = machine.start(machine.in_slice(command, memory=limit), env=env)
-        sampler.group("tenant", process.pid)
+        sampler.group("slice", process.pid)
         ran = machine.finish(process, timeout)
-    figures = figures_of(sampler, "tenant", limit, None)
+    figures = figures_of(sampler, "slice", limit, None)
     figures["exit_status"] = ran.status
     report = ran.json()
     figures["program"] = report
@@ -113,9 +113,9 @@ def two_processes(machine):
               f"{machine.bench} alloc --step 2M --hold 0.4 --json; kill $first; wait $first")
     with Sampler(machine) as sampler:
         process = machine.start(machine.in_slice(["bash", "-c", script], memory=6 * GIB))
-        sampler.group("tenant", process.pid)
+        sampler.group("slice", process.pid)
         ran = machine.finish(process, 60)
-    figures = figures_of(sampler, "tenant", 6 * GIB, None)
+    figures = figures_of(sampler, "slice", 6 * GIB, None)
     figures["programs"] = [json.loads(line) for line in ran.out.splitlines() if line.startswith("{")]
     expect(len(figures["programs"]) == 2, f"one of two did not report: {ran.err[-400:]}", figures)
     first, second = figures["programs"]
@@ -126,8 +126,8 @@ def two_processes(machine):
     return figures
 
 
-@step("a.two_tenants", "memory", sim=True)
-def two_tenants(machine):
+@step("a.two_slices", "memory", sim=True)
+def two_slices(machine):
     limits = {"first": 3 * GIB, "second": 5 * GIB}
     command = [machine.bench, "alloc", "--step", "2M", "--hold", "2", "--json"]
     with Sampler(machine) as sampler:
@@ -206,14 +206,14 @@ def torch_late_kernels(machine):
 
 @step("j.race", "memory", sim=True)
 def race(machine):
-    """Eight processes of one tenant take what they can at the same time, over and over."""
+    """Eight processes of one slice take what they can at the same time, over and over."""
     limit, block = 8 * GIB, 16 * MIB
     with Sampler(machine) as sampler:
         process = machine.start(machine.in_slice(
             machine.python("race.py", "8", "200", str(block)), memory=limit))
-        sampler.group("tenant", process.pid)
+        sampler.group("slice", process.pid)
         ran = machine.finish(process, 110)
-    figures = figures_of(sampler, "tenant", limit, {"program": ran.json()})
+    figures = figures_of(sampler, "slice", limit, {"program": ran.json()})
     report = figures["program"]
     expect(report["rounds"] == 200, f"only {report['rounds']} rounds: {ran.err[-300:]}", figures)
     expect(report["max_granted_bytes"] <= limit, "more granted than the slice has", figures)

@@ -22,12 +22,12 @@ def limits(machine):
     return (4.0, 6.0) if machine.sim else (POINTS, SECOND_POINTS)
 
 
-def share(machine, tenants, seconds, phases=(), allot=True, warm=1.0, settle=0.5, env=None):
+def share(machine, slices, seconds, phases=(), allot=True, warm=1.0, settle=0.5, env=None):
     known = "calibrations.json" if env is None else "calibrations_elsewhere.json"
     line = [machine.bench, "share", "--json", "--seconds", seconds, "--warm", warm, "--settle", settle,
             "--calibration", os.path.join(machine.scratch, known)]
-    for tenant in tenants:
-        line += ["--tenant", tenant]
+    for slice in slices:
+        line += ["--slice", slice]
     for phase in phases:
         line += ["--phase", phase]
     line += machine.sim_words()
@@ -51,27 +51,27 @@ def ceilings(machine, name):
     cases.figures["result"] = result
     points, second_points = limits(machine)
     for maximum, phase in zip(maxima, result["phases"]):
-        tenant = phase["tenants"][0]
-        checks = [at_most("error", tenant["max_error_points"], points),
-                  at_most("second", tenant["max_worst_second_points"], second_points)]
-        if tenant.get("settled_ms", -1) != -1:
-            checks.append(at_most("change ms", tenant["settled_ms"], 200))
-        checks += clocks(phase, tenant)
-        cases.add(f"max {maximum} {name}", maximum, tenant["judged"] * 100, *checks)
+        slice = phase["slices"][0]
+        checks = [at_most("error", slice["max_error_points"], points),
+                  at_most("second", slice["max_worst_second_points"], second_points)]
+        if slice.get("settled_ms", -1) != -1:
+            checks.append(at_most("change ms", slice["settled_ms"], 200))
+        checks += clocks(phase, slice)
+        cases.add(f"max {maximum} {name}", maximum, slice["judged"] * 100, *checks)
     return cases.done()
 
 
-def clocks(phase, tenant=None):
+def clocks(phase, slice=None):
     out = []
-    if tenant is not None and tenant.get("time_by_allot") is not None:
-        out.append(shown("by allot", tenant["time_by_allot"] * 100))
+    if slice is not None and slice.get("time_by_allot") is not None:
+        out.append(shown("by allot", slice["time_by_allot"] * 100))
     if phase.get("clocks"):
         out.append(shown("MHz", phase["clocks"].get("sm_mhz")))
     return out
 
 
 def split(phase):
-    return ":".join(f"{tenant['share_of_total'] * 100:.1f}" for tenant in phase["tenants"])
+    return ":".join(f"{slice['share_of_total'] * 100:.1f}" for slice in phase["slices"])
 
 
 def share_case(machine, cases, name, granted, phase, first):
@@ -80,13 +80,13 @@ def share_case(machine, cases, name, granted, phase, first):
               at_most("second", phase.get("share_worst_second_points"), second_points),
               at_least("total", phase["total_achieved"], 0.9 if machine.sim else TOTAL)]
     if not first:
-        waits = [tenant.get("settled_ms") for tenant in phase["tenants"]]
+        waits = [slice.get("settled_ms") for slice in phase["slices"]]
         checks.append(at_most("change ms", None if None in waits else max(waits), 200))
     cases.add(f"{name} {granted}", granted, split(phase), *checks, *clocks(phase))
 
 
 def shares(machine, name):
-    """Two tenants: 50:50, then 30:70, then 10:90 while they run."""
+    """Two slices: 50:50, then 30:70, then 10:90 while they run."""
     load = LOADS[name]
     splits = ("30:70",) if machine.quick else ("50:50", "30:70", "10:90")
     parts = [granted.split(":") for granted in splits]
@@ -122,13 +122,13 @@ register(("mixed",), "share", shares, cost=17, extra=True)
 
 
 def latency(machine, name):
-    """A small request every 2 ms of a high-priority tenant beside a low one that never stops."""
+    """A small request every 2 ms of a high-priority slice beside a low one that never stops."""
     neighbour = LOADS[name]
     result = share(machine, ["priority=high,load=request", f"priority=low,{neighbour}"],
                    window(machine, 4, 3))
     cases = Cases()
     cases.figures["result"] = result
-    request, low = result["phases"][0]["tenants"]
+    request, low = result["phases"][0]["slices"]
     got, alone = request["latency"], request["latency_alone"]
     rest = 1 - request["gpu_time"]
     checks = [at_most("p99 ms", got["p99"], 1.25 * alone["p99"] + 0.15),
@@ -151,9 +151,9 @@ def idle_neighbour(machine):
                              f"share=50,load=bursty,busy-ms=600,idle-ms=400,from=5.2,{SHORT}"], 4, ["/"])
     cases = Cases()
     cases.figures["result"] = result
-    busy = result["phases"][0]["tenants"][0]["judged"]
+    busy = result["phases"][0]["slices"][0]["judged"]
     cases.add("idle neighbour", 50, busy * 100, at_least("of alone", busy, 0.95 if machine.sim else 0.99))
-    back = result["phases"][1]["tenants"][1].get("back_from_idle") or {}
+    back = result["phases"][1]["slices"][1].get("back_from_idle") or {}
     cases.add("back from idle", 50, back.get("median_ms"),
               at_most("median ms", back.get("median_ms"), 100), at_most("max ms", back.get("max_ms"), 100))
     return cases.done()
@@ -168,17 +168,17 @@ def live_change(machine):
     cases = Cases()
     cases.figures["result"] = result
     for before, granted, phase in zip(splits, splits[1:], result["phases"][1:]):
-        waits = [tenant.get("settled_ms") for tenant in phase["tenants"]]
+        waits = [slice.get("settled_ms") for slice in phase["slices"]]
         cases.add(f"change {before}>{granted}", granted, split(phase),
                   at_most("ms", None if None in waits else max(waits), 200))
     return cases.done()
 
 
-def against_native(machine, name, tenant, factor):
+def against_native(machine, name, slice, factor):
     """Two of a kind at half the GPU each, against the driver's own slicing."""
     seconds = window(machine, 3, 2)
-    native = share(machine, [tenant, tenant], seconds, allot=False)
-    sliced = share(machine, ["share=50," + tenant] * 2, seconds)
+    native = share(machine, [slice, slice], seconds, allot=False)
+    sliced = share(machine, ["share=50," + slice] * 2, seconds)
     ours, theirs = (result["phases"][0]["total_achieved"] for result in (sliced, native))
     cases = Cases()
     cases.figures.update({"native": native, "result": sliced})

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from common import Skip, expect, mean, median, step
-from steps_life import Program, programs, tenant_of
+from steps_life import Program, programs, slice_of
 from steps_time import LOADS, limits, share
 from steps_time_torch import end, ready, work
 from time_cases import Cases, at_least, at_most, shown
@@ -31,9 +31,9 @@ def green_contexts(machine):
             time.sleep(3.5)
             now = time.monotonic()
             rates[maximum] = program.rate(now - 3.0, now)
-        cases.figures["tenant"] = tenant_of(machine, name)
+        cases.figures["slice"] = slice_of(machine, name)
     cases.figures.update({"alone": alone, "rates": rates})
-    process = cases.figures["tenant"]["processes"][0]
+    process = cases.figures["slice"]["processes"][0]
     points, _ = limits(machine)
     for maximum, rate in rates.items():
         achieved = rate / alone * 100 if alone else 0
@@ -70,8 +70,8 @@ class Mps:
 
 def levels(result):
     """(level, reason) of every process that `allot ps` named in the first phase."""
-    return sorted({(process["level"], process.get("reason", "")) for tenant in result["phases"][0]["tenants"]
-                   for process in tenant.get("ps") or []})
+    return sorted({(process["level"], process.get("reason", "")) for slice in result["phases"][0]["slices"]
+                   for process in slice.get("ps") or []})
 
 
 @step("t.mps", "time_more", cost=40, extra=True)
@@ -84,11 +84,11 @@ def clients_of_mps(machine):
         pair = share(machine, ["share=30," + LOADS["1ms"], "share=70," + LOADS["1ms"]], 4, env=mps.env)
     cases.figures.update({"ceiling": ceiling, "pair": pair, "levels": levels(ceiling) + levels(pair)})
     for maximum, phase in zip((30, 60), ceiling["phases"]):
-        tenant = phase["tenants"][0]
-        cases.add(f"max {maximum} MPS", maximum, tenant["judged"] * 100, at_most("error", tenant["max_error_points"], 2),
-                  shown("second", tenant["max_worst_second_points"]))
+        slice = phase["slices"][0]
+        cases.add(f"max {maximum} MPS", maximum, slice["judged"] * 100, at_most("error", slice["max_error_points"], 2),
+                  shown("second", slice["max_worst_second_points"]))
     phase = pair["phases"][0]
-    cases.add("1ms 30:70 MPS", "30:70", ":".join(f"{t['share_of_total'] * 100:.1f}" for t in phase["tenants"]),
+    cases.add("1ms 30:70 MPS", "30:70", ":".join(f"{t['share_of_total'] * 100:.1f}" for t in phase["slices"]),
               at_most("mean error", phase.get("share_error_mean_points"), 3), shown("total", phase["total_achieved"]))
     held = {level for level, _ in cases.figures["levels"]}
     expect(held == {"launch"}, f"MPS clients are held by {cases.figures['levels']}", cases.figures)
@@ -107,7 +107,7 @@ def steps_a_second(processes, seconds):
 
 
 @step("t.two_gpus", "time_more", needs=("torch",), cost=60, extra=True)
-def tenants_of_two_gpus(machine):
+def slices_of_two_gpus(machine):
     """Two programs, each with kernels on two GPUs that wait for each other: an all-reduce goes on only while
     both of its GPUs are in its windows."""
     if machine.gpu is not None or len(machine.gpus()) < 2:
@@ -136,7 +136,7 @@ def tenants_of_two_gpus(machine):
             cases.add(f"reduce {granted[0]}:{granted[1]}", f"{granted[0]}:{granted[1]}", f"{got:.1f}:{100 - got:.1f}",
                       at_most("error", got - granted[0], 3), at_least("total", sum(parts), 0.9),
                       shown("native total", sum(native) / median(alone)))
-        cases.figures["tenants"] = [tenant_of(machine, name) for name in names]
+        cases.figures["slices"] = [slice_of(machine, name) for name in names]
     finally:
         end(processes + bare)
     judge_ceiling_of_two(machine, cases, median(alone))

@@ -101,15 +101,15 @@ def work(processes, kind, seconds):
 
 
 def used_ns(machine, name):
-    """GPU time of a tenant as allot measured it, with the moment; None where it says nothing."""
+    """GPU time of a slice as allot measured it, with the moment; None where it says nothing."""
     began = time.monotonic()
     ran = machine.run([machine.allot, "ps", "--json"], 10)
     at = (began + time.monotonic()) / 2
     if ran.status != 0:
         return None
-    for tenant in ran.document().get("tenants", []):
-        if tenant["name"] == name and tenant["gpus"] and "time_used_ns" in tenant["gpus"][0]:
-            return at, tenant["gpus"][0]["time_used_ns"]
+    for slice in ran.document().get("slices", []):
+        if slice["name"] == name and slice["gpus"] and "time_used_ns" in slice["gpus"][0]:
+            return at, slice["gpus"][0]["time_used_ns"]
     return None
 
 

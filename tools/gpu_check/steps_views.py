@@ -22,7 +22,7 @@ def beside_holder(machine, command, timeout=60):
     with Sampler(machine) as sampler:
         process = machine.start(machine.in_slice(["bash", "-c", script, "bash", *command],
                                                  memory=LIMIT))
-        sampler.group("tenant", process.pid)
+        sampler.group("slice", process.pid)
         ran = machine.finish(process, timeout)
     with open(ready) as file:
         report = json.loads(file.readline() or "{}")

@@ -36,7 +36,7 @@ class HeldThread:
             raise OSError(C.get_errno(), os.strerror(C.get_errno()))
         return result
 
-    def let_go(self):
+    def detach(self):
         self.call(PTRACE_DETACH)
 
     def end(self):
@@ -45,9 +45,9 @@ class HeldThread:
         self.call(PTRACE_GETREGS, data=C.byref(registers))
         code = self.call(PTRACE_PEEKTEXT, address=registers[RIP] - 2)
         if code & 0xffff != SYSCALL:
-            self.let_go()
+            self.detach()
             raise OSError(0, "the thread stands in no system call")
         registers[RIP] -= 2
         registers[RAX], registers[RDI], registers[ORIG_RAX] = SYS_EXIT, 0, 2**64 - 1
         self.call(PTRACE_SETREGS, data=C.byref(registers))
-        self.let_go()
+        self.detach()

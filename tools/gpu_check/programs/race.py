@@ -1,4 +1,4 @@
-"""race.py PROCESSES ROUNDS BLOCK_BYTES: processes of one tenant race to its cap, round after round.
+"""race.py PROCESSES ROUNDS BLOCK_BYTES: processes of one slice race to its cap, round after round.
 
 Each round: all start together, each takes blocks until it is refused, all wait, one adds up what was
 granted and asks the driver what is left, all free. The barrier is a counter in shared memory that is
