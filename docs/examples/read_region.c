@@ -22,18 +22,22 @@ static int read_file(const char* path) {
     have += (size_t)n;
   close(fd);
   const AllotHeader* h = &file.header;
-  if (have < sizeof *h || h->magic != ALLOT_REGION_MAGIC || h->major != ALLOT_REGION_MAJOR) return -1;
+  if (have < sizeof *h || h->magic != ALLOT_REGION_MAGIC || h->major != ALLOT_REGION_MAJOR)
+    return -1;
   return h->gpu_bytes == sizeof(AllotGpu) && h->slot_bytes == sizeof(AllotSlot) ? 0 : -1;
 }
 
-static unsigned at_most(unsigned value, unsigned most) { return value < most ? value : most; }
+static unsigned at_most(unsigned value, unsigned most) {
+  return value < most ? value : most;
+}
 
 int main(int argc, char** argv) {
   if (argc != 2 || read_file(argv[1]) != 0) {
     fprintf(stderr, "usage: read_region FILE.slice (of region version %u)\n", ALLOT_REGION_MAJOR);
     return 1;
   }
-  printf("%.*s\n", (int)sizeof file.header.name, file.header.name); /* bytes of its owner's choice */
+  printf("%.*s\n", (int)sizeof file.header.name,
+         file.header.name); /* bytes of its owner's choice */
   const unsigned gpus = at_most(file.header.gpu_count, ALLOT_MAX_GPUS);
   for (unsigned g = 0; g < gpus; ++g) {
     const AllotGpu* gpu = &file.gpus[g];
@@ -45,7 +49,7 @@ int main(int argc, char** argv) {
   for (unsigned i = 0; i < high; ++i) {
     const uint64_t word = file.slot_words[i];
     if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE) continue; /* only LIVE slots count */
-    printf("  process %u\n", ALLOT_SLOT_PID(word));           /* may be dead: see docs/region.md */
+    printf("  process %u\n", ALLOT_SLOT_PID(word));          /* may be dead: see docs/region.md */
     for (unsigned g = 0; g < gpus; ++g)
       for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind)
         if (file.slots[i].charges[g][kind] != 0)
