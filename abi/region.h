@@ -1,33 +1,34 @@
 /* The node region: what slices, processes and charges look like in shared memory.
  *
  * The region is a folder; each slice is one file in it, `<name>.slice`, owned by the user who made
- * it. Only the slice's own processes write the file; everyone who may read it maps it read-only.
- * That is why a slice that writes garbage harms at most itself, why file permissions decide who may
- * change whose slice, and why a name is in use exactly while its file exists (docs/adr/0001).
+ * it. Only the slice's own processes and its owner's commands write the file; all others read it.
+ * So a slice that writes garbage harms only itself, file permissions decide who may change which
+ * slice, and a name is in use exactly while its file exists (docs/adr/0001).
  *
  *   byte 0        4096        8192           24576        57344         4775936    4792320
  *   +-------------+-----------+--------------+------------+-------------+----------+-------------+
  *   | header      | gpus[16]  | clients[256] | slot_words | slots[4096] | exports  | swaps[4096] |
  *   | 4 KiB       | 256 B each| 64 B each    | 4096 x 8 B | 1152 B each | 1024x16B | 256 B each  |
  *   +-------------+-----------+--------------+------------+-------------+----------+-------------+
- *        written by: creator,   the client's   all          the slot's    the         the slot's own
- *        `allot set`            own agent      processes    own process   exporting   process; orders
+ *  written by: creator,        the client's   all          the slot's    the         the slot's
+ * `allot set`                 own agent      processes    own process   exporting   process; orders
  *
- * Every byte is hostile: whoever reads checks magic, version and sizes once, then copies an index to
- * a local before it checks and uses it. Fields are only ever appended in the reserved space; a change
- * of meaning raises the major version, and a file of another major version is refused.
+ * Every byte is hostile: a reader checks magic, version and sizes once, then copies an index to a
+ * local variable before it checks and uses it. Fields are only ever appended in the reserved space;
+ * a change of meaning raises the major version, and a file of another major version is refused.
  *
  * Charges. A process writes how much it holds into its own slot, by GPU and kind. The account of a
- * GPU is one 16-byte word {used, generation, sequence} that is changed by compare-and-swap, so the
- * limit can never be overshot by a race. Invariant, whenever no operation is under way:
+ * GPU is one 16-byte word {used, generation, sequence} that is changed by compare-and-swap, so no
+ * race can exceed the limit. Invariant, whenever no operation is under way:
  *     account.used == sum of charges[gpu][*] over all slots that are live
- * A process killed between the two writes breaks it; a recount (new generation) mends it. The
- * algorithm and why it is right: src/core/ledger.h.
+ * A process killed between the two writes breaks it; a recount (new generation) repairs it. The
+ * algorithm and the reason why it is right: src/core/ledger.h.
  *
- * GPU time. Each process that works on a GPU registers as a client of it and says there whether it has work;
- * the agents of all slices read each other's header, GPUs and clients and come, each by itself, to the
- * same schedule (src/core/time_policy.h). Nobody writes another slice's file: who has news wakes the
- * others' agents by a futex call on their header.wake_seq, which needs no right to write.
+ * GPU time. Each process that uses a GPU registers as a client of it and publishes there whether it
+ * has work. The agents of all slices read each other's header, GPUs and clients, and each computes
+ * the same schedule by itself (src/core/time_policy.h). Nobody writes another slice's file: an
+ * agent whose published state changed wakes the others with FUTEX_WAKE on their header.wake_seq,
+ * which needs no write permission.
  *
  * Readable from C; sizes and offsets are pinned by abi/region_test.cc.
  */
@@ -45,9 +46,8 @@
 #define ALLOT_MAX_EXPORTS 1024u
 #define ALLOT_MAX_CLIENTS 256u
 #define ALLOT_CLIENT_STALE_NS \
-  500000000ull /* a client whose heartbeat is older does not count: its agent cannot run */
-#define ALLOT_NAME_BYTES \
-  64u /* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
+  500000000ull /* a client with an older heartbeat does not count: its agent cannot run */
+#define ALLOT_NAME_BYTES 64u /* with the final NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
 #define ALLOT_UNLIMITED UINT64_MAX
 
 /* What a charge is for. Order is part of the layout. */
@@ -59,11 +59,11 @@ enum AllotKind {
   ALLOT_KIND_VMM = 4,     /* cuMemCreate, until released and unmapped */
   ALLOT_KIND_GRAPH = 5,   /* graph memory nodes */
   ALLOT_KIND_IMPORT = 6,  /* memory of another slice, opened here */
-  ALLOT_KIND_DRIVER = 7,  /* contexts, modules, NCCL: what no call shows, as NVML measured it */
+  ALLOT_KIND_DRIVER = 7,  /* contexts, modules, NCCL: no call shows it, NVML measures it */
   ALLOT_KINDS = 8
 };
 
-/* Time enforcement levels, priorities and slice states; used by the GPU time part. */
+/* How GPU time is enforced (docs/design/gpu-time.md). */
 enum AllotLevel {
   ALLOT_LEVEL_AUTO = 0,
   ALLOT_LEVEL_CHANNEL = 1,
@@ -72,30 +72,30 @@ enum AllotLevel {
 };
 enum AllotPriority { ALLOT_PRIORITY_NORMAL = 0, ALLOT_PRIORITY_HIGH = 1, ALLOT_PRIORITY_LOW = 2 };
 
-/* Why a level is not the one that was asked for, or not `channel`. */
+/* Why the level in force is not the one asked for, or not `channel`. */
 enum AllotLevelReason {
   ALLOT_REASON_NONE = 0,
   ALLOT_REASON_ASKED = 1,        /* --level */
-  ALLOT_REASON_NO_CHANNELS = 2,  /* no channel group of this process was seen on the card */
-  ALLOT_REASON_NO_TIMESLICE = 3, /* SET_TIMESLICE was refused by the driver */
-  ALLOT_REASON_NO_DISABLE = 4,   /* FIFO_DISABLE_CHANNELS was refused by the driver */
+  ALLOT_REASON_NO_CHANNELS = 2,  /* no channel group of this process was seen on the GPU */
+  ALLOT_REASON_NO_TIMESLICE = 3, /* the driver refused SET_TIMESLICE */
+  ALLOT_REASON_NO_DISABLE = 4,   /* the driver refused FIFO_DISABLE_CHANNELS */
   ALLOT_REASON_MPS = 5,          /* an MPS client: its channels are the MPS server's */
-  ALLOT_REASON_CONTROL = 6,      /* a call that had worked was refused later */
+  ALLOT_REASON_CONTROL = 6,      /* the driver refused a call that had worked before */
   ALLOT_REASON_NO_AGENT = 7      /* the agent's thread could not be started */
 };
 
 /* Flags of a slice. */
 #define ALLOT_SLICE_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
 #define ALLOT_SLICE_SOFTWARE 2u    /* runs on the software GPU */
-#define ALLOT_SLICE_DEFAULT 4u     /* takes in processes that carry no slice of their own */
+#define ALLOT_SLICE_DEFAULT 4u     /* processes without a slice of their own join it */
 #define ALLOT_SLICE_LEAVING \
-  8u /* about to be removed: who has taken a slot after this leaves again */
+  8u /* about to be removed: a process that takes a slot now must leave again */
 #define ALLOT_SLICE_FROZEN 16u /* no GPU work runs until thawed */
 #define ALLOT_SLICE_EVICTED \
-  32u /* its GPU memory goes to the host, is there, or comes back: agents hold nothing, calls wait */
-#define ALLOT_SLICE_RETURNS 64u /* evicted while idle: its launcher restores it when it has work */
+  32u /* its memory moves to the host, is there, or comes back: calls wait, agents are detached */
+#define ALLOT_SLICE_RETURNS 64u /* evicted while idle; the launcher restores it when it has work */
 #define ALLOT_SLICE_SWAP_FAST \
-  128u /* its memory is made so that an eviction can swap what stands behind the addresses */
+  128u /* its memory is made so that an eviction can swap the backing of the addresses */
 #define ALLOT_SLICE_EVICTED_FAST 256u /* with EVICTED: by the processes, not by the driver */
 
 /* Flags of a client. */
@@ -104,23 +104,24 @@ enum AllotLevelReason {
 #define ALLOT_CLIENT_OPEN 4u      /* its work may run now */
 #define ALLOT_CLIENT_FROZEN 8u    /* stopped by a freeze: nothing of it runs */
 #define ALLOT_CLIENT_DETACHED \
-  16u /* of an evicted slice: its work runs, and the agent holds neither channels nor descriptors */
-#define ALLOT_CLIENT_REPAYS 32u /* held back for time that it overran: takes no window meanwhile */
-#define ALLOT_CLIENT_DRAINS 64u /* behind a closed gate its work goes on, for a while now */
+  16u /* of an evicted slice: its work runs; the agent holds no channel and no descriptor */
+#define ALLOT_CLIENT_REPAYS 32u /* repays time that it overran: takes no window meanwhile */
+#define ALLOT_CLIENT_DRAINS 64u /* its gate is closed, but submitted work still runs */
 #define ALLOT_CLIENT_AWAKE 128u /* has or had work in the last 10 s: keeps its place in the cycle */
 
 /* State of a slot, the low 8 bits of its word.
  *
  *          take_slot          filled in           end_slot, or found dead      dead, and recounted
  *   FREE -------------> TAKING ---------> LIVE ---------------------> ENDING ----------------> FREE
- *                         |  found dead                                              (next generation
- *                         +----------------------------------------------------> FREE  when taken)
+ *                         |  found dead                                      (when taken: next
+ *                         +----------------------------------------------------> FREE  generation)
  *
- * Only LIVE slots count. An ENDING slot is not used again while its process lives, so that a thread
- * of it that comes late writes into nobody else's charges; and whoever finds ENDING and dead recounts
- * before freeing it, because the one who wrote ENDING may have been killed before his recount.
- * In TAKING the fields of the slot are not valid yet; pid is 0 if the taker lives in another pid
- * namespace than the creator of the file (nobody can ask after him, so nobody frees such a slot). */
+ * Only LIVE slots count. An ENDING slot is not reused while its process lives, so that a late
+ * thread of it writes into no other process's charges. A process that finds a slot ENDING and its
+ * owner dead recounts before it frees the slot, because the writer of ENDING may have been killed
+ * before its own recount. In TAKING the other fields of the slot are not valid yet; pid is 0 if the
+ * taker lives in another pid namespace than the creator of the file: nobody can check whether it
+ * lives, so nobody frees such a slot. */
 enum AllotSlotState {
   ALLOT_SLOT_FREE = 0,
   ALLOT_SLOT_TAKING = 1,
@@ -128,14 +129,14 @@ enum AllotSlotState {
   ALLOT_SLOT_ENDING = 3
 };
 
-/* Whether memory of a process is on the host, and how it went there. */
+/* Whether memory of a process is on the host, and how it got there. */
 enum AllotEvicted {
   ALLOT_EVICTED_NOT = 0,
   ALLOT_EVICTED_DRIVER = 1, /* all of it, by the driver's checkpoint calls */
   ALLOT_EVICTED_FAST = 2    /* AllotSwap.movable, by the process itself */
 };
 
-/* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends a slot. */
+/* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends it. */
 #define ALLOT_SLOT_WORD(state, generation, pid)                             \
   ((uint64_t)(uint8_t)(state) | ((uint64_t)((generation)&0xffffffu) << 8) | \
    ((uint64_t)(uint32_t)(pid) << 32))
@@ -157,17 +158,17 @@ typedef struct AllotHeader {
   uint32_t uid;
   uint32_t flags;          /* atomic; ALLOT_SLICE_* */
   int32_t launcher_pid;    /* `allot run`; 0 for the environment-only way */
-  uint32_t gpu_count;      /* atomic; entries of gpus[] in use, grows only */
+  uint32_t gpu_count;      /* atomic; entries of gpus[] in use; only grows */
   uint64_t launcher_start; /* start time of the launcher, /proc/PID/stat field 22 */
   uint64_t created_unix_ns;
   uint64_t pid_namespace;   /* inode of the creator's pid namespace */
   uint64_t config_sequence; /* atomic; raised by every change of a limit */
-  uint32_t slots_high;      /* atomic; slots from here on were never used */
-  uint32_t unknown_symbols; /* atomic; driver entries asked for that the table does not know */
+  uint32_t slots_high;      /* atomic; slots from this one on were never used */
+  uint32_t unknown_symbols; /* atomic; driver entries asked for that are not in the table */
   uint32_t priority;        /* atomic; AllotPriority */
   uint32_t level;           /* atomic; AllotLevel asked for */
-  uint32_t ledger_faults;   /* atomic; releases of more than was charged: a fault of ours */
-  uint32_t wake_seq;        /* atomic; futex: the slice's agents sleep on it */
+  uint32_t ledger_faults;   /* atomic; releases of more than was charged: a bug of allot */
+  uint32_t wake_seq;        /* atomic; futex on which the slice's agents sleep */
   uint8_t reserved[4096 - 192];
 } AllotHeader;
 
@@ -179,31 +180,31 @@ typedef struct AllotAccount {
 } __attribute__((aligned(16))) AllotAccount;
 
 typedef struct AllotGpu {
-  uint8_t uuid[16]; /* as cuDeviceGetUuid gives it; claimed whole by one 16-byte CAS from
-                                   all zero, so two processes never make two entries of one GPU */
+  uint8_t uuid[16]; /* as cuDeviceGetUuid gives it; claimed by one 16-byte CAS from all
+                       zero, so two processes never make two entries of one GPU */
   AllotAccount account;
   uint64_t limit_bytes;    /* atomic; ALLOT_UNLIMITED = none; 0 = not set yet (first use sets it) */
-  uint64_t physical_bytes; /* what the card has, as the driver said */
-  uint64_t context_bytes;  /* atomic; what a context took here last, 0 = not known */
+  uint64_t physical_bytes; /* what the GPU has, as the driver says */
+  uint64_t context_bytes;  /* atomic; what the last context here took; 0 = not known */
   uint64_t peak_bytes;     /* atomic; highest account.used seen, for display */
-  uint64_t refused;        /* atomic; requests turned down at the limit */
+  uint64_t refused;        /* atomic; requests refused at the limit */
   uint32_t share_permille; /* atomic; 0 = none asked for */
   uint32_t max_permille;   /* atomic; 0 = none */
-  uint32_t recount_turn;   /* atomic; a hint: a recount keeps losing, others hold off a moment */
+  uint32_t recount_turn;   /* atomic; a hint: a recount keeps failing, others pause a moment */
   uint32_t index_plus_one; /* atomic; 1 + the number `allot gpus` shows; 0 = not known */
   uint64_t time_used_ns;   /* atomic; GPU time that the slice's processes have used */
-  uint64_t time_throttled_ns; /* atomic; time in which it had work and was not let run */
+  uint64_t time_throttled_ns; /* atomic; time in which it had work that could not run */
   uint8_t reserved[256 - 104];
 } AllotGpu;
 
-/* One process on one GPU, as far as time goes. Written by the process's agent only. */
+/* A process as a client of one GPU's time. Only the process's agent writes it. */
 typedef struct AllotGpuClient {
   uint64_t owner;           /* atomic; the process's slot word (LIVE); 0 = free */
-  uint64_t heartbeat_ns;    /* atomic; CLOCK_MONOTONIC, last sign of life of the agent */
+  uint64_t heartbeat_ns;    /* atomic; CLOCK_MONOTONIC, when the agent last ran */
   uint32_t gpu;             /* atomic; index in gpus[] */
   uint32_t flags;           /* atomic; ALLOT_CLIENT_* */
   uint64_t used_ns;         /* atomic; GPU time used */
-  uint64_t throttled_ns;    /* atomic; had work and was not let run */
+  uint64_t throttled_ns;    /* atomic; time in which it had work that could not run */
   uint32_t level;           /* atomic; AllotLevel in force */
   uint32_t reason;          /* atomic; AllotLevelReason */
   uint32_t timeslice_us;    /* atomic; timeslice of its channel groups; 0 = the driver's own */
@@ -213,50 +214,49 @@ typedef struct AllotGpuClient {
 } AllotGpuClient;
 
 typedef struct AllotSlot {
-  uint64_t start_time; /* /proc/PID/stat field 22, with the pid the process's identity */
+  uint64_t start_time; /* /proc/PID/stat field 22; identifies the process together with its pid */
   uint64_t pid_namespace;
   uint64_t joined_unix_ns;
-  uint32_t execing; /* atomic; inside an exec call: the next image may not be ours */
+  uint32_t execing; /* atomic; inside exec: the next image may not have our library */
   uint32_t level;   /* atomic; AllotLevel in force */
-  char command[32]; /* of /proc/PID/comm, for listings */
-  uint32_t evicted; /* atomic; AllotEvicted: what of it is on the host is charged, but not on the
-                       card */
-  uint32_t wants;   /* atomic; of an evicted slice: it waits to use the GPU */
-  uint64_t
-      last_work_ns; /* atomic; CLOCK_MONOTONIC, when its agent last saw it with work; 0 = never */
+  char command[32]; /* from /proc/PID/comm, for listings */
+  uint32_t evicted; /* atomic; AllotEvicted. Memory on the host stays charged */
+  uint32_t wants;   /* atomic; a process of an evicted slice: waits to use the GPU */
+  /* atomic; CLOCK_MONOTONIC, when its agent last saw it with work; 0 = never */
+  uint64_t last_work_ns;
   uint8_t reserved[48];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
 
-/* Memory that a process of the slice offers to others (IPC handles, exported VMM handles): whoever
- * opens it inside the same slice is not charged a second time. */
+/* Memory that a process of the slice offers to others (IPC handles, exported VMM handles): a
+ * process of the same slice that opens it is not charged a second time. */
 typedef struct AllotExport {
   uint64_t handle_hash; /* atomic; 0 = free */
   uint32_t slot;
   uint32_t slot_generation;
 } AllotExport;
 
-/* The fast way of evict and restore (ALLOT_SLICE_SWAP_FAST): what a command orders a process to become,
- * and what it has become. States in both words; docs/adr/0008.
+/* Fast evict and restore (ALLOT_SLICE_SWAP_FAST): the state that a command orders, and the state
+ * that the process has reached (docs/adr/0008).
  *
- *          --- work drained, submissions wait --->        --- copied, card memory given back --->
+ *          --- work drained, submissions wait --->        --- copied, GPU memory given back ---->
  *    RUNS                                            HELD                                       OUT
  *          <------------------------------- opened        <--- the same addresses, copied back ---
  */
 enum AllotSwapState { ALLOT_SWAP_RUNS = 0, ALLOT_SWAP_HELD = 1, ALLOT_SWAP_OUT = 2 };
 enum AllotSwapResult {
   ALLOT_SWAP_OK = 0,
-  ALLOT_SWAP_BUSY = 1,    /* its work did not end in time; it runs on */
-  ALLOT_SWAP_CAPTURE = 2, /* it kept capturing graphs; it runs on */
-  ALLOT_SWAP_PINNED = 3,  /* another device reaches into the memory: AllotSwap.pins */
-  ALLOT_SWAP_NO_HOST = 4, /* the host gave no memory; nothing has moved */
-  ALLOT_SWAP_NO_CARD = 5, /* the card is full: it stays on the host */
+  ALLOT_SWAP_BUSY = 1,    /* its work did not end in time; it still runs */
+  ALLOT_SWAP_CAPTURE = 2, /* it kept capturing graphs; it still runs */
+  ALLOT_SWAP_PINNED = 3,  /* another device accesses the memory: AllotSwap.pins */
+  ALLOT_SWAP_NO_HOST = 4, /* no host memory; nothing has moved */
+  ALLOT_SWAP_NO_CARD = 5, /* the GPU is full: the memory stays on the host */
   ALLOT_SWAP_DRIVER = 6   /* the driver refused a call, AllotSwap.cuda_result */
 };
-#define ALLOT_SWAP_PIN_SYNC 1u   /* SYNC_MEMOPS was set on it: what users of RDMA do */
-#define ALLOT_SWAP_PIN_HANDLE 2u /* a handle for a range of it was given out (dma-buf) */
+#define ALLOT_SWAP_PIN_SYNC 1u   /* SYNC_MEMOPS was set on it, as users of RDMA do */
+#define ALLOT_SWAP_PIN_HANDLE 2u /* the driver gave out a handle for a range of it (dma-buf) */
 
-/* An order or answer: its serial (24 bits) and AllotSwapState. */
+/* An order or an answer: its serial (24 bits) and AllotSwapState. */
 #define ALLOT_SWAP_WORD(serial, state) \
   (((uint32_t)(serial)&0xffffffu) << 8 | (uint32_t)(uint8_t)(state))
 #define ALLOT_SWAP_SERIAL(word) ((uint32_t)(word) >> 8)
@@ -264,11 +264,11 @@ enum AllotSwapResult {
 
 typedef struct AllotSwap {
   uint64_t owner;       /* atomic; the slot word of the process that obeys; 0 = none */
-  uint32_t order;       /* atomic; futex; of the command. The process obeys the latest one */
+  uint32_t order;       /* atomic; futex; the command writes it. The process obeys the latest one */
   uint32_t answer;      /* atomic; futex; the order's serial, and the state reached */
   uint32_t result;      /* atomic; AllotSwapResult of that order */
   uint32_t cuda_result; /* atomic; of ALLOT_SWAP_DRIVER */
-  uint32_t patience_ms; /* atomic; of the command: how long to wait for work that runs */
+  uint32_t patience_ms; /* atomic; the command says how long to wait for running work */
   uint32_t pins;        /* atomic; ALLOT_SWAP_PIN_* */
   uint64_t moved_bytes; /* atomic; of the move under way, or the last one */
   uint64_t drain_ns;    /* atomic; how long the last drain took */
@@ -287,7 +287,7 @@ typedef struct AllotSliceFile {
   AllotSwap swaps[ALLOT_MAX_SLOTS]; /* by slot */
 } AllotSliceFile;
 
-/* Names of region 1.1, kept for readers that were written against them. */
+/* Names of region 1.1, kept for readers that use them. */
 typedef AllotSliceFile AllotTenantFile;
 #define ALLOT_TENANT_FAIL_CLOSED ALLOT_SLICE_FAIL_CLOSED
 #define ALLOT_TENANT_FROZEN ALLOT_SLICE_FROZEN

@@ -1,7 +1,8 @@
 // Pins the layout of the node region: processes of different builds share these bytes.
 //
-// If a line here fails, the layout has changed. A field appended in reserved space: add its line and
-// raise ALLOT_REGION_MINOR. Anything else: raise ALLOT_REGION_MAJOR, so that old files are refused.
+// If a line here fails, the layout has changed. A field appended in reserved space: add its line
+// and raise ALLOT_REGION_MINOR. Anything else: raise ALLOT_REGION_MAJOR, so that old files are
+// refused.
 #include "abi/region.h"
 
 #include <gtest/gtest.h>

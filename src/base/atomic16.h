@@ -1,8 +1,8 @@
 // Compare-and-swap of 16 bytes, lock-free and valid between processes.
 //
 // The compiler's own 16-byte atomics may call libatomic, which takes a lock inside the process:
-// that is no atomic at all in memory shared with others (and under ThreadSanitizer the same
-// happens). So the instruction is written out. Nothing here may ever fall back to a lock.
+// such a lock protects nothing in memory shared with other processes. (ThreadSanitizer makes them
+// do the same.) So the instruction is written out. Nothing here may ever fall back to a lock.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,10 @@ struct alignas(16) Pair16 {
   uint64_t high;
 };
 
-// Replaces `*at` (16 bytes, aligned to 16) by `desired` if it equals `expected`; else writes what
-// it found, read as a whole, to `expected`. A full fence either way; writes the cache line even
-// when it fails, so never use it on read-only memory. Any thread, signal-safe, lock-free.
+// Replaces `*at` (16 bytes, aligned to 16) by `desired` if it equals `expected`; otherwise writes
+// the value it found, read as a whole, to `expected`. A full fence in both cases. It writes the
+// cache line even when it fails, so never use it on read-only memory. Any thread, signal-safe,
+// lock-free.
 inline bool cas16(void* at, Pair16& expected, Pair16 desired) {
 #if defined(__x86_64__)
   bool done;
@@ -34,7 +35,7 @@ inline bool cas16(void* at, Pair16& expected, Pair16 desired) {
                          : "=&r"(low), "=&r"(high)
                          : "Q"(*static_cast<Pair16*>(at)));
     bool same = low == expected.low && high == expected.high;
-    // The pair counts as read whole only if the store takes, so a mismatch is stored back.
+    // The pair is read whole only if the store succeeds, so a mismatch stores back what it found.
     uint64_t put_low = same ? desired.low : low, put_high = same ? desired.high : high;
     __asm__ __volatile__("stlxp %w0, %2, %3, %1"
                          : "=&r"(lost), "=Q"(*static_cast<Pair16*>(at))
@@ -50,8 +51,8 @@ inline bool cas16(void* at, Pair16& expected, Pair16 desired) {
 #endif
 }
 
-// Both halves, `high` read first, each whole in itself but maybe from two moments. Good as the
-// first guess for cas16, which then tells the truth.
+// Reads both halves, `high` first. Each half is whole; the two may be from different moments. Good
+// as the first guess for cas16, which corrects it.
 inline Pair16 peek16(const void* at) {
   const uint64_t* half = static_cast<const uint64_t*>(at);
   Pair16 pair;

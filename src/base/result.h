@@ -1,7 +1,7 @@
 // Result<T>: the value of a call, or why there is none.
 //
 // Guest code has no exceptions, so every call that can fail returns one of these. The error is a
-// code and the errno that came with it; text for people is made where it is shown (src/cli).
+// code and the errno that came with it; src/cli makes the text that people read.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct Error {
   int os_errno = 0;
 };
 
-// Never call .value(): test, then use * or ->.
+// Never call .value(): test first, then use * or ->.
 template <class T>
 using Result = tl::expected<T, Error>;
 

@@ -1,5 +1,5 @@
-// Bounded text: see text.h. No library call beyond what the compiler puts in; every write is
-// checked against the buffer's end first.
+// Bounded text: see text.h. Makes no library call except those the compiler inserts; every write
+// first checks for the buffer's end.
 #include "base/text.h"
 
 namespace allot {

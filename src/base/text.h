@@ -1,8 +1,8 @@
 // Bounded text into a caller's buffer, for code that runs inside somebody else's process.
 //
 // Guest code may use neither stdio (locks, locale, malloc) nor std::string. A TextBuf appends what
-// fits, always closes with NUL, and remembers whether something was cut, so that a path that did
-// not fit is never opened by mistake.
+// fits, always ends with NUL, and remembers whether it cut something, so that nobody opens a path
+// that did not fit.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,8 @@ class TextBuf {
 // FNV-1a, 64 bit: names a slice after a path, spreads handles over a table. Not for security.
 uint64_t hash64(const void* data, uint64_t bytes);
 
-// Reads a decimal number at `*at`, moves `*at` behind it. False (and nothing moved) without a digit
-// or above 2^64-1. Any thread, signal-safe.
+// Reads a decimal number at `*at` and moves `*at` past it. False, with `*at` unchanged, where there
+// is no digit or the number is above 2^64-1. Any thread, signal-safe.
 bool read_u64(const char** at, const char* end, uint64_t* value);
 
 // The same for hexadecimal digits without a prefix.

@@ -1,6 +1,6 @@
-// Sizes and percentages: see units.h. Written by hand because strtod and friends depend on the
-// host's locale, and because a value that is only nearly right ("8X", "1e3", "8G8") must be refused
-// with nothing guessed.
+// Sizes and percentages: see units.h. Written by hand because strtod and its relatives depend on
+// the host's locale, and because a value that is only nearly right ("8X", "1e3", "8G8") must be
+// refused, never guessed.
 #include "base/units.h"
 
 #include "base/text.h"
@@ -62,7 +62,7 @@ int unit_shift(const char* at, const char* end) {
   }
   ++at;
   if (at < end && lower(*at) == 'i') {
-    if (++at == end) return -1;  // "Gi" alone is Kubernetes' way; say so rather than guess
+    if (++at == end) return -1;  // "Gi" alone is Kubernetes' spelling: refused, not guessed
   }
   if (at < end && lower(*at) == 'b') ++at;
   return at == end ? shift : -1;
@@ -106,7 +106,7 @@ uint32_t format_size(uint64_t bytes, char* out, uint32_t size) {
   static constexpr std::string_view kUnits[] = {" B", " KiB", " MiB", " GiB", " TiB"};
   uint32_t unit = 0;
   while (unit < 4 && bytes >> (10 * (unit + 1)) != 0) ++unit;
-  // Tenths of the unit, rounded to the nearest; 1023.96 MiB rounds into the next unit.
+  // Tenths of the unit, rounded to the nearest; 1023.96 MiB rounds up into the next unit.
   auto tenths_of = [&](uint32_t u) {
     Wide one = static_cast<Wide>(1) << (10 * u);
     return static_cast<uint64_t>((static_cast<Wide>(bytes) * 10 + one / 2) / one);

@@ -1,5 +1,5 @@
-// Sizes and fractions as users type them. Used by the command line and by the shim alike, so that a
-// value means the same wherever it is written.
+// Sizes and fractions as users type them. The command line and the shim both use these functions,
+// so a value means the same in both.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ Result<uint64_t> parse_size(std::string_view text);
 // Any thread, signal-safe, neither allocates nor blocks.
 Result<uint32_t> parse_percent(std::string_view text);
 
-// Writes `bytes` as people read it ("8 GiB", "512 MiB", "1.5 GiB", "17 B") into `out`, closed by
-// NUL. Returns the length without NUL; cuts when `size` is too small. Any thread, signal-safe,
-// neither allocates nor blocks.
+// Writes `bytes` as people read it ("8 GiB", "512 MiB", "1.5 GiB", "17 B") into `out`, ending with
+// NUL. Returns the length without the NUL; cuts the text when `size` is too small. Any thread,
+// signal-safe, neither allocates nor blocks.
 uint32_t format_size(uint64_t bytes, char* out, uint32_t size);
 
 }  // namespace allot

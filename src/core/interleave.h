@@ -1,10 +1,11 @@
-// Runs a few logical threads in every order of their steps. For tests; not part of the product.
+// Runs a few logical threads in every possible order of their steps. For tests; not part of the
+// product.
 //
-// A logical thread is a function on a stack of its own that gives up the processor at every
-// ALLOT_LEDGER_STEP(). The explorer runs a scenario again and again from its start, each time with
-// another sequence of choices (who goes on; who is killed here), depth first until all were had. The
-// number of times a thread may be interrupted while it could go on is bounded: errors of this kind
-// need few interruptions, and without a bound three threads have too many orders.
+// A logical thread is a function on a stack of its own that yields at every ALLOT_LEDGER_STEP().
+// The explorer runs a scenario again and again from its start, each time with another sequence of
+// choices (which thread continues; which process is killed here), depth first until it has tried
+// all. The number of times that it interrupts a thread which could continue is bounded: errors of
+// this kind need few interruptions, and without a bound three threads have too many orders.
 #pragma once
 
 #include <ucontext.h>
@@ -51,8 +52,8 @@ class Interleaver {
   explicit Interleaver(Budget budget) : budget_(budget) { current_ = this; }
   ~Interleaver() { current_ = nullptr; }
 
-  // Runs what `make` sets up in all orders. Returns how many runs; failed() tells of a violation and
-  // order() how it came about.
+  // Runs what `make` sets up in all orders. Returns how many runs; failed() tells of a violation
+  // and order() how it came about.
   uint64_t explore(const std::function<Scenario()>& make) {
     uint64_t runs = 0;
     do {
@@ -148,7 +149,7 @@ class Interleaver {
     order_.clear();
     int last = -1, interruptions = budget_.interruptions, kills = budget_.kills;
     for (;;) {
-      // Options: go on with the last thread, switch to another, kill a process.
+      // Options: continue the last thread, switch to another, kill a process.
       std::vector<int> threads;
       std::vector<uint32_t> victims;
       const bool last_can = last >= 0 && runnable(static_cast<size_t>(last));

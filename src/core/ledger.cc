@@ -1,6 +1,6 @@
-// The account of a GPU: reserve, release, recount. The algorithm and why it is right: ledger.h.
-// What must not happen here: a charge changed without the account word being changed after it by
-// the same thread; a wait without a bound; an index from the file used unchecked.
+// The account of a GPU: reserve, release, recount. ledger.h has the algorithm and the reason why it
+// is right. What must not happen here: a thread changes a charge and does not change the account
+// word after it; a wait without a bound; an index from the file used unchecked.
 #include "core/ledger.h"
 
 #include "core/shared.h"
@@ -8,12 +8,12 @@
 namespace allot::core {
 namespace {
 
-// A recount that lost this often asks the others to hold off.
+// A recount that has failed this often asks the others to pause.
 constexpr uint32_t kQuietAttempts = 3;
-// How long they hold off, in pauses (some 40-140 cycles each): about 10-50 us, longer than a
-// recount of 500 slots, far below the 10 ms that nobody may be held up.
+// How long they pause, in pause instructions (some 40-140 cycles each): about 10-50 us, longer than
+// a recount of 500 slots, far below the 10 ms that no call may be delayed.
 constexpr uint32_t kTurnPauses = 1000;
-// How often a reservation that met a recount at the limit starts again before it gives up.
+// How often a reservation starts again because a recount came between, before it gives up.
 constexpr uint32_t kReserveTries = 64;
 
 // The account word as cas16 sees it.
@@ -34,7 +34,7 @@ Account peek(const AllotGpu& gpu) {
   return {peek16(&gpu.account)};
 }
 
-// On failure `seen` is what stands there.
+// On failure `seen` is the value found there.
 bool swap(AllotGpu& gpu, Account& seen, Pair16 desired) {
   ALLOT_LEDGER_STEP();
   return cas16(&gpu.account, seen, desired);
@@ -60,7 +60,7 @@ uint64_t take_charge(uint64_t* charge, uint64_t bytes) {
   return taken;
 }
 
-// Lets a recount through that keeps losing; see ledger.h. Bounded.
+// Pauses for a recount that keeps failing; see ledger.h. Bounded.
 void yield_turn(AllotGpu& gpu) {
   if (__atomic_load_n(&gpu.recount_turn, __ATOMIC_RELAXED) == 0) return;
   for (uint32_t i = 0; i < kTurnPauses; ++i) {
@@ -108,8 +108,9 @@ Ledger::Step Ledger::try_reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint
       return Step::kTaken;
     }
   }
-  // A recount came between. Ours takes in what we charged, or finds that it is too much; then others
-  // that are half-way may be in the sum, and only a fresh start can tell.
+  // A recount came between. Our own recount includes what we charged, or finds that it is too much.
+  // In that case the sum may include reservations that are half done, and only a fresh start can
+  // tell.
   uint64_t sum;
   if (recount_within(gpu, load(g.limit_bytes), &sum)) {
     raise_to(g.peak_bytes, sum);
@@ -120,8 +121,8 @@ Ledger::Step Ledger::try_reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint
   return Step::kAgain;
 }
 
-// Brings the account word up to a charge that has changed by `add` or `subtract` since `generation`
-// was read. Both 0: nothing is left of the change, but a recount may have seen it.
+// Updates the account word after a charge has changed by `add` or `subtract` since `generation` was
+// read. Both 0: the change was undone, but a recount may have seen it.
 void Ledger::settle(uint32_t gpu, uint32_t generation, uint64_t add, uint64_t subtract) {
   AllotGpu& g = file_->gpus[gpu];
   Account seen = peek(g);
@@ -170,7 +171,7 @@ uint64_t Ledger::sum_of_live(uint32_t gpu) const {
   return sum;
 }
 
-// Recounts, but publishes nothing and says false when the sum is above `bound`.
+// Recounts; when the sum is above `bound` it publishes nothing and returns false.
 bool Ledger::recount_within(uint32_t gpu, uint64_t bound, uint64_t* sum_out) {
   AllotGpu& g = file_->gpus[gpu];
   bool asked = false;

@@ -11,30 +11,32 @@
 //
 //   reserve(n):    A = account; refuse if A.used + n > limit
 //                  slot.charge += n
-//                  loop: CAS account: A -> {A.used + n, same generation, sequence + 1}; done if it took
+//                  loop: CAS account: A -> {A.used + n, same generation, sequence + 1}; won: done
 //                        A = account
-//                        generation changed:  recount, which now includes n; done if its sum is within
-//                                             the limit, else slot.charge -= n, recount, start again
+//                        generation changed:  recount, which now includes n; done if its sum
+//                                             fits; else slot.charge -= n, recount, start again
 //                        A.used + n > limit:  slot.charge -= n, touch the account, refuse
 //   release(n):    A = account; slot.charge -= n; the same loop with - n, without a limit
-//   touch:         CAS account: A -> {A.used, same generation, sequence + 1}; generation changed: recount
+//   touch:         CAS account: A -> {A.used, same generation, sequence + 1}
+//                  generation changed:  recount
 //   recount():     A = account; S = sum of charges over live slots
 //                  CAS account: A -> {S, generation + 1, sequence + 1}; again if it failed
 //   end a slot:    LIVE -> ENDING (counts no more); recount; FREE once the process is dead
 //
 // Three rules make it exact.
-// (1) Every change of a slot's charge comes after its thread has read the account's generation, and is
-//     followed by a change of the account word by the same thread. So a recount whose sum missed the
-//     change of a charge, or saw one half made, either fails its CAS (the operation finished meanwhile)
-//     or wins, and then the operation sees the new generation and recounts instead of adding.
+// (1) Every change of a slot's charge comes after its thread has read the account's generation, and
+//     the same thread changes the account word after it. So a recount whose sum missed the change
+//     of a charge, or saw one half made, either fails its CAS (the operation finished meanwhile) or
+//     wins, and then the operation sees the new generation and recounts instead of adding.
 // (2) A slot is freed only after a recount that began when the slot no longer counted. So a recount
-//     that read a slot's word before that, and its charges after somebody else had taken it, fails.
-// (3) Whether the slot still counts is looked up after the generation was read. So the slot's end, and
-//     the recount that belongs to it, is either seen or changes the generation under the operation.
-//     (Without this rule a thread of an exiting process would give back once more what the recount had
-//     given back already; the test of all orders of steps found that.)
-// A process killed half-way leaves a slot that dies with it; whoever ends it recounts; and if he is
-// killed before he does, the slot still says ENDING and the next one recounts.
+//     that read a slot's word before that, and its charges after another process had taken it,
+//     fails.
+// (3) An operation checks that the slot still counts after it has read the generation. So it either
+//     sees the end of the slot, or the recount of that end changes the generation under it.
+//     (Without this rule a thread of an exiting process would give back once more what the recount
+//     had given back already; the test of all orders of steps found that.)
+// A process killed half-way leaves a slot that dies with it. The process that ends this slot
+// recounts; if it is killed before that, the slot still says ENDING and the next process recounts.
 //
 // So at every instant: account.used >= sum of all reservations granted and not yet being released.
 // That is what keeps the cap. Between a kill and the reclaim the account can be too high, never too
@@ -53,14 +55,14 @@
 
 namespace allot::core {
 
-// Answers whether the process behind a slot still runs (true) or its charges may be returned
-// (false). Called with copies: `slot` holds everything but the charges. start_time 0 means it is
-// not known yet (the slot is being taken): then the answer is whether any process of that pid
-// exists. Must not call back into the ledger.
+// Says whether the process of a slot still runs (true) or its charges may be given back (false).
+// Gets copies: `slot` holds everything but the charges. start_time 0 means that it is not known yet
+// (the process is taking the slot): then the answer is whether any process with that pid exists.
+// Must not call back into the ledger.
 using AliveFn = bool (*)(void* context, uint32_t pid, const AllotSlot& slot);
 
 // Makes the memory of slot `index` safe to touch (allocates it on the file system). Returns 0 or an
-// errno, which take_slot gives on.
+// errno, which take_slot passes on.
 using PrepareFn = int (*)(void* context, uint32_t index);
 
 struct SlotId {
@@ -82,10 +84,10 @@ class Ledger {
   // `file` must be a mapped slice file that shm has checked; it outlives the ledger.
   explicit Ledger(AllotSliceFile* file) : file_(file) {}
 
-  // Takes a slot; slots that an earlier image of this process or an earlier process of the same pid
-  // left are ended first.
-  // Errors: kFull (all slots in use: reclaim() first; or `prepare` failed, os_errno says how).
-  // One thread a process; lock-free; neither allocates nor blocks (but see `prepare`).
+  // Takes a slot. First ends slots that an earlier image of this process, or an earlier process
+  // with the same pid, has left.
+  // Errors: kFull (all slots in use: reclaim() first; or `prepare` failed, os_errno says how). One
+  // thread per process; lock-free; neither allocates nor blocks (but see `prepare`).
   Result<SlotId> take_slot(const SlotOwner& owner, PrepareFn prepare = nullptr,
                            void* context = nullptr);
 
@@ -93,32 +95,33 @@ class Ledger {
   // Errors: kNotFound. Any thread; signal-safe.
   Result<SlotId> find_slot(uint32_t pid, uint64_t start_time, uint64_t pid_namespace) const;
 
-  // Ends the slot of the calling process and returns its charges. Harmless when it has already
-  // ended. The slot stays reserved (ENDING) until the process is gone. Any thread; lock-free.
+  // Ends the slot of the calling process and gives back its charges. Does nothing when the slot has
+  // already ended. The slot stays reserved (ENDING) until the process is gone. Any thread;
+  // lock-free.
   void end_slot(SlotId slot);
 
   // True while the slot is live and still the caller's. Any thread; signal-safe.
   bool live(SlotId slot) const;
 
-  // Ends every slot whose process `alive` denies, and recounts if any ended. Returns how many.
-  // Any thread of any process of the slice; lock-free; blocks as far as `alive` does.
+  // Ends every slot for which `alive` returns false, and recounts if any ended. Returns how many it
+  // ended. Any thread of any process of the slice; lock-free; blocks only where `alive` does.
   uint32_t reclaim(AliveFn alive, void* context);
 
-  // Charges `bytes` if they fit below the limit; false (nothing changed) if not, or if the slot is
-  // no longer live. 0 bytes always fit. Any thread of the slot's process; lock-free; neither
-  // allocates nor blocks. Not for use by a process that does not own the slot.
+  // Charges `bytes` if they fit below the limit. False, with nothing changed, if they do not, or if
+  // the slot is no longer live. 0 bytes always fit. Any thread of the process that owns the slot;
+  // lock-free; neither allocates nor blocks.
   bool reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
-  // Charges `bytes` even above the limit: the driver has taken them already. Nothing happens if the
-  // slot is no longer live. Threads as reserve().
+  // Charges `bytes` even above the limit, because the driver has taken them already. Does nothing
+  // if the slot is no longer live. Threads as reserve().
   void charge(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
-  // Gives back `bytes` of an earlier charge; more than the slot holds of that kind gives back what
-  // it holds and is counted in header.ledger_faults. Threads as reserve().
+  // Gives back `bytes` of an earlier charge. If the slot holds less of that kind, it gives back
+  // what there is and counts a fault in header.ledger_faults. Threads as reserve().
   void release(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
-  // Sets the account of `gpu` to the sum over live slots. Returns that sum.
-  // Any thread of any process of the slice; lock-free.
+  // Sets the account of `gpu` to the sum of the charges of live slots. Returns that sum. Any thread
+  // of any process of the slice; lock-free.
   uint64_t recount(uint32_t gpu);
 
   // Bytes charged on `gpu` by the whole slice / by one slot and kind (0 when it is not live). On a
@@ -126,12 +129,12 @@ class Ledger {
   uint64_t used(uint32_t gpu) const;
   uint64_t charged(SlotId slot, uint32_t gpu, AllotKind kind) const;
 
-  // Sum of charges over the live slots whose process `alive` affirms (null: all live slots),
-  // without changing anything: what used() will be after a reclaim. On a read-only mapping too.
+  // Sum of the charges of the live slots for which `alive` returns true (null: all live slots):
+  // what used() will be after a reclaim. Changes nothing; works on a read-only mapping too.
   uint64_t used_by_living(uint32_t gpu, AliveFn alive, void* context) const;
 
-  // The limit in bytes; a change takes effect with the next reservation of anybody. Below what is
-  // in use, further reservations fail until it fits. Any process that may write the file; any
+  // The limit in bytes. A change takes effect with the next reservation of any process. While more
+  // than the limit is in use, every reservation fails. Any process that may write the file; any
   // thread.
   uint64_t limit(uint32_t gpu) const;
   void set_limit(uint32_t gpu, uint64_t bytes);

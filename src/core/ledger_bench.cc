@@ -1,4 +1,5 @@
-// What the ledger adds to an allocation: reserve and release, alone and with others at the same word.
+// What the ledger adds to an allocation: reserve and release, alone and with others at the same
+// word.
 //
 //   ledger_bench --benchmark_filter=ReserveRelease --benchmark_repetitions=5
 //

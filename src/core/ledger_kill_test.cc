@@ -1,13 +1,13 @@
 // Processes that share a ledger and are killed at any instant.
 //
-// A parent makes children that reserve and release as fast as they can, kills one after another with
-// SIGKILL at random moments, starts new ones in their place and reclaims. Each child keeps, outside
-// the ledger, what it surely holds: raised after a reservation was granted, lowered before a release.
-// At all times: the sum of that over the living is within the limit. When the survivors stand still:
-// the account is the sum over their slots, and nothing of the dead is left.
+// A parent makes children that reserve and release as fast as they can, kills one after another
+// with SIGKILL at random moments, starts new ones in their place and reclaims. Each child keeps,
+// outside the ledger, what it surely holds: raised after a reservation was granted, lowered before
+// a release. At all times: the sum of that over the living is within the limit. When the survivors
+// stand still: the account is the sum over their slots, and nothing of the dead is left.
 //
-// ALLOT_TEST_KILLS=<n> makes it longer; ALLOT_TEST_SEED=<n> repeats one. With ALLOT_TEST_OUT=FILE the longest
-// operation of a survivor, less its waiting for a CPU, is written there.
+// ALLOT_TEST_KILLS=<n> makes it longer; ALLOT_TEST_SEED=<n> repeats one. With ALLOT_TEST_OUT=FILE
+// the longest operation of a survivor, less its waiting for a CPU, is written there.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>

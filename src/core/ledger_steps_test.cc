@@ -1,13 +1,14 @@
 // The ledger in every order of its steps, with a process killed at any of them.
 //
 // The ledger's own source is compiled into this test with a hook before each shared access. Checked
-// after every single step: what was granted and is still held never passes the limit, and the account
-// is never below it. Checked at the end, after a reclaim: the account is exactly what the survivors
-// hold, and the rest of the limit can be had to the last byte.
+// after every single step: what was granted and is still held never passes the limit, and the
+// account is never below it. Checked at the end, after a reclaim: the account is exactly what the
+// survivors hold, and the rest of the limit can be had to the last byte.
 //
 // That the test sees errors was tried by breaking the ledger: adding instead of recounting when the
 // generation has changed, refusing without touching the account, freeing a slot before the recount,
-// recounting without a new generation, and looking the slot up before the generation; each was found within the first thousands of orders.
+// recounting without a new generation, and looking the slot up before the generation; each was
+// found within the first thousands of orders.
 #include "core/interleave.h"
 
 #define ALLOT_LEDGER_STEP() ::allot::core::Interleaver::step()

@@ -1,5 +1,5 @@
-// The ledger seen by one thread: each promise of ledger.h, and random sequences of operations beside
-// a model that keeps plain sums.
+// The ledger seen by one thread: each promise of ledger.h, and random sequences of operations
+// beside a model that keeps plain sums.
 #include "core/ledger.h"
 
 #include <gtest/gtest.h>
@@ -454,8 +454,8 @@ TEST(LedgerThreads, NeverPastTheCapAndUsableToTheLastGranule) {
   EXPECT_EQ(file->header.ledger_faults, 0u);
 }
 
-// A recount of many slots is overtaken again and again by those who allocate without pause; they must
-// let it through, and it must leave nothing behind.
+// A recount of many slots is overtaken again and again by those who allocate without pause; they
+// must let it through, and it must leave nothing behind.
 TEST(LedgerThreads, ARecountOfManySlotsGetsThrough) {
   TestFile file(1 << 20);
   Ledger ledger = file.ledger();

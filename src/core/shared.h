@@ -1,9 +1,9 @@
-// How core reads and writes words of the shared file, and the places where a test may stop a
-// thread.
+// How core reads and writes words of the shared file, and where a test may stop a thread.
 //
-// Every access to the file outside a slot that is being filled goes through these, so that no value
-// is read twice and no store is torn. ALLOT_LEDGER_STEP() stands before each access that others can
-// see; it is nothing in the product, and the interleaving test defines it to switch threads there.
+// Every access to the file goes through these functions, except to a slot that is being filled, so
+// that no value is read twice and no store is torn. ALLOT_LEDGER_STEP() comes before each access
+// that other processes can see. It is empty in the product; the interleaving test defines it to
+// switch threads there.
 #pragma once
 
 #include <cstdint>

@@ -1,13 +1,13 @@
-// Slots: how a process comes into the ledger and how it is taken out again when it is gone.
-// The states and who moves them: abi/region.h. What must not happen here: a slot freed before a
-// recount that no longer counted it, or while its process may still write into it.
+// Slots: how a process enters the ledger, and how others remove it when it is gone. abi/region.h
+// has the states and says who changes them. What must not happen here: a slot is freed before a
+// recount without it, or while its process may still write into it.
 #include "core/ledger.h"
 #include "core/shared.h"
 
 namespace allot::core {
 namespace {
 
-// Bound on taking a slot again after somebody judged us dead while we were filling it.
+// How often to take a slot again after another process judged us dead while we were filling it.
 constexpr uint32_t kTakeTries = 8;
 
 uint64_t with_state(uint64_t word, AllotSlotState state) {
@@ -19,7 +19,7 @@ bool swap_word(uint64_t& word, uint64_t expected, uint64_t desired) {
   return cas(word, expected, desired);
 }
 
-// Copies what an AliveFn may look at. Another process may be writing: every field is read once.
+// Copies what an AliveFn may look at. Another process may be writing, so every field is read once.
 void copy_identity(const AllotSlot& from, AllotSlot& to) {
   to.start_time = load(from.start_time);
   to.pid_namespace = load(from.pid_namespace);
@@ -80,7 +80,8 @@ void Ledger::recount_all() {
   for (uint32_t gpu = 0; gpu < gpus; ++gpu) recount(gpu);
 }
 
-// Takes the slot that reads `word` out of the ledger and frees it. For slots whose process is gone.
+// Removes the slot whose word is `word` from the ledger and frees it. For slots whose process is
+// gone.
 void Ledger::retire(uint32_t index, uint64_t word) {
   uint64_t& shared = file_->slot_words[index];
   const uint64_t free_word = ALLOT_SLOT_WORD(ALLOT_SLOT_FREE, ALLOT_SLOT_GENERATION(word), 0);
@@ -89,12 +90,12 @@ void Ledger::retire(uint32_t index, uint64_t word) {
     return;
   }
   const uint64_t ending = with_state(word, ALLOT_SLOT_ENDING);
-  if (word != ending && !swap_word(shared, word, ending)) return;  // somebody else is at it
+  if (word != ending && !swap_word(shared, word, ending)) return;  // another process ends it
   recount_all();
   swap_word(shared, ending, free_word);
 }
 
-// Ends what an earlier image of this process, or an earlier process of its pid, has left.
+// Ends slots that an earlier image of this process, or an earlier process with its pid, has left.
 void Ledger::retire_own(uint32_t pid, uint64_t pid_namespace) {
   const uint32_t high = slots_of(*file_);
   for (uint32_t i = 0; i < high; ++i) {
@@ -109,7 +110,8 @@ void Ledger::retire_own(uint32_t pid, uint64_t pid_namespace) {
 
 Result<SlotId> Ledger::take_slot(const SlotOwner& owner, PrepareFn prepare, void* context) {
   retire_own(owner.pid, owner.pid_namespace);
-  // A taker whom nobody here can ask after carries no pid until its slot says where it lives.
+  // A process of another pid namespace writes no pid until its slot names that namespace: nobody
+  // could check whether it lives.
   const bool known_home = owner.pid_namespace == load(file_->header.pid_namespace);
   uint32_t tries = 0;
   for (uint32_t i = 0; i < ALLOT_MAX_SLOTS; ++i) {
@@ -157,7 +159,8 @@ void Ledger::end_slot(SlotId slot) {
   if (swap_word(shared, word, with_state(word, ALLOT_SLOT_ENDING))) recount_all();
 }
 
-// Looks at one slot; a dead one is freed (TAKING) or put to ENDING and noted. True if it ended now.
+// Checks one slot. A dead one is freed (TAKING), or set to ENDING and recorded. True if it ended
+// now.
 bool Ledger::judge(uint32_t index, AliveFn alive, void* context, Dead& dead) {
   uint64_t& shared = file_->slot_words[index];
   const uint64_t word = load(shared);

@@ -1,5 +1,5 @@
-// For tests: how long an operation took, less what its thread waited for a CPU. On a busy machine a wall clock
-// shows the machine; what is left here is work and waiting for others.
+// For tests: how long an operation took, less what its thread waited for a CPU. On a busy machine a
+// wall clock shows the machine; what is left here is work and waiting for others.
 #pragma once
 
 #include <fcntl.h>
@@ -12,8 +12,8 @@
 
 namespace allot::core {
 
-// One thread's. The kernel's word (run delay, the second number of /proc/thread-self/schedstat); where it keeps
-// none, nothing is taken off. A look costs about a microsecond.
+// One thread's. The kernel's word (run delay, the second number of /proc/thread-self/schedstat);
+// where it keeps none, nothing is taken off. A look costs about a microsecond.
 class RunDelay {
  public:
   struct Took {

@@ -1,5 +1,5 @@
-/* The ABI headers are readable from C: this file only has to compile, as C11. Their sizes and offsets
- * are asserted where they are declared. */
+/* The ABI headers are readable from C: this file only has to compile, as C11. Their sizes and
+ * offsets are asserted where they are declared. */
 #include "driver/cuda_abi.h"
 #include "driver/nvml_abi.h"
 #include "driver/rm_abi.h"

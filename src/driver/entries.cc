@@ -1,5 +1,5 @@
-// Lookups in the generated tables: open addressing over FNV-1a, both computed the same way by
-// tools/gen_driver.py. Every array is constant, so there is nothing to build when the library loads.
+// Lookups in the generated tables: open addressing over FNV-1a, which tools/gen_driver.py computes
+// in the same way. Every array is constant, so loading the library builds nothing.
 #include "driver/entries.h"
 
 namespace allot::driver {
@@ -19,7 +19,7 @@ uint32_t hash_text(const char* text) {
   return value;
 }
 
-// A comparison of our own: strcmp may be an IFUNC that is not resolved yet when another library's
+// Our own comparison: strcmp may be an IFUNC that is not resolved yet when another library's
 // constructor calls a stub.
 bool same_text(const char* a, const char* b) {
   while (*a != '\0' && *a == *b) {
@@ -29,8 +29,8 @@ bool same_text(const char* a, const char* b) {
   return *a == *b;
 }
 
-// Position of `text` among the keys behind `slots`, or -1. `key` gives the text at a position. The table
-// is at most half full, so the walk ends.
+// Position of `text` among the keys of `slots`, or -1. `key` gives the text at a position. The
+// table is at most half full, so the search ends.
 template <class Key>
 int probe(std::span<const uint16_t> slots, const char* text, Key key) {
   const size_t mask = slots.size() - 1;

@@ -1,10 +1,10 @@
-// The entries of the driver and of NVML as data: which symbols there are, by which name and from which
-// version a program can ask for them, and what each means to an account or a gate.
+// The entries of the driver and of NVML as data: which symbols exist, by which name and from which
+// version a program can ask for them, and what each one does to memory or to GPU time.
 //
-// The tables are src/driver/cuda_entries.txt and nvml_entries.txt; tools/gen_driver.py makes arrays and
-// hash tables of them at build time. Lookups are constant, allocate nothing, take no lock and are safe in
-// a signal handler and in a forked child. What must not happen here: a decision. A class says what an
-// entry is, the shim decides what to do about it.
+// The tables are src/driver/cuda_entries.txt and nvml_entries.txt; at build time
+// tools/gen_driver.py turns them into arrays and hash tables. Lookups take constant time, allocate
+// nothing, take no lock and are safe in a signal handler and in a forked child. What must not
+// happen here: a decision. A class says what an entry is; the shim decides what to do about it.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ enum class Variant : uint8_t {
   kPtsz,  // per-thread default stream, entry with a stream argument
 };
 
-// What an entry means. The heads of the two tables say it in words.
+// What an entry does. The heads of the two tables explain each class.
 enum class Class : uint8_t {
   kPlain,
   kInit,
@@ -61,7 +61,7 @@ struct Entry {
   Class cls;
 };
 
-// Generated: entries that share a name stand together in the name order, oldest version first.
+// Generated: in name order, entries that share a name are neighbours, oldest version first.
 struct NameGroup {
   uint16_t first;
   uint16_t count;
@@ -76,11 +76,12 @@ class Table {
   // The entry of an exported symbol, or null when the table has none. Any thread, signal-safe.
   const Entry* find_by_symbol(const char* symbol) const;
 
-  // The entry that cuGetProcAddress(name, version) means on a driver that has all entries: the newest of
-  // that name which is not newer than `version`. With `per_thread` the ptds or ptsz form where there is
-  // one. A name that is an exported symbol but no name (cuMemAlloc_v2) finds that symbol. Null when
-  // unknown, or when every entry of the name is newer. Any thread, signal-safe.
-  // Source: cuGetProcAddress in the CUDA driver API reference, "Driver Entry Point Access".
+  // The entry that cuGetProcAddress(name, version) returns on a driver that has all entries: the
+  // newest of that name which is not newer than `version`. With `per_thread` it is the ptds or ptsz
+  // form, where there is one. An exported symbol that is not a name (cuMemAlloc_v2) finds itself.
+  // Null when `name` is unknown, or when every entry of that name is newer. Any thread,
+  // signal-safe. Source: cuGetProcAddress in the CUDA driver API reference, "Driver Entry Point
+  // Access".
   const Entry* find_by_name(const char* name, int version, bool per_thread) const;
 
   // Whether any entry has this name, whatever its version. Any thread, signal-safe.

@@ -1,5 +1,5 @@
-// The tables themselves, and the lookups in them. Runs without a toolkit; tools/driver_parity.py compares
-// the tables with the vendor's headers where there are some.
+// The tables themselves, and the lookups in them. Runs without a toolkit; tools/driver_parity.py
+// compares the tables with the vendor's headers where there are some.
 #include "driver/entries.h"
 
 #include <gtest/gtest.h>

@@ -1,13 +1,14 @@
 /* The driver's RM (resource manager) calls that allot makes or watches, as data.
  *
- * libcuda talks to the kernel module by ioctl(fd of /dev/nvidiactl, _IOWR('F', nr, structure)). Two of
- * these calls matter: alloc, by which a process makes its channel groups and channels and so shows their
- * handles, and control, by which a group's timeslice is set and channels are stopped. Numbers and
- * layouts mirror NVIDIA's open-gpu-kernel-modules, branch 580 (the file is named at each block), names
- * kept as there; what was seen of them on an H100 stands in the comments. Readable from C.
+ * libcuda talks to the kernel module by ioctl(fd of /dev/nvidiactl, _IOWR('F', nr, structure)). Two
+ * of these calls matter: alloc, by which a process makes its channel groups and channels and so
+ * shows their handles, and control, which sets a group's timeslice and stops channels.
+ * Numbers and layouts mirror NVIDIA's open-gpu-kernel-modules, branch 580 (the file is named at
+ * each block), with the names there; the comments say what was seen on an H100.
+ * Readable from C.
  *
- * Handles belong to a client: (client, subdevice, group, channels) must be kept together. With handles
- * of different clients mixed a control answers 0x23, or 0 while nothing happens. */
+ * Handles belong to a client: (client, subdevice, group, channels) must be kept together. A
+ * control with handles of different clients returns 0x23, or 0 with no effect. */
 #ifndef ALLOT_DRIVER_RM_ABI_H
 #define ALLOT_DRIVER_RM_ABI_H
 
@@ -21,9 +22,8 @@ extern "C" {
 
 typedef uint32_t NvHandle;
 
-/* kernel-open/common/inc/nv-ioctl-numbers.h and
- * src/nvidia/arch/nvalloc/unix/include/nv_escape.h. The module reads number and size of a request only,
- * not its direction bits. */
+/* kernel-open/common/inc/nv-ioctl-numbers.h and src/nvidia/arch/nvalloc/unix/include/nv_escape.h.
+ * The module reads number and size of a request only, not its direction bits. */
 #define NV_IOCTL_MAGIC 'F'
 #define NV_IOCTL_BASE 200
 #define NV_ESC_CARD_INFO (NV_IOCTL_BASE + 0)
@@ -41,8 +41,8 @@ typedef uint32_t NvHandle;
 #define ALLOT_RM_REQUEST_NR(request) ((request)&0xFFu)
 #define ALLOT_RM_REQUEST_SIZE(request) (((request) >> 16) & 0x3FFFu)
 
-/* src/common/sdk/nvidia/inc/nvos.h. NV_ESC_RM_ALLOC comes with either of two structures, told apart by
- * the size in the request; libcuda of 580 uses the long one. Pointers travel as 64-bit numbers. */
+/* src/common/sdk/nvidia/inc/nvos.h. NV_ESC_RM_ALLOC comes with either of two structures, told apart
+ * by the size in the request; libcuda of 580 uses the long one. Pointers are 64-bit numbers. */
 typedef struct {
   NvHandle hRoot; /* the client */
   NvHandle hObjectParent;
@@ -82,13 +82,13 @@ typedef struct {
   uint32_t status;   /* out */
 } NVOS00_PARAMETERS; /* NV_ESC_RM_FREE; freeing a parent frees what hangs below it */
 
-/* src/common/sdk/nvidia/inc/class/cl0080.h: NV0080_ALLOC_PARAMETERS begins with the GPU's number. */
+/* src/common/sdk/nvidia/inc/class/cl0080.h; NV0080_ALLOC_PARAMETERS begins with the GPU number. */
 typedef struct {
   uint32_t deviceId;
 } NV0080_ALLOC_PARAMETERS_HEAD;
 
-/* The first words of what comes with a channel group (NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, nvos.h, the same
-   from 470 to 580). */
+/* The first words of a channel group's parameters (NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, nvos.h,
+ * the same from 470 to 580). */
 typedef struct {
   NvHandle hObjectError;
   NvHandle hObjectEccError;
@@ -121,7 +121,7 @@ ALLOT_ABI_SIZE(NVOS00_PARAMETERS, 16);
 ALLOT_ABI_ASSERT(ALLOT_RM_ALLOC == 0xC030462Bul, "request number of alloc");
 ALLOT_ABI_ASSERT(ALLOT_RM_CONTROL == 0xC020462Aul, "request number of control");
 
-/* src/common/sdk/nvidia/inc/nvstatuscodes.h, those that were seen or that the software GPU gives. */
+/* src/common/sdk/nvidia/inc/nvstatuscodes.h: those seen on a GPU, or from the software GPU. */
 #define NV_OK 0x00000000u
 #define NV_ERR_INVALID_ARGUMENT 0x0000001Fu
 #define NV_ERR_INVALID_CLIENT 0x00000023u
@@ -180,8 +180,8 @@ ALLOT_ABI_OFFSET(NVA06C_CTRL_PREEMPT_PARAMS, timeoutUs, 4);
  * groups are copy engines. Seen on driver 580 (H100): 4 groups, 8 channels. */
 #define ALLOT_RM_LIBCUDA_TIMESLICE_US 2048u
 
-/* src/common/sdk/nvidia/inc/ctrl/ctrl2080/ctrl2080fifo.h, on a subdevice. Stops channels mid-kernel and
- * lets them go on; with bOnlyDisableScheduling the program hung. */
+/* src/common/sdk/nvidia/inc/ctrl/ctrl2080/ctrl2080fifo.h, on a subdevice. Stops channels mid-kernel
+ * and resumes them; with bOnlyDisableScheduling the program hung. */
 #define NV2080_CTRL_CMD_FIFO_DISABLE_CHANNELS 0x2080110Bu
 #define NV2080_CTRL_FIFO_DISABLE_CHANNELS_MAX_ENTRIES 64
 

@@ -1,13 +1,14 @@
-// Compile-time check that a function can stand in for a driver entry.
+// Compile-time check that a function has the same parameters as a driver entry.
 //
-// A hook or a software-GPU export with one parameter too few, or with 32 bits where the driver has 64,
-// compiles and corrupts its caller. The tables know how each entry's parameters travel ("shape", one
-// letter a parameter, tools/driver_shapes.py); here the shape of a C++ function is read from its type:
+// A hook or a software-GPU export with one parameter too few, or with 32 bits where the driver has
+// 64, compiles and corrupts its caller. The tables know how each entry's parameters travel
+// ("shape", one letter a parameter, tools/driver_shapes.py); here the shape of a C++ function is
+// read from its type:
 //
 //   static_assert(fits_cuda<mem_alloc>("cuMemAlloc_v2"));
 //
-// Everything is consteval, nothing of it is left in the library. Entries whose declaration is not known
-// (shape "?") fit every function; a symbol that the table does not have fits none.
+// Everything is consteval; nothing of it remains in the library. An entry whose declaration is not
+// known (shape "?") fits every function; a symbol that is not in the table fits none.
 #pragma once
 
 #include <array>

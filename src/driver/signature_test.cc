@@ -62,7 +62,8 @@ static_assert(!fits_cuda<prefetch>("cuMemPrefetchAsync"));
 static_assert(!fits_cuda<alloc>("cuNothing"));
 static_assert(!fits_nvml<memory_info>("nvmlDeviceGetCount_v2"));
 
-// Nothing to run: the assertions above are the test. The functions are named once, or they were unused.
+// Nothing to run: the assertions above are the test. The functions are named once, or they were
+// unused.
 TEST(Signature, IsCheckedAtCompileTime) {
   EXPECT_EQ(alloc(nullptr, 0), CUDA_SUCCESS);
   EXPECT_EQ(memory_info(nullptr, nullptr), NVML_SUCCESS);

@@ -1,6 +1,6 @@
-// The generated jump stubs, loaded as a library whose resolver is ours (stubs_test_library.cc): a first
-// call resolves, later ones go straight through, and every argument, the stack and the result pass
-// untouched both ways.
+// The generated jump stubs, loaded as a library whose resolver is ours (stubs_test_library.cc): a
+// first call resolves, later ones go straight through, and every argument, the stack and the result
+// pass untouched both ways.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
@@ -97,7 +97,8 @@ TEST_F(Stubs, EveryStubCarriesItsOwnIndex) {
   }
 }
 
-// No lambda: the call from its function pointer to its body is the compiler's own, and need not be aligned.
+// No lambda: the call from its function pointer to its body is the compiler's own, and need not be
+// aligned.
 void* resolve_if_aligned(unsigned) {
   const auto frame = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
   return frame % 16 == 0 ? reinterpret_cast<void*>(&fold) : nullptr;

@@ -1,5 +1,5 @@
-// The shared library that stubs_test.cc loads: the generated CUDA stubs with a resolver that the test
-// chooses. It stands where the shim will stand.
+// The shared library that stubs_test.cc loads: the generated CUDA stubs with a resolver that the
+// test chooses. It stands where the shim will stand.
 extern "C" {
 
 extern void* allot_cuda_slots[];

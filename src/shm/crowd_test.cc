@@ -1,5 +1,6 @@
-// Very many processes in one slice: one after the other, so that every slot is used again, and at once. How many is
-// ALLOT_TEST_PROCESSES (a thousand and some hundred without it: a test has to end).
+// Very many processes in one slice: one after the other, so that every slot is used again, and at
+// once. How many is ALLOT_TEST_PROCESSES (a thousand and some hundred without it: a test has to
+// end).
 #include <cstdlib>
 #include <memory>
 #include <vector>

@@ -1,4 +1,4 @@
-/* Links all guest libraries of the region into one shared object, for the test guest_glibc_floor. */
+/* Links all guest libraries of the region into one shared object, for test guest_glibc_floor. */
 int allot_floor_probe(void);
 int allot_floor_probe(void) {
   return 0;

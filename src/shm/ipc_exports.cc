@@ -1,7 +1,7 @@
-// The table of offered memory: see region.h. An entry is 16 bytes and only ever changes whole, so a
-// process killed here leaves either an old or a new one. Entries of slots that are no longer live
-// count as free. A hash belongs into one window of the table; a search reads all of it, because
-// entries may vanish anywhere.
+// The table of offered memory (slice_file.h has the contract). An entry is 16 bytes and only ever
+// changes as a whole, so a process killed here leaves either the old entry or the new one. An entry
+// whose slot is no longer live is free. Each hash belongs to one window of the table; a search
+// reads the whole window, because an entry may vanish anywhere in it.
 #include "base/atomic16.h"
 #include "core/shared.h"
 #include "shm/slice_file.h"
@@ -22,7 +22,8 @@ AllotExport& entry_at(AllotSliceFile* file, uint64_t hash, uint32_t i) {
   return file->exports[(hash + i) % ALLOT_MAX_EXPORTS];
 }
 
-// Whether the entry's slot is still the one that wrote it. Its bytes are hostile: index checked.
+// Whether the entry's slot is still the one that wrote it. Its bytes are hostile, so the index is
+// checked.
 bool live(const AllotSliceFile& file, Pair16 entry) {
   const uint32_t index = static_cast<uint32_t>(entry.high);
   const uint32_t generation = static_cast<uint32_t>(entry.high >> 32);
@@ -36,7 +37,7 @@ bool live(const AllotSliceFile& file, Pair16 entry) {
 Result<void> add_export(Slice& slice, uint64_t hash, core::SlotId slot) {
   if (hash == 0) return fail(Errc::kBadValue);
   const Pair16 mine = entry_of(hash, slot);
-  // Offered already? (The same handle may be asked for twice.)
+  // Offered already? A program may ask for the same handle twice.
   for (uint32_t i = 0; i < kWindow; ++i) {
     Pair16 seen = peek16(&entry_at(slice.file, hash, i));
     if (seen.low == mine.low && seen.high == mine.high) return {};

@@ -1,5 +1,5 @@
-// Folder and names of the region: see region.h. A folder is opened first and judged by what is open,
-// so that nobody can exchange it between the check and the use.
+// The region's folder and the names in it. A folder is opened first and the open folder is judged,
+// so that nobody can replace it between the check and the use.
 #include "shm/region_folder.h"
 
 #include <sys/stat.h>
@@ -32,7 +32,7 @@ bool ends_with_suffix(std::string_view name) {
 Result<Folder> open_folder(const char* path) {
   auto fd = sys::open_file(sys::Root{}, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!fd) {
-    // Of a link, O_DIRECTORY says "not a folder": look again what it is.
+    // For a link, O_DIRECTORY reports "not a folder": look again to see what it is.
     auto info = sys::info_at(AT_FDCWD, path);
     if (info && !S_ISDIR(info->mode)) return fail(Errc::kNoPermission, fd.error().os_errno);
     return tl::unexpected<Error>(fd.error());
@@ -54,7 +54,7 @@ Result<void> region_folder(const char* dir, bool create, char* out) {
     if (dir[0] != '/') return fail(Errc::kBadValue);
     if (auto copied = copy_path(dir, out); !copied) return copied;
   } else {
-    // Only a folder that root has made for all may stand there; anything else is passed over.
+    // Only a folder that root made for all users is accepted there; anything else is ignored.
     auto system = open_folder(kSystemFolder);
     if (system && system->shared) return copy_path(kSystemFolder, out);
     TextBuf(out, kPathBytes).text("/dev/shm/allot-").u64(sys::user_id());

@@ -9,12 +9,13 @@ namespace allot::shm {
 // An open folder that passed the checks of region_folder.
 struct Folder {
   sys::Fd fd;
-  bool shared = false;  // many users' (root's, setgid and sticky): files are readable by the group
+  bool shared = false;  // root's, setgid and sticky, for many users: the group may read files
 };
 
 Result<Folder> open_folder(const char* path);
 
-// A path cut into its folder and the name behind the last '/'. Errors: kBadValue.
+// A path split into its folder and the name after the last '/'.
+// Errors: kBadValue.
 struct SplitPath {
   char folder[kPathBytes];
   const char* name;

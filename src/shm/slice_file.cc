@@ -1,7 +1,8 @@
-// The life of a slice's file: made, opened, removed. See region.h.
+// The life of a slice's file: made, opened, removed.
 //
-// What must not happen here: a file seen half-made; two creators of one name who both win; a file
-// removed under a process that has just joined it. How each is prevented stands at the function.
+// What must not happen here: another process sees a half-made file; two creators of one name both
+// succeed; a file is removed while a process has just joined it. Each function says how it prevents
+// this.
 #include "shm/slice_file.h"
 
 #include <sys/stat.h>
@@ -18,7 +19,7 @@
 namespace allot::shm {
 namespace {
 
-// How often a name that others take and remove at the same time is tried again.
+// How often to try again for a name that others take and remove at the same time.
 constexpr uint32_t kNameTries = 200;
 
 constexpr uint64_t kFileBytes = sizeof(AllotSliceFile);
@@ -26,8 +27,8 @@ constexpr uint64_t kSlotsAt = offsetof(AllotSliceFile, slots);
 constexpr uint64_t kExportsAt = offsetof(AllotSliceFile, exports);
 constexpr uint64_t kSwapsAt = offsetof(AllotSliceFile, swaps);
 
-// Makes sure that a range which is ours alone can be touched without SIGBUS. File systems that cannot
-// allocate (ramfs, some network ones) have zeros written there instead.
+// Makes sure that touching a range which only we use cannot raise SIGBUS. On file systems that
+// cannot allocate (ramfs, some network file systems) it writes zeros there instead.
 Result<void> make_safe(int fd, uint64_t offset, uint64_t bytes) {
   static constexpr char kZeros[4096] = {};
   auto made = sys::allocate(fd, offset, bytes);
@@ -91,7 +92,7 @@ Result<void> fill_header(AllotHeader& header, const NewSlice& slice) {
   return {};
 }
 
-// A complete file that has no name yet, mapped; with a slot of this process if `slot` is given.
+// A complete, mapped file that has no name yet; with a slot for this process if `slot` is given.
 Result<Slice> build(const Folder& folder, const NewSlice& slice, sys::NewFile& file,
                     core::SlotId* slot) {
   auto created = sys::NewFile::create(folder.fd.get(), folder.shared ? 0640 : 0600);
@@ -155,7 +156,7 @@ struct OpenFile {
   sys::FileInfo info;
 };
 
-// Opens the file itself, no link, nothing but a regular file.
+// Opens the file only if it is a regular file and no link.
 Result<OpenFile> open_regular(int folder, const char* name, bool writable) {
   const int mode = writable ? O_RDWR : O_RDONLY;
   auto fd = sys::open_at(folder, name, mode | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
@@ -168,7 +169,7 @@ Result<OpenFile> open_regular(int folder, const char* name, bool writable) {
   return OpenFile{std::move(*fd), *info};
 }
 
-// The name in the header must be the file's: listings show one and act on the other.
+// The name in the header must be the file's: listings show the first and act on the second.
 bool same_name(const AllotHeader& header, const char* file_name) {
   char wanted[ALLOT_NAME_BYTES + sizeof(ALLOT_REGION_SUFFIX)];
   TextBuf(wanted, sizeof(wanted)).text(header.name).text(ALLOT_REGION_SUFFIX);
@@ -188,7 +189,8 @@ Result<void> check_open(const OpenFile& open, const char* file_name) {
   return check_boot(header);
 }
 
-// A private copy: the parts in front, the slots that may be in use, the exports, the swaps of these slots.
+// Makes a private copy: everything before the slots, the slots that may be in use, the exports, and
+// the swap entries of those slots.
 Result<AllotSliceFile*> copy_file(int fd) {
   auto memory = sys::map_memory(kFileBytes);
   if (!memory) return tl::unexpected<Error>(memory.error());
@@ -205,7 +207,7 @@ Result<AllotSliceFile*> copy_file(int fd) {
   copy(high * sizeof(AllotSlot), kSlotsAt);
   copy(kSwapsAt - kExportsAt, kExportsAt);
   copy(high * sizeof(AllotSwap), kSwapsAt);
-  // The owner may have changed the header since it was checked.
+  // The owner may have changed the header since the check.
   Result<void> checked = whole ? check_header(file->header) : fail(Errc::kDamaged);
   if (!checked) {
     sys::unmap(*memory, kFileBytes);
@@ -228,15 +230,15 @@ Result<Slice> map_open(const OpenFile& open, const char* file_name, bool writabl
   return Slice{static_cast<AllotSliceFile*>(*map), true, open.info.uid};
 }
 
-// Removes the file `open` by its name if nobody uses it.
+// Removes the open file by its name if nobody uses it.
 //
-// Two may want to remove a stale file and put their own in its place; the slower must not remove the
-// faster one's new file. So whoever removes holds a lock on the *file*, and looks under it whether
-// the name still means that file: nobody else removes it meanwhile, and a new file cannot get a name
-// that is still taken. The lock dies with its holder.
+// Two processes may want to replace a stale file; the slower must not remove the new file of the
+// faster. So a remover locks the *file* and then checks that the name still means that file: nobody
+// else can remove it meanwhile, and a new file cannot get a name that is still taken. The kernel
+// drops the lock when its holder dies.
 //
-// A process may join just then. It takes its slot first and then looks for LEAVING; we set LEAVING
-// first and then look for slots. One of the two sees the other.
+// Another process may join at the same moment. It takes its slot first and then checks LEAVING; we
+// set LEAVING first and then check the slots. At least one of the two sees the other.
 Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t except_pid) {
   if (auto locked = sys::lock_now(open.fd.get()); !locked) return locked;
   auto named = sys::info_at(folder, name);
@@ -259,7 +261,7 @@ Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t 
   return sys::remove_at(folder, name);
 }
 
-// Makes room for a new file of this name: ok when the name is (or has become) free.
+// Makes room for a new file of this name; succeeds when the name is, or has become, free.
 Result<void> remove_stale(int folder, const char* name) {
   auto open = open_regular(folder, name, true);
   if (!open) {
@@ -294,8 +296,8 @@ Result<Slice> create_in(const char* folder_path, const NewSlice& slice, core::Sl
   return tl::unexpected<Error>(published.error());
 }
 
-// Whether a good slice file stands at `path` with somebody in it. One with nobody in it is stale, and
-// joining it would bring back the limits of a program that has long ended.
+// Whether `path` is a valid slice file with a live process in it. A file without one is stale, and
+// joining it would bring back the limits of a program that ended long ago.
 bool in_use_at(const char* path) {
   auto slice = open_slice(path, true);
   if (!slice) return false;

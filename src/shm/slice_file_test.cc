@@ -407,8 +407,8 @@ TEST_F(RegionTest, OfManyCreatorsExactlyOneWins) {
   }
 }
 
-// Programs without a launcher start at once where nothing or something stale stands: all of them end
-// up in one slice.
+// Programs without a launcher start at once where nothing or something stale stands: all of them
+// end up in one slice.
 TEST_F(RegionTest, ManyWhoJoinOrCreateMeetInOneSlice) {
   constexpr int kProcesses = 32, kRounds = 5;
   for (int round = 0; round < kRounds; ++round) {

@@ -1,5 +1,5 @@
-// Inside a slice: who is alive, which GPUs there are, and which slice a stray process belongs to.
-// See region.h.
+// Inside a slice: which processes are alive, which GPUs there are, and which slice a stray process
+// belongs to.
 #include <string_view>
 
 #include "base/atomic16.h"
@@ -11,13 +11,13 @@
 namespace allot::shm {
 namespace {
 
-// Bound on the chain of ancestors; a parent loop is impossible, a very deep chain is not ours.
+// Bound on the chain of ancestors. A loop of parents is impossible; a very deep chain is not ours.
 constexpr uint32_t kAncestors = 64;
 
 // Whether a process may still run, judged by pid and start time (0 = any).
 bool may_run(uint32_t pid, uint64_t start_time) {
   auto process = sys::read_process(sys::Root{}, pid);
-  if (!process) return process.error().code != Errc::kNotFound;  // cannot be asked
+  if (!process) return process.error().code != Errc::kNotFound;  // may not be inspected
   if (process->gone()) return false;
   return start_time == 0 || process->start_time == start_time;
 }
@@ -27,7 +27,7 @@ bool foreign_namespace(uint64_t inode) {
   return !mine || *mine != inode;
 }
 
-// An image that exec put in the place of ours does not map the file any more.
+// The image that exec put in place of ours no longer maps the file.
 bool still_mapped(void* file, uint32_t pid) {
   if (file == nullptr) return true;
   auto key = sys::mapped_at(sys::Root{}, file);
@@ -52,7 +52,7 @@ void read_chain(uint32_t pid, Chain& chain) {
   }
 }
 
-// How near the slice is to the process at the start of the chain; kAncestors = not at all.
+// How many steps up the chain the slice is; kAncestors = not in the chain.
 uint32_t distance(const AllotSliceFile& file, const Chain& chain) {
   uint32_t best = kAncestors;
   const AllotHeader& header = file.header;
@@ -89,7 +89,8 @@ void consider_nearest(void* context, const char* path) {
   NearestSlice& nearest = *static_cast<NearestSlice*>(context);
   auto slice = open_slice(path, false);
   if (!slice) return;
-  // Only the user's own: the header is what its owner wrote, and must not draw in other users' processes.
+  // Only the user's own slices: a header is whatever its owner wrote, and must not draw in the
+  // processes of other users.
   if (slice->owner_uid == sys::user_id() && slice->file->header.pid_namespace == nearest.home) {
     const uint32_t d = distance(*slice->file, *nearest.chain);
     if (d < nearest.best) {
@@ -174,8 +175,9 @@ Result<uint32_t> find_or_add_gpu(Slice& slice, const uint8_t uuid[16], uint64_t 
   }
   AllotSliceFile& file = *slice.file;
   for (uint32_t i = 0; i < ALLOT_MAX_GPUS; ++i) {
-    // All who add go through the entries in one order and claim the first empty one by its uuid, so
-    // two with the same uuid meet at the same entry. What comes after the claim anybody may finish.
+    // Every caller goes through the entries in the same order and claims the first empty one by its
+    // UUID, so two callers with the same UUID meet at the same entry. Any process may finish what
+    // follows the claim.
     Pair16 seen = {0, 0};
     if (!cas16(file.gpus[i].uuid, seen, wanted) &&
         (seen.low != wanted.low || seen.high != wanted.high)) {

@@ -1,5 +1,5 @@
-// Does with a slice file of arbitrary content all that allot ever does with one. For the tests and
-// the fuzzer; not part of the product.
+// Does to a slice file of arbitrary content everything that allot ever does to one. For the tests
+// and the fuzzer; not part of the product.
 #pragma once
 
 #include <cstdint>

@@ -15,7 +15,7 @@
 namespace allot::shm {
 namespace {
 
-// A client that was taken a moment ago has no slot yet, but a fresh heartbeat.
+// A client that was registered a moment ago has no slot yet, but a fresh heartbeat.
 bool live_client(const AllotSliceFile& file, const AllotGpuClient& client, uint64_t now_ns) {
   const uint64_t owner = core::load(client.owner);
   if (owner == 0) return false;
@@ -54,7 +54,7 @@ Result<uint32_t> take_client(Slice& slice, core::SlotId slot, uint32_t gpu) {
     uint64_t owner = core::load(client.owner);
     const uint64_t now = sys::monotonic_ns();
     if (live_client(file, client, now)) continue;
-    // Two who find the same dead client: one wins the owner word, and fills in the rest.
+    // Two processes may find the same dead client: one wins the owner word and fills in the rest.
     core::store(client.flags, 0u);
     core::store(client.heartbeat_ns, now);
     if (!core::cas(client.owner, owner, mine)) continue;

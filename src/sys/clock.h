@@ -1,4 +1,4 @@
-// Clocks. Through the vDSO by libc's clock_gettime (GLIBC_2.17), some 20 ns.
+// Clocks, by libc's clock_gettime (GLIBC_2.17) and the vDSO: some 20 ns.
 #pragma once
 
 #include <ctime>

@@ -1,5 +1,5 @@
-// Environment variables without getenv: a program may bring its own (bash does, and its getenv is not
-// ready when a preloaded library first asks).
+// Environment variables without getenv: a program may bring its own (bash does, and its getenv is
+// not ready when a preloaded library first asks).
 #pragma once
 
 extern "C" {
@@ -9,7 +9,8 @@ extern char** environ;
 namespace allot::sys {
 
 // The value of `name`, or null. Points into the environment of the process: copy it before the
-// program may change it. Any thread as long as no other changes the environment; does not allocate.
+// program can change it. Any thread, as long as no other thread changes the environment; does not
+// allocate.
 inline const char* environment(const char* name) {
   if (environ == nullptr) return nullptr;
   for (char** entry = environ; *entry != nullptr; ++entry) {

@@ -66,7 +66,7 @@ Fd& Fd::operator=(Fd&& other) noexcept {
 }
 
 void Fd::close() {
-  if (fd_ >= 0) raw_call(SYS_close, fd_);  // Linux closes it even when it says EINTR
+  if (fd_ >= 0) raw_call(SYS_close, fd_);  // Linux closes it even when it returns EINTR
   fd_ = -1;
 }
 
@@ -149,7 +149,7 @@ Result<uint32_t> read_file(Root root, const char* path, char* out, uint32_t size
   if (size == 0) return fail(Errc::kFull);
   auto fd = open_file(root, path, O_RDONLY | O_NOCTTY);
   if (!fd) return tl::unexpected<Error>(fd.error());
-  // Read forward, not at offsets: some files of /proc give their text only that way.
+  // Reads forward, not at offsets: some files of /proc return their text only that way.
   uint32_t have = 0;
   for (;;) {
     if (have == size) return fail(Errc::kFull);
@@ -183,7 +183,7 @@ Result<void> allocate(int fd, uint64_t offset, uint64_t bytes) {
   }));
 }
 
-// Mappings go through libc, so that sanitizers and the like see them.
+// Maps through libc, so that sanitizers and similar tools see it.
 Result<void*> map_file(int fd, uint64_t bytes, bool writable) {
   KeepErrno keep;
   void* at = mmap(nullptr, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
@@ -246,7 +246,7 @@ Result<void> NewFile::publish(const char* name) {
     if (!raw_failed(result)) discard();
     return done(result);
   }
-  // Linking by descriptor alone needs a capability; through /proc it needs none.
+  // Linking by descriptor needs a capability; linking through /proc needs none.
   char path[40];
   TextBuf(path, sizeof(path)).text("/proc/self/fd/").i64(fd_.get());
   return done(raw_call(SYS_linkat, AT_FDCWD, raw_pointer(path), folder_, raw_pointer(name),

@@ -1,8 +1,8 @@
-// Files: the part of Linux's file calls that allot needs, as Results.
+// Files: the Linux file calls that allot needs, returning Result.
 //
-// Paths are absolute and taken below a Root, so that tests run on folders that look like a machine.
-// errno is left alone. Every descriptor is close-on-exec and lives only as long as its Fd: guest code
-// keeps none, because a host may close all descriptors and reuse the numbers.
+// Paths are absolute and start at a Root, so that tests can run on folders that look like a
+// machine. errno does not change. Every descriptor is close-on-exec and lives only as long as its
+// Fd: guest code keeps none, because the host may close all descriptors and reuse their numbers.
 // Unless a function says otherwise: any thread, allocates nothing, blocks only on the file system.
 #pragma once
 
@@ -37,8 +37,8 @@ class Fd {
 };
 
 // Errc for an errno: ENOENT, ENOTDIR kNotFound; EACCES, EPERM, EROFS, ELOOP kNoPermission; EEXIST
-// kExists; ENOSPC, EDQUOT kFull; EOPNOTSUPP, ENOSYS kUnsupported; else kSystem. A link where none is
-// followed gives ELOOP.
+// kExists; ENOSPC, EDQUOT kFull; EOPNOTSUPP, ENOSYS kUnsupported; else kSystem. A link gives ELOOP
+// where it is not followed.
 Error error_of(int os_errno);
 
 // open(2) with O_CLOEXEC added. The second form takes a name in an open folder.
@@ -59,7 +59,7 @@ struct FileInfo {
 Result<FileInfo> info_of(int fd);
 Result<FileInfo> info_at(int folder, const char* name);  // of a link itself
 
-// Reads all of a small file into `out` and closes it with NUL; returns the length.
+// Reads all of a small file into `out`, ending with NUL; returns the length.
 // Errors: as error_of; kFull if it does not fit.
 Result<uint32_t> read_file(Root root, const char* path, char* out, uint32_t size);
 
@@ -67,12 +67,13 @@ Result<uint32_t> read_file(Root root, const char* path, char* out, uint32_t size
 Result<uint64_t> read_at(int fd, void* out, uint64_t bytes, uint64_t offset);
 Result<void> write_at(int fd, const void* data, uint64_t bytes, uint64_t offset);
 
-// The target of a link, closed with NUL; returns the length. Errors: as error_of; kFull.
+// The target of a link, ending with NUL; returns the length.
+// Errors: as error_of; kFull.
 Result<uint32_t> read_link(Root root, const char* path, char* out, uint32_t size);
 
-// Sets the size (sparse) / makes sure that the range takes no more space when written, so that a full
-// file system is an error here and not SIGBUS later.
-// Errors of allocate: kFull (no space), kUnsupported (the file system cannot say).
+// resize sets the size (sparse). allocate reserves the range's space, so that a full file system is
+// an error here and not SIGBUS later. Errors of allocate: kFull (no space), kUnsupported (the file
+// system cannot reserve).
 Result<void> set_size(int fd, uint64_t bytes);
 Result<void> allocate(int fd, uint64_t offset, uint64_t bytes);
 
@@ -82,9 +83,10 @@ Result<void*> map_memory(uint64_t bytes);
 Result<void> protect_read_only(void* at, uint64_t bytes);
 void unmap(void* at, uint64_t bytes);
 
-// A file without a name in `folder`, mode set whatever the umask; publish gives it one.
-// Where the file system has no O_TMPFILE (or with `named`) it gets a temporary name, which publish takes
-// away again and discard too. Errors: as error_of; publish: kExists when the name is taken (nothing is replaced).
+// A file in `folder` without a name, with exactly this mode; publish gives it a name. Where the
+// file system has no O_TMPFILE (or with `named`) it gets a temporary name, which publish and
+// discard remove again.
+// Errors: as error_of; publish: kExists when the name is taken (nothing is replaced).
 class NewFile {
  public:
   static Result<NewFile> create(int folder, uint32_t mode, bool named = false);
@@ -101,14 +103,15 @@ class NewFile {
 // unlinkat. Errors: as error_of.
 Result<void> remove_at(int folder, const char* name);
 
-// Exclusive flock without waiting; ends with the descriptor. Errors: kExists (somebody holds it).
+// Exclusive flock without waiting; ends with the descriptor.
+// Errors: kExists (another holder).
 Result<void> lock_now(int fd);
 
-// mkdir with exactly this mode's bits cleared by the umask, as the system does it.
+// mkdir(2): the umask clears bits of `mode`.
 // Errors: kExists, as error_of.
 Result<void> make_folder(const char* path, uint32_t mode);
 
-// Calls `visit` for each name in an open folder, but "." and ".."; it returns false to stop.
+// Calls `visit` for each name in an open folder except "." and ".."; visit returns false to stop.
 Result<void> list_folder(int folder, bool (*visit)(void* context, const char* name), void* context);
 
 // The effective user.

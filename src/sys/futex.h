@@ -1,7 +1,8 @@
-// Futexes: sleep while a word has a value, wake who sleeps on it.
+// Futexes: sleep while a word has a value; wake the threads that sleep on it.
 //
-// kShared: the word is in memory that several processes map; the kernel finds it by file and offset, so a
-// mapping that may only be read will do for both. Any thread; signal-safe; errno stays.
+// kShared: the word is in memory that several processes map; the kernel finds it by file and
+// offset, so a read-only mapping is enough for both calls. Any thread; signal-safe; errno does not
+// change.
 #pragma once
 
 #include <linux/futex.h>
@@ -20,8 +21,8 @@ inline int futex_operation(int operation, FutexScope scope) {
   return scope == FutexScope::kPrivate ? operation | FUTEX_PRIVATE_FLAG : operation;
 }
 
-// Returns when woken, when the word is not `value` (any more), after `timeout_ns`, on a signal, or when the
-// address cannot be used: the caller looks at the word again in every case.
+// Returns when woken, when the word is not `value` (any more), after `timeout_ns`, on a signal, or
+// when the address is invalid: the caller must look at the word again in every case.
 inline void futex_wait(const void* word, uint32_t value, uint64_t timeout_ns, FutexScope scope) {
   timespec timeout = {static_cast<time_t>(timeout_ns / 1000000000u),
                       static_cast<long>(timeout_ns % 1000000000u)};
@@ -29,7 +30,7 @@ inline void futex_wait(const void* word, uint32_t value, uint64_t timeout_ns, Fu
            raw_pointer(&timeout));
 }
 
-// Wakes all who sleep on the word.
+// Wakes all threads that sleep on the word.
 inline void futex_wake(const void* word, FutexScope scope) {
   raw_call(SYS_futex, raw_pointer(word), futex_operation(FUTEX_WAKE, scope), INT_MAX);
 }

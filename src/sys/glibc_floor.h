@@ -1,14 +1,16 @@
 // Holds guest code down to glibc 2.28 by naming old versions of symbols that moved since.
 //
-// glibc 2.34 moved libdl, libpthread and librt into libc and gave their symbols a new default version,
-// so that a library built there will not load on an older system. Old versions are still exported
-// everywhere; this header asks for them by `.symver`. Include it in each guest source file that calls
-// one of these functions (a line for a function that the file does not call does nothing).
+// glibc 2.34 moved libdl, libpthread and librt into libc and gave their symbols a new default
+// version, so that a library built there will not load on an older system. Old versions are still
+// exported everywhere; this header asks for them by `.symver`. Include it in each guest source file
+// that calls one of these functions (a line for a function that the file does not call does
+// nothing).
 //
-// It has no cure for stat, fstat, lstat, fstatat (2.33: use sys/file.h), gettid and getdents64 (2.30:
-// use sys/process.h, sys/file.h), or pthread_atfork (static, fine). On systems before 2.34 the symbols
-// live in libdl.so.2 and libpthread.so.0: a library that uses them must name those as needed (the
-// link line `-Wl,--no-as-needed -l:libdl.so.2 -l:libpthread.so.0`; newer systems keep both as stubs).
+// It has no cure for stat, fstat, lstat, fstatat (2.33: use sys/file.h), gettid and getdents64
+// (2.30: use sys/process.h, sys/file.h), or pthread_atfork (static, fine). On systems before 2.34
+// the symbols live in libdl.so.2 and libpthread.so.0: a library that uses them must name those as
+// needed (the link line `-Wl,--no-as-needed -l:libdl.so.2 -l:libpthread.so.0`; newer systems keep
+// both as stubs).
 //
 // Source: `objdump -T libc.so.6` of glibc 2.36, and the version lists of the GNU C library manual.
 // Checked by the test `guest_glibc_floor`.

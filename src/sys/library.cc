@@ -1,5 +1,5 @@
-// Finding a library: see library.h. The cache is a file that others write: every offset in it is
-// checked against its size before use, and text must end inside it.
+// Finds a library. Others write the cache file, so every offset in it is checked against its size
+// before use, and every text must end inside it.
 #include "sys/library.h"
 
 #include <elf.h>
@@ -91,7 +91,7 @@ class Search {
   }
 
  private:
-  // Goes through the entries in the linker's order (the newest first).
+  // Goes through the entries in the linker's order, newest first.
   bool scan_cache(std::string_view cache) {
     cache.remove_prefix(new_format_at(cache));
     CacheHeader header;

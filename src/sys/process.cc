@@ -1,5 +1,5 @@
-// Processes from /proc: see process.h. Text from the kernel is parsed with bounds all the same: a
-// command name may hold any byte, also ')' and newline.
+// Processes from /proc. Even the kernel's text is parsed with bounds: a command name may hold any
+// byte, also ')' and newline.
 #include "sys/process.h"
 
 #include <cerrno>
@@ -27,7 +27,7 @@ struct ProcPath {
   }
 };
 
-// Moves `*at` behind spaces and one field.
+// Moves `*at` past spaces and one field.
 bool skip_field(const char** at, const char* end) {
   while (*at < end && **at == ' ') ++*at;
   const char* begin = *at;
@@ -46,7 +46,7 @@ bool parse_stat(const char* text, uint32_t length, Process* out) {
   uint64_t pid;
   if (!read_u64(&at, end, &pid) || end - at < 2 || at[0] != ' ' || at[1] != '(') return false;
   at += 2;
-  const char* close = end;  // the last ')': the name may hold some itself
+  const char* close = end;  // the last ')': the name may contain others
   while (close > at && close[-1] != ')') --close;
   if (close == at) return false;
   uint32_t name = 0;
@@ -90,8 +90,8 @@ bool parse_map_line(const char* at, const char* end, MapLine* out) {
   return number_field(&at, end, &out->key.inode);
 }
 
-// Calls `visit` for each line of a maps file until it returns true; then that is the answer. Keeps
-// only the start of each line: the path at its end may be of any length.
+// Calls `visit` for each line of a maps file until it returns true, and returns that. Keeps only
+// the start of each line: the path at its end may have any length.
 template <class Visit>
 Result<bool> scan_maps(Root root, uint32_t pid, Visit visit) {
   auto fd = open_file(root, ProcPath(pid, "maps").text, O_RDONLY);

@@ -1,6 +1,7 @@
-// Processes as /proc shows them. A pid alone names nobody, since pids are used again: pid and start
-// time together do. All from text of /proc, below a Root, without running any program.
-// Unless a function says otherwise: any thread, allocates nothing, does not block; errno stays.
+// Processes as /proc shows them. A pid alone identifies no process, because the kernel reuses pids:
+// pid and start time together do. Everything is read from /proc below a Root; no program is run.
+// Unless a function says otherwise: any thread, allocates nothing, does not block; errno does not
+// change.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ struct Process {
   uint32_t threads;     // 1 for a zombie that only waits to be reaped
   char state;           // R, S, D, Z ...
   char command[32];     // up to 15 bytes for user processes
-  // Has ended, holds no memory and no file any more, and waits to be reaped. (A main thread that has
-  // ended while others run also reads 'Z', but its process lives.)
+  // The process has ended, holds no memory and no file, and waits to be reaped. (A main thread that
+  // has ended while others run also shows 'Z', but its process lives.)
   bool gone() const { return state == 'X' || (state == 'Z' && threads <= 1); }
 };
 
@@ -26,23 +27,24 @@ struct Process {
 // Errors: kNotFound (no such process), kDamaged (text not understood), kNoPermission, kSystem.
 Result<Process> read_process(Root root, uint32_t pid);
 
-// The calling process and thread, never from a cache that fork or clone could leave stale.
+// The calling process and thread, never from a cache that fork or clone could make stale.
 // Signal-safe.
 uint32_t current_pid();
 uint32_t current_tid();
 
-// Whether a process of that number exists in our pid namespace, of whatever user; zombies do. One system
-// call. Signal-safe.
+// Whether a process with that pid exists in our pid namespace, of any user; a zombie exists. One
+// system call. Signal-safe.
 bool process_exists(uint32_t pid);
 
-// Inode of the pid namespace of a process (0: the calling one): tells whether its numbers are ours.
+// Inode of the pid namespace of a process (0: the calling one): says whether its pids mean the same
+// as ours.
 // Errors: kNotFound, kNoPermission (another user's process), kDamaged.
 Result<uint64_t> pid_namespace(Root root, uint32_t pid);
 
 // The random id of this boot of the machine. Errors: kNotFound, kDamaged.
 Result<void> boot_id(Root root, uint8_t out[16]);
 
-// A file as /proc/PID/maps names it; on some file systems the device differs from stat's.
+// A file as /proc/PID/maps identifies it; on some file systems the device differs from stat's.
 struct MapKey {
   uint64_t major;
   uint64_t minor;

@@ -1,9 +1,9 @@
 // System calls straight to the kernel.
 //
-// Guest code may not go through libc's wrappers where it can be avoided: they may be interposed by
-// the program (or by ourselves), they are cancellation points that would leak a file descriptor, they
-// set the host's errno, and some (stat, fstat) carry a symbol version newer than the glibc we support.
-// Only src/sys includes this file.
+// Guest code avoids libc's wrappers where it can: the program (or we) may interpose them, they are
+// cancellation points at which a file descriptor would leak, they set the host's errno, and some
+// (stat, fstat) have a symbol version newer than the glibc we support. Only src/sys includes this
+// file.
 #pragma once
 
 #include <sys/syscall.h>
@@ -12,8 +12,8 @@
 
 namespace allot::sys {
 
-// The kernel's answer: -4095..-1 is a negated errno. errno itself stays as it is. Any thread,
-// signal-safe; blocks as the call does.
+// Returns the kernel's answer: -4095..-1 is a negated errno. errno itself does not change. Any
+// thread, signal-safe; blocks as the call does.
 inline long raw_call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0,
                      long f = 0) {
 #if defined(__x86_64__)
