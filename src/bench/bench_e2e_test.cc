@@ -118,7 +118,7 @@ TEST_F(BenchOnSoftwareGpu, ShareRunsSlicesSideBySide) {
   EXPECT_GT(slices[0]["gpu_time"].get<double>(), 0.1) << "the two halve what the third leaves";
   EXPECT_NEAR(slices[0]["gpu_time"].get<double>(), slices[1]["gpu_time"].get<double>(), 0.15);
   EXPECT_EQ(slices[2]["gpu_time"], 0.0);
-  EXPECT_GT(slices[3]["latency"]["requests"].get<int>(), 10);
+  EXPECT_GT(slices[3]["waits"]["count"].get<int>(), 10);
   EXPECT_EQ(slices[0]["per_second"].size(), 1u);
   EXPECT_GE(result["work_per_10ms"][0].size(), 130u);
   // The two of a kind were calibrated once.
@@ -136,6 +136,23 @@ TEST_F(BenchOnSoftwareGpu, ShareTakesASliceOfTheChosenGpuAlone) {
   const nlohmann::json& process = result["phases"][0]["slices"][0]["ps"][0];
   ASSERT_EQ(process["gpus"].size(), 1u) << process;
   EXPECT_EQ(process["gpus"][0]["index"], 1) << process;
+}
+
+TEST_F(BenchOnSoftwareGpu, ShareMeasuresTheSameLoadsNativelyAndJudgesWhatWasPromised) {
+  const Ran ran = shell(environment("1x4G") + "ALLOT_DIR=" + folder_ + " " + ALLOT_BENCH_PROGRAM +
+                        " share --sim --json --native --judge --seconds 0.5 --warm 0.3 "
+                        "--slice wait:50 --slice full:50");
+  const nlohmann::json result = ran.json();
+  const nlohmann::json& phase = result["phases"][0];
+  EXPECT_EQ(ran.status, phase["promises_kept"] ? 0 : 1) << ran.out;
+  for (const nlohmann::json& slice : phase["slices"]) {
+    EXPECT_GT(slice["native"]["achieved"].get<double>(), 0);
+    EXPECT_GT(slice["native"]["waits"]["count"].get<int>(), 1);
+    EXPECT_GT(slice["waits_alone"]["p50"].get<double>(), 0.1);
+    EXPECT_LE(slice["waits"]["p99"].get<double>(), slice["waits"]["max"].get<double>());
+    EXPECT_EQ(slice["promises"][0]["what"], "progress %");
+    EXPECT_EQ(slice["promises"][0]["limit"], 49.0);
+  }
 }
 
 TEST_F(BenchOnSoftwareGpu, ShareSaysWhichSliceFailed) {
@@ -197,7 +214,8 @@ TEST_F(BenchOnSoftwareGpu, BadInputIsOneLineAndExit2) {
        {"alloc --step 8X", "alloc --step 0", "alloc --kind paper", "alloc --step 8G --kind array",
         "share --slice load=paper", "share --slice share=0.01",
         "share --slice load=eager --phase max=50/max=20",
-        "share --no-allot --slice load=eager --phase max=50"}) {
+        "share --no-allot --slice load=eager --phase max=50",
+        "share --no-allot --native --slice full"}) {
     const Ran ran = bench(arguments);
     EXPECT_EQ(ran.status, 2) << arguments << ": " << ran.out;
     EXPECT_EQ(std::count(ran.out.begin(), ran.out.end(), '\n'), 1) << ran.out;

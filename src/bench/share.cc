@@ -29,7 +29,12 @@ class Session {
   Session(const ShareOptions& options, std::vector<SliceSpec> specs)
       : options_(options), setup_(options), specs_(std::move(specs)) {}
 
-  ordered_json run();
+  // What the loads do alone; says into `about` what of.
+  std::vector<Calibration> calibrate(ordered_json* about) const {
+    return calibrate_all(setup_, options_, specs_, about);
+  }
+  // All phases. `gpu`: its UUID, where the slices are to be of it alone.
+  ordered_json run(const std::vector<Calibration>& calibrations, const std::string& gpu);
 
  private:
   void start(const std::string& gpu);
@@ -175,8 +180,9 @@ std::vector<SliceRun> Session::collect() {
     LoadLog log{Progress(static_cast<double>(tenths.size())), said.at("launches"), {}, {}};
     for (size_t ms = 0; ms < tenths.size(); ++ms)
       log.progress.add(double(ms), double(ms), static_cast<double>(tenths[ms]) / 10);
-    for (const auto& request : said.at("requests"))
-      log.requests.push_back({request.at(0), request.at(1)});
+    for (const auto& operation : said.at("operations_us"))
+      log.operations.push_back(
+          {operation.at(0).get<double>() / 1e3, operation.at(1).get<double>() / 1e3});
     log.resumed_ms = said.at("resumed_ms").get<std::vector<double>>();
     runs.push_back({specs_[i], calibrations_[i], std::move(log)});
   }
@@ -215,10 +221,10 @@ ordered_json coarse_bins(const SliceRun& run) {
   return out;
 }
 
-ordered_json Session::run() {
-  ordered_json result = {{"bench", "share"}};
-  calibrations_ = calibrate_all(setup_, options_, specs_, &result);
-  start(result["gpu_uuid"].get<std::string>());
+ordered_json Session::run(const std::vector<Calibration>& calibrations, const std::string& gpu) {
+  ordered_json result;
+  calibrations_ = calibrations;
+  start(gpu);
   std::vector<Phase> phases = plan();
   start_s_ = now_s() + kStartDelay;
   end_s_ = start_s_ + phases.back().end_ms / 1e3;
@@ -233,7 +239,7 @@ ordered_json Session::run() {
   result["warm_s"] = options_.warm_s;
   for (const SliceRun& run : runs) result["slices"].push_back(run.spec.text);
   for (size_t k = 0; k < phases.size(); ++k) {
-    ordered_json phase = phase_json(runs, phases[k]);
+    ordered_json phase = phase_json(runs, phases[k], options_.points);
     phase["clocks"] = phase_clocks_[k];
     for (size_t i = 0; i < runs.size(); ++i) {
       phase["slices"][i]["time_by_allot"] =
@@ -248,13 +254,23 @@ ordered_json Session::run() {
   return result;
 }
 
+// The same loads without allot.
+ordered_json run_natively(ShareOptions options, std::vector<SliceSpec> specs,
+                          const std::vector<Calibration>& calibrations) {
+  options.allot = false;
+  options.phases.clear();
+  for (SliceSpec& spec : specs) spec.grant = {};
+  return Session(options, std::move(specs)).run(calibrations, "");
+}
+
 }  // namespace
 
 ordered_json run_share(const ShareOptions& options) {
-  if (options.slices.empty())
-    throw Failure(2, "share: no slices; write --slice share=30,load=eager for each");
+  if (options.slices.empty()) throw Failure(2, "share: no slices; write --slice full:30 for each");
   if (!options.allot && !options.phases.empty())
     throw Failure(2, "share: --phase changes grants, and with --no-allot there are none");
+  if (!options.allot && options.native)
+    throw Failure(2, "share: --no-allot measures natively already; leave --native out");
   std::vector<SliceSpec> specs;
   for (const std::string& text : options.slices) specs.push_back(parse_slice(text));
   if (!options.allot) {
@@ -266,7 +282,17 @@ ordered_json run_share(const ShareOptions& options) {
   for (const std::string& text : options.phases) grants = parse_phase(text, grants);
   // A slice that has died must not end its parent by a closed pipe.
   std::signal(SIGPIPE, SIG_IGN);
-  return Session(options, std::move(specs)).run();
+  Session session(options, specs);
+  ordered_json result = {{"bench", "share"}};
+  const std::vector<Calibration> calibrations = session.calibrate(&result);
+  ordered_json native;
+  if (options.native) native = run_natively(options, specs, calibrations);
+  result.update(session.run(calibrations, result["gpu_uuid"].get<std::string>()));
+  if (options.native) {
+    for (ordered_json& phase : result["phases"]) add_native(native["phases"][0], &phase);
+    result["native"] = std::move(native["phases"][0]);
+  }
+  return result;
 }
 
 std::string share_text(const ordered_json& result) {

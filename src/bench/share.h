@@ -20,7 +20,9 @@ struct ShareOptions {
   std::string sim;          // "default" or a SPEC; empty = the card
   std::string level;        // for `allot run`; empty = its default
   std::string calibration;  // a file that remembers calibrations between calls; empty = none
-  bool allot = true;        // false: plain processes, the driver's own time slicing
+  bool allot = true;        // false: plain processes, the driver's own timeslices
+  bool native = false;      // measure the same loads without allot first, in the same call
+  double points = 1;        // by which promises of GPU time may be missed
   bool bins = false;        // add the work of each 10 ms to the result
 };
 

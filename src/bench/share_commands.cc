@@ -33,15 +33,16 @@ void add_worker(CLI::App& app, int* exit_status) {
 void add_share(CLI::App& app, int* exit_status) {
   struct State {
     ShareOptions options;
-    bool json = false, plain = false;
+    bool json = false, plain = false, judge = false;
   };
   const auto state = std::make_shared<State>();
   ShareOptions& options = state->options;
   CLI::App* command = app.add_subcommand("share", "run slices side by side and say what each got");
   command
       ->add_option("--slice", options.slices,
-                   "one slice, KEY=VALUE joined by commas: load, share, max, priority, level, "
-                   "kernel-us, inflight, period-us, busy-ms, idle-ms, from; again for each slice")
+                   "one slice: LOAD[:SHARE] and KEY=VALUE joined by commas: share, max, priority, "
+                   "level, latency-ms, kernel-us, inflight, period-us, host-us, busy-ms, idle-ms, "
+                   "busy, from; again for each slice")
       ->expected(1)
       ->take_all()
       ->required();
@@ -62,27 +63,39 @@ void add_share(CLI::App& app, int* exit_status) {
   command->add_option("--sim", options.sim, "on the software GPU, such as --sim=1x80G")
       ->expected(0, 1)
       ->default_str("default");
-  command->add_flag("--no-allot", state->plain, "without slices: the driver's own time slicing");
+  command->add_flag("--no-allot", state->plain, "without slices: the driver's own timeslices");
+  command->add_flag("--native", options.native,
+                    "measure the same loads without slices too, first, and print both");
+  command->add_option("--points", options.points, "how many points a promise may be missed by")
+      ->check(CLI::Range(0.0, 100.0));
+  command->add_flag("--judge", state->judge, "end with 1 if a promise was not kept");
   command->add_option("--calibration", options.calibration,
                       "a file that remembers what loads do alone, for the next call");
   command->add_flag("--bins", options.bins, "with --json: the work of each 10 ms too");
   command->add_flag("--json", state->json, "print the result as JSON");
   command->footer(
-      "Loads: eager, graph, long, step, mixed, launch-bound, bursty, request, idle; "
-      "bench/README.md says what\n"
-      "each does. Shares and ceilings are percentages of GPU time.\n"
+      "Loads: full, graph, long, step, wait, mixed, launch-bound, bursty, request, idle; "
+      "bench/README.md says\n"
+      "what each does. Shares and ceilings are percentages of GPU time. What a load does alone on "
+      "the GPU is\n"
+      "measured first, without a slice.\n"
       "\n"
       "Examples:\n"
-      "  allot bench share --slice share=30,load=eager --slice share=70,load=graph --seconds 10\n"
-      "  allot bench share --slice max=25,load=long --phase max=50 --phase max=75 --seconds 5\n"
-      "  allot bench share --slice priority=high,load=request --slice priority=low,load=eager\n"
-      "  allot bench share --slice load=step --slice load=step --no-allot");
+      "  allot bench share --slice full:30 --slice graph:70 --seconds 10\n"
+      "  allot bench share --native --judge --slice step:30 --slice wait:20,host-us=800 --slice "
+      "full:50\n"
+      "  allot bench share --slice long,max=25 --phase max=50 --phase max=75 --seconds 5\n"
+      "  allot bench share --slice request,priority=high --slice full,priority=low\n"
+      "  allot bench share --slice step --slice step --no-allot");
   command->callback([state, exit_status] {
     guarded(exit_status, [&] {
       state->options.allot = !state->plain;
       const nlohmann::ordered_json result = run_share(state->options);
       fmt::print("{}{}", state->json ? result.dump() : share_text(result), state->json ? "\n" : "");
       std::fflush(stdout);
+      for (const nlohmann::ordered_json& phase : result["phases"]) {
+        if (state->judge && !phase["promises_kept"]) *exit_status = 1;
+      }
     });
   });
   add_worker(app, exit_status);

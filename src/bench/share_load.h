@@ -20,20 +20,21 @@ struct Calibration {
   double iters_per_us = 1000;  // spin steps of a nominal microsecond
   double gpu_per_work = 1;     // device time of a microsecond of work, launches back to back
   double work_rate = 1e6;      // work of a second, alone
-  nlohmann::json latency;  // kRequest: p50, p90, p99, p999, max alone, in milliseconds; else null
+  nlohmann::json waits;        // of its operations alone: wait_figures(); null for an idle load
 
   // Part of the time in which the load alone keeps the GPU busy.
   double busy_alone() const { return gpu_per_work * work_rate / 1e6; }
 };
 
 struct LoadLog {
-  struct Request {
-    double due_ms;
-    double latency_ms;
+  // What the host waited for at once: a batch of launches, a step, a request.
+  struct Operation {
+    double began_ms;  // submitted; a request: when it was due
+    double took_ms;   // until the host knew that it had ended
   };
   Progress progress;  // microseconds of work in each millisecond since the start
   uint64_t launches = 0;
-  std::vector<Request> requests;
+  std::vector<Operation> operations;
   std::vector<double> resumed_ms;  // when it came back from idling
 };
 
@@ -48,7 +49,7 @@ Calibration calibrate_share_load(const Gpu& gpu, const LoadSpec& load);
 nlohmann::ordered_json calibration_json(const Calibration& calibration);
 Calibration calibration_from_json(const nlohmann::json& json);
 
-// p50, p90, p99, p999 and max in milliseconds, and how many; null for none.
-nlohmann::json latency_figures(const std::vector<double>& latencies_ms);
+// count, and p50, p90, p99, p999 and max in milliseconds; null for none.
+nlohmann::json wait_figures(const std::vector<double>& waits_ms);
 
 }  // namespace allot::bench

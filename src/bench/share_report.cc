@@ -6,11 +6,10 @@
 // judged by device time. The kind decides, not a measurement, so that a figure means the same on every machine.
 #include "bench/share_report.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 
+#include "bench/share_judge.h"
 #include "bench/statistics.h"
 
 namespace allot::bench {
@@ -25,12 +24,13 @@ double per_second(const SliceRun& run, double from_ms, double to_ms) {
 // Keeps the GPU busy, or waits for every step: due all of its share.
 bool saturates(const SliceRun& run) {
   switch (run.spec.load.kind) {
-    case LoadKind::kEager:
+    case LoadKind::kFull:
     case LoadKind::kGraph:
     case LoadKind::kLong:
     case LoadKind::kStep:
     case LoadKind::kMixed:
       return true;
+    case LoadKind::kWait:
     case LoadKind::kLaunchBound:
     case LoadKind::kBursty:
     case LoadKind::kRequest:
@@ -42,7 +42,8 @@ bool saturates(const SliceRun& run) {
 
 double judged(const SliceRun& run, double rate) {
   if (run.spec.load.kind == LoadKind::kIdle) return 0;
-  return saturates(run) ? rate / run.calibration.work_rate : rate * run.calibration.gpu_per_work / 1e6;
+  return saturates(run) ? rate / run.calibration.work_rate
+                        : rate * run.calibration.gpu_per_work / 1e6;
 }
 
 // The part of the whole that a slice with a share is due when all are busy; 0 when that cannot be said: a
@@ -138,29 +139,51 @@ std::vector<double> rounded(std::vector<double> values) {
 }
 
 // When the slowest came tells a burst of the machine from a tail of its own.
-ordered_json slowest(std::vector<LoadLog::Request> requests) {
+ordered_json slowest(std::vector<LoadLog::Operation> operations) {
   constexpr size_t kNamed = 20;
-  const size_t named = std::min(requests.size(), kNamed);
-  std::partial_sort(requests.begin(), requests.begin() + static_cast<ptrdiff_t>(named),
-                    requests.end(),
-                    [](const auto& a, const auto& b) { return a.latency_ms > b.latency_ms; });
+  const size_t named = std::min(operations.size(), kNamed);
+  std::partial_sort(operations.begin(), operations.begin() + static_cast<ptrdiff_t>(named),
+                    operations.end(),
+                    [](const auto& a, const auto& b) { return a.took_ms > b.took_ms; });
   ordered_json out = ordered_json::array();
-  for (size_t i = 0; i < named; ++i) out.push_back({requests[i].due_ms, requests[i].latency_ms});
+  for (size_t i = 0; i < named; ++i) out.push_back({operations[i].began_ms, operations[i].took_ms});
   return out;
 }
 
-void add_latency(const SliceRun& run, const Phase& phase, ordered_json& out) {
-  std::vector<double> latencies;
-  std::vector<LoadLog::Request> requests;
-  for (const LoadLog::Request& request : run.log.requests) {
-    if (request.due_ms < phase.begin_ms || request.due_ms >= phase.end_ms) continue;
-    latencies.push_back(request.latency_ms);
-    requests.push_back(request);
+std::vector<LoadLog::Operation> operations_of(const SliceRun& run, const Phase& phase) {
+  std::vector<LoadLog::Operation> of_phase;
+  for (const LoadLog::Operation& operation : run.log.operations) {
+    if (operation.began_ms >= phase.begin_ms && operation.began_ms < phase.end_ms)
+      of_phase.push_back(operation);
   }
-  if (latencies.empty()) return;
-  out["latency"] = latency_figures(latencies);
-  out["latency_alone"] = run.calibration.latency;
-  out["slowest"] = slowest(std::move(requests));
+  return of_phase;
+}
+
+nlohmann::json waits_of(const SliceRun& run, const Phase& phase) {
+  std::vector<double> waits;
+  for (const LoadLog::Operation& operation : operations_of(run, phase))
+    waits.push_back(operation.took_ms);
+  return wait_figures(waits);
+}
+
+std::vector<Had> all_had(const std::vector<SliceRun>& runs, const Phase& phase,
+                         const std::vector<PhaseShare>& shares) {
+  std::vector<Had> all;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const SliceSpec& spec = runs[i].spec;
+    Had had;
+    had.load = spec.load;
+    had.grant = phase.grants[i];
+    had.priority = spec.priority;
+    had.latency_ms = spec.latency_ms;
+    had.alone = runs[i].calibration;
+    had.progress = shares[i].achieved;
+    had.gpu_time = shares[i].gpu_time;
+    had.works = spec.load.from_s * 1e3 <= phase.begin_ms;
+    had.waits = waits_of(runs[i], phase);
+    all.push_back(std::move(had));
+  }
+  return all;
 }
 
 ordered_json slice_json(const std::vector<SliceRun>& runs, const Phase& phase, size_t i,
@@ -186,20 +209,12 @@ ordered_json slice_json(const std::vector<SliceRun>& runs, const Phase& phase, s
     out["max_worst_second_points"] = worst_points(got.judged_per_second, max, false);
     out["max_passed_points"] = worst_points(got.judged_per_second, max, true);
   }
-  add_latency(runs[i], phase, out);
+  out["waits"] = waits_of(runs[i], phase);
+  out["waits_alone"] = runs[i].calibration.waits;
+  out["slowest"] = slowest(operations_of(runs[i], phase));
   if (ordered_json ms = settled(runs, phase, i); phase.changed_ms >= 0) out["settled_ms"] = ms;
   if (ordered_json back = returns(runs, phase, i); !back.is_null()) out["back_from_idle"] = back;
   return out;
-}
-
-std::string cell(const ordered_json& slice, const char* field, const char* form) {
-  if (!slice.contains(field) || !slice[field].is_number()) return "-";
-  return fmt::format(fmt::runtime(form), slice[field].get<double>());
-}
-
-std::string percent_cell(const ordered_json& slice, const char* field) {
-  if (!slice.contains(field) || !slice[field].is_number()) return "-";
-  return fmt::format("{:.1f}", slice[field].get<double>() * 100);
 }
 
 }  // namespace
@@ -232,14 +247,20 @@ std::vector<PhaseShare> phase_shares(const std::vector<SliceRun>& runs, const Ph
   return shares;
 }
 
-ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase) {
+ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase, double points) {
   const std::vector<PhaseShare> shares = phase_shares(runs, phase);
+  const std::vector<Had> had = all_had(runs, phase, shares);
   ordered_json out = {{"seconds", (phase.end_ms - phase.begin_ms) / 1e3},
                       {"slices", ordered_json::array()}};
   double total = 0, errors = 0, worst = 0;
   int with_error = 0;
+  bool all_kept = true;
   for (size_t i = 0; i < runs.size(); ++i) {
     ordered_json slice = slice_json(runs, phase, i, shares[i]);
+    const std::vector<Promise> promised = promises(had, i, points);
+    slice["promises"] = promises_json(promised);
+    all_kept = all_kept && std::all_of(promised.begin(), promised.end(),
+                                       [](const Promise& promise) { return promise.kept(); });
     total += shares[i].achieved;
     if (slice.contains("share_error_points")) {
       errors += std::fabs(slice["share_error_points"].get<double>());
@@ -249,6 +270,7 @@ ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase) {
     out["slices"].push_back(std::move(slice));
   }
   out["total_achieved"] = total;
+  out["promises_kept"] = all_kept;
   if (with_error > 0) {
     out["share_error_mean_points"] = std::round(errors / with_error * 100) / 100;
     out["share_worst_second_points"] = worst;
@@ -256,30 +278,15 @@ ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase) {
   return out;
 }
 
-std::string phases_text(const ordered_json& result) {
-  std::string text =
-      fmt::format("{:<6}{:<7}{:<13}{:>7}{:>7}{:>10}{:>9}{:>10}{:>8}{:>14}{:>9}{:>9}\n", "PHASE",
-                  "SLICE", "LOAD", "SHARE%", "MAX%", "ACHIEVED%", "GPU%", "OF-TOTAL%", "ERROR",
-                  "WORST-SECOND", "P50-MS", "P99-MS");
-  int number = 0;
-  for (const ordered_json& phase : result["phases"]) {
-    int which = 0;
-    for (const ordered_json& slice : phase["slices"]) {
-      const bool max = slice.contains("max_error_points");
-      const ordered_json latency = slice.value("latency", ordered_json::object());
-      text += fmt::format(
-          "{:<6}{:<7}{:<13}{:>7}{:>7}{:>10}{:>9}{:>10}{:>8}{:>14}{:>9}{:>9}\n", number, which++,
-          slice["load"].get<std::string>(), cell(slice, "share", "{:.1f}"),
-          cell(slice, "max", "{:.1f}"), percent_cell(slice, "achieved"),
-          percent_cell(slice, "gpu_time"), percent_cell(slice, "share_of_total"),
-          cell(slice, max ? "max_error_points" : "share_error_points", "{:+.2f}"),
-          cell(slice, max ? "max_worst_second_points" : "share_worst_second_points", "{:.2f}"),
-          cell(latency, "p50", "{:.3f}"), cell(latency, "p99", "{:.3f}"));
-    }
-    text += fmt::format("{:<6}all{:<50}{:>.1f} % of alone in sum\n", number++, "",
-                        phase["total_achieved"].get<double>() * 100);
+void add_native(const ordered_json& native, ordered_json* phase) {
+  double total = 0;
+  for (size_t i = 0; i < (*phase)["slices"].size(); ++i) {
+    const ordered_json& was = native["slices"][i];
+    (*phase)["slices"][i]["native"] = {
+        {"achieved", was["achieved"]}, {"gpu_time", was["gpu_time"]}, {"waits", was["waits"]}};
+    total += was["achieved"].get<double>();
   }
-  return text;
+  (*phase)["native_total_achieved"] = total;
 }
 
 }  // namespace allot::bench

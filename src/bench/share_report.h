@@ -37,10 +37,14 @@ struct PhaseShare {
 
 std::vector<PhaseShare> phase_shares(const std::vector<SliceRun>& runs, const Phase& phase);
 
-// The whole result of a phase. Fields: bench/README.md.
-nlohmann::ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase);
+// The whole result of a phase. Fields: bench/README.md. `points`: how far promises may be missed.
+nlohmann::ordered_json phase_json(const std::vector<SliceRun>& runs, const Phase& phase,
+                                  double points = 1);
 
-// Lines for people: one a slice and phase.
+// Adds to each slice of `phase` what it got natively, from the same slices' phase without allot.
+void add_native(const nlohmann::ordered_json& native, nlohmann::ordered_json* phase);
+
+// Lines for people: one a slice and phase, then one for each promise that was not kept.
 std::string phases_text(const nlohmann::ordered_json& result);
 
 }  // namespace allot::bench

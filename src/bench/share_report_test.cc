@@ -99,13 +99,13 @@ TEST(ShareReport, AChangeIsTimedFromItsBeginning) {
   EXPECT_TRUE(phase_json(runs, phase)["slices"][0]["settled_ms"].is_null());
 }
 
-TEST(ShareReport, LatenciesAreThoseOfThePhase) {
+TEST(ShareReport, WaitsAreThoseOfThePhase) {
   std::vector<SliceRun> runs = {slice("load=request", {0.1, 0.1})};
   for (int ms = 0; ms < 2000; ms += 2)
-    runs[0].log.requests.push_back({double(ms), ms < 1000 ? 9.0 : 0.25});
+    runs[0].log.operations.push_back({double(ms), ms < 1000 ? 9.0 : 0.25});
   const auto result = phase_json(runs, phase_of(runs, 1000, 2000))["slices"][0];
-  EXPECT_EQ(result["latency"]["requests"], 500);
-  EXPECT_EQ(result["latency"]["max"], 0.25);
+  EXPECT_EQ(result["waits"]["count"], 500);
+  EXPECT_EQ(result["waits"]["max"], 0.25);
 }
 
 TEST(ShareReport, AReturnFromIdlingIsTimedFromTheMomentItBegan) {

@@ -105,6 +105,7 @@ Words ShareSetup::slice(size_t index, const SliceSpec& spec, double iters_per_us
   if (spec.grant.share_permille != 0) add("--gpu-share", percent(spec.grant.share_permille));
   if (spec.grant.max_permille != 0) add("--gpu-max", percent(spec.grant.max_permille));
   add("--priority", spec.priority);
+  if (spec.latency_ms > 0) add("--gpu-latency", fmt::format("{}", spec.latency_ms));
   add("--level", spec.level.empty() ? options_.level : spec.level);
   words.push_back("--");
   words.insert(words.end(), program.begin(), program.end());

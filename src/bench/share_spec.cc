@@ -20,11 +20,14 @@ struct Kind {
   unsigned kernels;
 };
 
-constexpr std::array<Kind, 9> kKinds = {{
-    {"eager", LoadKind::kEager, 1000, 16, 1},
+// The first name of a kind is the one that is printed.
+constexpr std::array<Kind, 11> kKinds = {{
+    {"full", LoadKind::kFull, 1000, 16, 1},
+    {"eager", LoadKind::kFull, 1000, 16, 1},
     {"graph", LoadKind::kGraph, 200, 4, 20},
     {"long", LoadKind::kLong, 50000, 2, 1},
-    {"step", LoadKind::kStep, 22, 1, 32},
+    {"step", LoadKind::kStep, 16.5, 1, 32},
+    {"wait", LoadKind::kWait, 200, 1, 1},
     {"mixed", LoadKind::kMixed, 1000, 4, 1},
     {"launch-bound", LoadKind::kLaunchBound, 20, 50, 1},
     {"bursty", LoadKind::kBursty, 1000, 16, 1},
@@ -34,7 +37,10 @@ constexpr std::array<Kind, 9> kKinds = {{
 
 std::string kind_names() {
   std::string names;
-  for (const Kind& kind : kKinds) names += (names.empty() ? "" : ", ") + std::string(kind.name);
+  for (const Kind& kind : kKinds) {
+    if (kind_name(kind.kind) == std::string_view(kind.name))
+      names += (names.empty() ? "" : ", ") + std::string(kind.name);
+  }
   return names;
 }
 
@@ -90,6 +96,8 @@ bool set_load(LoadSpec* load, const std::string& key, const std::string& value) 
     load->inflight = static_cast<unsigned>(std::max(1.0, number(key, value, false)));
   } else if (key == "period-us") {
     load->period_us = number(key, value, false);
+  } else if (key == "host-us") {
+    load->host_us = number(key, value, true);
   } else if (key == "busy-ms") {
     load->busy_ms = number(key, value, false);
   } else if (key == "idle-ms") {
@@ -121,13 +129,22 @@ struct Field {
   std::string key, value;
 };
 
-std::vector<Field> fields_of(const std::string& text) {
+// `loads`: the first field may be a load and its share.
+std::vector<Field> fields_of(const std::string& text, bool loads) {
   std::vector<Field> fields;
   for (const std::string& part : split(text, ',')) {
     const size_t equals = part.find('=');
     if (part.empty()) continue;
+    if (equals == std::string::npos && loads && fields.empty()) {  // LOAD or LOAD:SHARE
+      const size_t colon = part.find(':');
+      fields.push_back({"load", part.substr(0, colon)});
+      if (colon != std::string::npos) fields.push_back({"share", part.substr(colon + 1)});
+      continue;
+    }
     if (equals == std::string::npos || equals == 0 || equals + 1 == part.size()) {
-      throw Failure(2, fmt::format("'{}': not KEY=VALUE, such as share=30", part));
+      throw Failure(2,
+                    fmt::format("'{}': not KEY=VALUE, such as share=30{}", part,
+                                loads ? "; a load and its share come first, as in step:30" : ""));
     }
     fields.push_back({part.substr(0, equals), part.substr(equals + 1)});
   }
@@ -139,7 +156,7 @@ std::vector<Field> fields_of(const std::string& text) {
 SliceSpec parse_slice(const std::string& text) {
   SliceSpec slice;
   slice.text = text;
-  const std::vector<Field> fields = fields_of(text);
+  const std::vector<Field> fields = fields_of(text, true);
   // The load first: it brings the defaults that the other fields change.
   for (const Field& field : fields) {
     if (field.key == "load") slice.load = load_named(field.value);
@@ -152,11 +169,15 @@ SliceSpec parse_slice(const std::string& text) {
       slice.priority = value;
     } else if (key == "level") {
       slice.level = value;
+    } else if (key == "latency-ms") {
+      slice.latency_ms = number(key, value, false);
     } else {
       throw Failure(
-          2, fmt::format("{}: not a field of a slice; write load, share, max, priority, "
-                         "level, kernel-us, inflight, period-us, busy-ms, idle-ms, busy, from",
-                         key));
+          2, fmt::format(
+                 "{}: not a field of a slice; write load, share, max, priority, "
+                 "level, latency-ms, kernel-us, inflight, period-us, host-us, busy-ms, idle-ms, "
+                 "busy, from",
+                 key));
     }
   }
   return slice;
@@ -170,7 +191,7 @@ std::vector<Grant> parse_phase(const std::string& text, const std::vector<Grant>
   }
   std::vector<Grant> grants = before;
   for (size_t i = 0; i < groups.size(); ++i) {
-    for (const auto& [key, value] : fields_of(groups[i])) {
+    for (const auto& [key, value] : fields_of(groups[i], false)) {
       if (set_grant(&grants[i], key, value)) continue;
       throw Failure(2, fmt::format("--phase: {}: only share and max change", key));
     }
@@ -186,11 +207,11 @@ const char* kind_name(LoadKind kind) {
 }
 
 nlohmann::ordered_json load_json(const LoadSpec& load) {
-  return {{"load", kind_name(load.kind)}, {"kernel_us", load.kernel_us},
-          {"inflight", load.inflight},    {"kernels", load.kernels},
-          {"period_us", load.period_us},  {"busy_ms", load.busy_ms},
-          {"idle_ms", load.idle_ms},      {"busy_percent", load.busy_percent},
-          {"from_s", load.from_s}};
+  return {{"load", kind_name(load.kind)},      {"kernel_us", load.kernel_us},
+          {"inflight", load.inflight},         {"kernels", load.kernels},
+          {"period_us", load.period_us},       {"host_us", load.host_us},
+          {"busy_ms", load.busy_ms},           {"idle_ms", load.idle_ms},
+          {"busy_percent", load.busy_percent}, {"from_s", load.from_s}};
 }
 
 LoadSpec load_from_json(const nlohmann::json& json) {
@@ -199,6 +220,7 @@ LoadSpec load_from_json(const nlohmann::json& json) {
   load.inflight = json.at("inflight");
   load.kernels = json.at("kernels");
   load.period_us = json.at("period_us");
+  load.host_us = json.at("host_us");
   load.busy_ms = json.at("busy_ms");
   load.idle_ms = json.at("idle_ms");
   load.busy_percent = json.at("busy_percent");

@@ -22,6 +22,27 @@ TEST(ShareSpec, ReadsFieldsInAnyOrder) {
   EXPECT_EQ(slice.level, "launch");
 }
 
+TEST(ShareSpec, ALoadAndItsShareMayComeFirst) {
+  const SliceSpec slice = parse_slice("wait:20,max=50,host-us=0,latency-ms=5");
+  EXPECT_EQ(slice.load.kind, LoadKind::kWait);
+  EXPECT_EQ(slice.load.host_us, 0);
+  EXPECT_EQ(slice.grant.share_permille, 200u);
+  EXPECT_EQ(slice.grant.max_permille, 500u);
+  EXPECT_EQ(slice.latency_ms, 5);
+  EXPECT_EQ(parse_slice("request").grant.share_permille, 0u);
+  EXPECT_EQ(parse_slice("eager:12.5%").load.kind, LoadKind::kFull) << "the name it had before";
+  EXPECT_STREQ(kind_name(LoadKind::kFull), "full");
+}
+
+TEST(ShareSpec, TheLoadsHaveTheShapesThatTheGuaranteeIsJudgedBy) {
+  EXPECT_NEAR(parse_slice("step").load.kernel_us * parse_slice("step").load.kernels, 530, 5);
+  EXPECT_EQ(parse_slice("wait").load.kernel_us, 200);
+  EXPECT_EQ(parse_slice("wait").load.host_us, 400);
+  EXPECT_EQ(parse_slice("request").load.kernel_us, 200);
+  EXPECT_EQ(parse_slice("request").load.period_us, 2200);
+  EXPECT_EQ(parse_slice("full").load.kernel_us * parse_slice("full").load.inflight, 16000);
+}
+
 TEST(ShareSpec, NothingGrantedIsNothing) {
   const SliceSpec slice = parse_slice("load=step");
   EXPECT_EQ(slice.grant.share_permille, 0u);
@@ -33,7 +54,8 @@ TEST(ShareSpec, NothingGrantedIsNothing) {
 TEST(ShareSpec, RefusesWhatItDoesNotKnow) {
   for (const char* text : {"load=paper", "share=101", "share=-1", "sahre=3", "share", "=3",
                            "load=", "load=eager,kernel-us=0", "load=eager,kernel-us=1x", "from=-1",
-                           "load=eager,inflight=nan"}) {
+                           "load=eager,inflight=nan", "step:", "step:0x", ":30", "step:30,full:20",
+                           "share=30,step", "wait:20,host-us=-1"}) {
     try {
       parse_slice(text);
       ADD_FAILURE() << text << " was taken";

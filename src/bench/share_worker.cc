@@ -48,12 +48,13 @@ ordered_json bins_json(const Progress& progress) {
 }
 
 ordered_json log_json(const LoadLog& log) {
-  ordered_json requests = ordered_json::array();
-  for (const LoadLog::Request& request : log.requests)
-    requests.push_back({request.due_ms, request.latency_ms});
+  ordered_json operations = ordered_json::array();
+  for (const LoadLog::Operation& operation : log.operations)
+    operations.push_back(
+        {std::llround(operation.began_ms * 1e3), std::llround(operation.took_ms * 1e3)});
   return {{"launches", log.launches},
           {"tenths_of_us", bins_json(log.progress)},
-          {"requests", requests},
+          {"operations_us", operations},
           {"resumed_ms", log.resumed_ms}};
 }
 

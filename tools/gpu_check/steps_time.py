@@ -13,8 +13,8 @@ from time_cases import Cases, at_least, at_most, shown
 POINTS, SECOND_POINTS = 1.0, 2.0
 TOTAL = 0.97
 SHORT = "kernel-us=200"  # finer progress for what happens within 100 ms
-LOADS = {"20us": "load=eager,kernel-us=20,inflight=64", "1ms": "load=eager", "50ms": "load=long",
-         "graph": "load=graph", "step": "load=step", "mixed": "load=mixed"}
+LOADS = {"20us": "load=full,kernel-us=20,inflight=64", "1ms": "load=full", "50ms": "load=long",
+         "graph": "load=graph", "step": "load=step,kernel-us=22", "mixed": "load=mixed"}
 
 
 def limits(machine):
@@ -124,12 +124,12 @@ register(("mixed",), "share", shares, cost=17, extra=True)
 def latency(machine, name):
     """A small request every 2 ms of a high-priority slice beside a low one that never stops."""
     neighbour = LOADS[name]
-    result = share(machine, ["priority=high,load=request", f"priority=low,{neighbour}"],
+    result = share(machine, ["priority=high,load=request,period-us=2000", f"priority=low,{neighbour}"],
                    window(machine, 4, 3))
     cases = Cases()
     cases.figures["result"] = result
     request, low = result["phases"][0]["slices"]
-    got, alone = request["latency"], request["latency_alone"]
+    got, alone = request["waits"], request["waits_alone"]
     rest = 1 - request["gpu_time"]
     checks = [at_most("p99 ms", got["p99"], 1.25 * alone["p99"] + 0.15),
               at_least("low of rest", low["judged"] / rest if rest > 0 else 0, 0.7),
@@ -147,7 +147,7 @@ register(("1ms", "50ms", "graph"), "latency", latency, cost=8, quick=("1ms", "50
 @step("t.idle", "time", sim=True, cost=16, quick=True)
 def idle_neighbour(machine):
     """First the neighbour only holds a context, then it works for 600 ms of each second."""
-    result = share(machine, ["share=50,load=eager," + SHORT,
+    result = share(machine, ["share=50,load=full," + SHORT,
                              f"share=50,load=bursty,busy-ms=600,idle-ms=400,from=5.2,{SHORT}"], 4, ["/"])
     cases = Cases()
     cases.figures["result"] = result
@@ -163,7 +163,7 @@ def idle_neighbour(machine):
 def live_change(machine):
     splits = ("50:50", "20:80", "70:30", "50:50", "10:90", "60:40")
     pairs = [granted.split(":") for granted in splits]
-    result = share(machine, [f"share={part},load=eager,{SHORT}" for part in pairs[0]], 1.5,
+    result = share(machine, [f"share={part},load=full,{SHORT}" for part in pairs[0]], 1.5,
                    [f"share={a}/share={b}" for a, b in pairs[1:]], settle=0.3)
     cases = Cases()
     cases.figures["result"] = result
