@@ -35,7 +35,7 @@ json moved_json(const std::string& name, const char* state, const Moved& moved) 
 }
 
 std::string count_text(size_t count) {
-  if (count == 0) return "no process of it uses a GPU";
+  if (count == 0) return "none of its processes uses a GPU";
   return fmt::format("{} process{}", count, count == 1 ? "" : "es");
 }
 
@@ -73,7 +73,7 @@ void add(CLI::App& app, const char* command, const char* what, const char* waits
       ->type_name("SECONDS");
   if (out) {
     sub->add_option("--swap", options->way,
-                    "by which way (default: as the slice was started, 'allot run --swap')")
+                    "which way to move it (default: as the slice was started, 'allot run --swap')")
         ->type_name("driver|fast");
   }
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
@@ -88,29 +88,24 @@ void add(CLI::App& app, const char* command, const char* what, const char* waits
 
 void add_evict(CLI::App& app, int* exit_status) {
   add(app, "evict", "move the GPU memory of a slice to the host",
-      "how long to wait for work that is on the GPU already (default: 30)",
-      "All memory of all its processes goes to the host, and the card's is free for others. Calls "
-      "of "
-      "its\n"
-      "programs into CUDA wait until 'allot restore'; their own threads and CPU work go on. Needs "
-      "driver 570.\n"
-      "Managed and shared (IPC) memory cannot be moved: then the command says so and changes "
-      "nothing.\n"
-      "A slice started with 'allot run --swap fast' moves its large blocks by itself, at the speed "
-      "of PCIe;\n"
-      "contexts, small blocks, pools and managed memory then stay on the card, and the command "
-      "says how much.\n"
+      "how long to wait for submitted GPU work (default: 30)",
+      "Moves all GPU memory of all its processes to the host and frees it on the GPU for others.\n"
+      "The programs' calls into CUDA wait until 'allot restore'; their CPU work continues.\n"
+      "Needs driver 570. Managed and shared (IPC) memory cannot be moved: the command then says\n"
+      "so and changes nothing.\n"
+      "A slice started with 'allot run --swap fast' moves its large blocks itself, at the speed\n"
+      "of PCIe. Contexts, small blocks, pools and managed memory then stay on the GPU, and the\n"
+      "command says how much.\n"
       "\n"
       "Examples:\n"
       "  allot evict alice\n"
       "  allot evict alice --timeout 120 --json",
       true, exit_status);
-  add(app, "restore", "bring the memory of an evicted slice back to the card",
-      "how long to wait for its processes to be held again (default: 30)",
-      "Every byte comes back at its address, then the programs go on. Without room on the card "
-      "nothing\n"
-      "changes, and the command says how much is missing. Also mends a slice whose evict was "
-      "killed.\n"
+  add(app, "restore", "bring the memory of an evicted slice back to the GPU",
+      "how long to wait until its limits are in force again (default: 30)",
+      "Brings every byte back to its address, then resumes the programs. Without room on the GPU\n"
+      "nothing changes, and the command says how much is missing. It also completes a slice whose\n"
+      "evict was killed.\n"
       "\n"
       "Example:\n"
       "  allot restore alice",

@@ -1,8 +1,8 @@
-// allot freeze and allot thaw: stop the GPU work of a slice and let it go on; memory stays where it is.
+// allot freeze and allot thaw: pause the GPU work of a slice and resume it; its memory stays where it is.
 //
 // The order is one flag in the slice's file; its agents obey it, and say so in their clients. The command
-// waits for that, for a bounded time, so that whoever reads "frozen" may rely on it. A process that has not
-// touched a GPU has nothing to stop, and starts frozen when it does. What must not happen here: "frozen"
+// waits for that, for a bounded time, so that a reader may rely on the word "frozen". A process that has not
+// used a GPU has nothing to pause, and starts frozen when it does. What must not happen here: "frozen"
 // said of work that still runs.
 #include <poll.h>
 
@@ -28,7 +28,7 @@ struct FreezeOptions {
 };
 
 struct Progress {
-  std::set<uint32_t> stopped;  // pids whose GPU work stands still
+  std::set<uint32_t> stopped;  // pids whose GPU work is paused
   std::set<uint32_t> running;  // pids whose agent has not answered yet, or cannot hold its work
   std::set<uint32_t> silent;   // pids whose agent cannot run (stopped by a signal, say)
 };
@@ -58,8 +58,7 @@ void refuse_observed(const shm::Slice& slice, const std::string& name) {
     if (client.level != ALLOT_LEVEL_OBSERVE) continue;
     const std::string why = reason_text(client.reason);
     refuse(
-        "freeze: the GPU work of process {} in '{}' is only observed ({}), so it cannot be "
-        "stopped; "
+        "freeze: the GPU work of process {} in '{}' is only observed ({}), so it cannot be paused; "
         "'allot set {} --level auto' may change that",
         client.pid, name, why.empty() ? "--level observe" : why, name);
   }
@@ -77,7 +76,7 @@ Progress wait_until(const shm::Slice& slice, double seconds, Done done) {
 }
 
 std::string processes_text(size_t count) {
-  if (count == 0) return "no process of it uses a GPU";
+  if (count == 0) return "none of its processes uses a GPU";
   return fmt::format("{} process{}", count, count == 1 ? "" : "es");
 }
 
@@ -95,9 +94,8 @@ void freeze(const FreezeOptions& options) {
     std::set<uint32_t> pids = progress.running;
     pids.insert(progress.silent.begin(), progress.silent.end());
     refuse(
-        "freeze: '{}' is marked frozen, but the GPU work of process {} has not stopped within {} "
-        "s; "
-        "wait for it with 'allot ps', or take it back with 'allot thaw {}'",
+        "freeze: '{}' is marked frozen, but the GPU work of process {} has not paused within {} s; "
+        "watch it with 'allot ps', or undo it with 'allot thaw {}'",
         options.name, pids_text(pids), options.timeout_seconds, options.name);
   }
   print(fmt::format("{}: frozen ({})\n", options.name, processes_text(progress.stopped.size())));
@@ -113,9 +111,8 @@ void thaw(const FreezeOptions& options) {
                                        [](const Progress& p) { return p.stopped.empty(); });
   if (!progress.stopped.empty()) {
     refuse(
-        "thaw: '{}' is thawed, but process {} has not gone on within {} s; is it stopped by a "
-        "signal? "
-        "It goes on when it can",
+        "thaw: '{}' is thawed, but process {} has not resumed within {} s (stopped by a signal?); "
+        "it resumes when it can",
         options.name, pids_text(progress.stopped), options.timeout_seconds);
   }
   const size_t count = progress.running.size() + progress.silent.size();
@@ -143,18 +140,17 @@ void add(CLI::App& app, const char* command, const char* what, const char* foote
 }  // namespace
 
 void add_freeze(CLI::App& app, int* exit_status) {
-  add(app, "freeze", "stop a slice's GPU work where it is; its memory stays",
-      "Kernels that run are stopped in the middle where the level is channel; at level launch they "
-      "end\n"
-      "first. The programs wait at their next GPU call; processes that start later start frozen. "
-      "No time\n"
-      "limit. Freezing a frozen slice, or one without GPU work, is fine.\n"
+  add(app, "freeze", "pause a slice's GPU work, keeping its memory on the GPU",
+      "At level channel running kernels pause in the middle; at level launch they end first.\n"
+      "The programs wait at their next GPU call; processes that start later start frozen.\n"
+      "A slice can stay frozen for any time. It is fine to freeze one that is frozen or has no\n"
+      "GPU work.\n"
       "\n"
       "Example:\n"
       "  allot freeze alice",
       freeze, exit_status);
-  add(app, "thaw", "let a frozen slice go on",
-      "Thawing a slice that is not frozen is fine.\n"
+  add(app, "thaw", "resume a frozen slice",
+      "It is fine to thaw a slice that is not frozen.\n"
       "\n"
       "Example:\n"
       "  allot thaw alice",

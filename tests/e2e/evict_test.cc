@@ -102,7 +102,7 @@ TEST_F(Evict, GoesBackWhenOneProcessFailsHalfWay) {
   auto program = pair("a", "checkpoint:checkpoint:nth=1:result=999");
   const Outcome out = allot({"evict", "a"});
   EXPECT_EQ(out.status, kRefused);
-  EXPECT_NE(out.err.find("'a' runs on"), std::string::npos) << out.err;
+  EXPECT_NE(out.err.find("'a' keeps running"), std::string::npos) << out.err;
   EXPECT_FALSE(evicted("a"));
   EXPECT_EQ(host_bytes("a"), 0u);
   program->write("check 5\n");
@@ -141,7 +141,7 @@ TEST_F(Evict, GivesUpOnWorkThatDoesNotEnd) {
   environment["ALLOT_SIM_FAULTS"] = "";
   const Outcome out = allot({"evict", "a", "--timeout", "1"});
   EXPECT_EQ(out.status, kRefused);
-  EXPECT_NE(out.err.find("did not stop within 1 s"), std::string::npos) << out.err;
+  EXPECT_NE(out.err.find("did not end within 1 s"), std::string::npos) << out.err;
   EXPECT_FALSE(evicted("a"));
   EXPECT_EQ(ask(*program, "check 3"), "ok");
 }

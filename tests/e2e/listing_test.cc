@@ -183,7 +183,7 @@ TEST_F(Listing, AFrozenSliceIsShownAndFreezingItAgainIsFine) {
   for (int round = 0; round < 2; ++round) {
     const Outcome got = allot({"freeze", "a"});
     EXPECT_EQ(got.status, 0) << got.err;
-    EXPECT_EQ(got.out, "a: frozen (no process of it uses a GPU)\n");
+    EXPECT_EQ(got.out, "a: frozen (none of its processes uses a GPU)\n");
     EXPECT_EQ(slice("a")["frozen"], true);
     EXPECT_EQ(slice("a")["gpus"][0]["state"], "frozen");
     EXPECT_NE(allot({"ps"}).out.find("frozen"), std::string::npos);

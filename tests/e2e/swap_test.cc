@@ -99,7 +99,7 @@ TEST_F(Swap, GoesBackWhenOneProcessFailsHalfWay) {
     auto program = pair("a", std::string(call) + ":nth=1:result=999");
     const Outcome out = allot({"evict", "a"});
     EXPECT_EQ(out.status, kRefused);
-    EXPECT_NE(out.err.find("'a' runs on"), std::string::npos) << call << out.err;
+    EXPECT_NE(out.err.find("'a' keeps running"), std::string::npos) << call << out.err;
     EXPECT_FALSE(evicted("a"));
     EXPECT_EQ(on_gpu("a", "host_bytes"), 0u);
     EXPECT_EQ(ask(*program, "check 5"), "ok");
@@ -118,7 +118,7 @@ TEST_F(Swap, MapsAgainWhatWasUnmappedWhenTheNextBlockFails) {
   environment["ALLOT_SIM_FAULTS"] = "cuMemUnmap:nth=2:result=999";
   auto program = holder("a", 3);
   environment["ALLOT_SIM_FAULTS"] = "";
-  expect_runs_on(*program, allot({"evict", "a"}), "could not go to the host");
+  expect_runs_on(*program, allot({"evict", "a"}), "could not move to the host");
   ASSERT_EQ(allot({"evict", "a"}).status, 0);
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
   EXPECT_EQ(ask(*program, "check 3"), "ok");
@@ -178,7 +178,7 @@ TEST_F(Swap, GivesUpOnWorkThatDoesNotEnd) {
   auto program = holder("a", 3);
   environment["ALLOT_SIM_FAULTS"] = "";
   const Outcome out = allot({"evict", "a", "--timeout", "0.5"});
-  expect_runs_on(*program, out, "did not stop within 0.5 s");
+  expect_runs_on(*program, out, "did not end within 0.5 s");
   EXPECT_NE(out.err.find("--swap driver"), std::string::npos) << out.err;
   ASSERT_EQ(allot({"evict", "a"}).status, 0);
   ASSERT_EQ(allot({"restore", "a"}).status, 0);
@@ -211,7 +211,7 @@ TEST_F(Swap, RefusesWhereNothingCanMove) {
   ASSERT_EQ(ask(*program, "alloc 4096"), "ok");
   const Outcome out = allot({"evict", "a"});
   EXPECT_EQ(out.status, kRefused);
-  EXPECT_NE(out.err.find("can move by the fast way"), std::string::npos) << out.err;
+  EXPECT_NE(out.err.find("can move the fast way"), std::string::npos) << out.err;
   auto plain = start_gpu_program({"--name", "b"});
   const Outcome other = allot({"evict", "--swap", "fast", "b"});
   EXPECT_EQ(other.status, kRefused);

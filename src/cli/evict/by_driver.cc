@@ -56,7 +56,8 @@ void Move::ask_states() {
                                                               : Phase::kRuns;
       continue;
     }
-    if (answer.late) refuse("{}: the driver does not answer about {}", command_, who(target));
+    if (answer.late)
+      refuse("{}: the driver does not answer for {}; nothing was changed", command_, who(target));
     if (target.process.bytes > 0 && still_there(target)) {
       refuse("{}: {}: {}; nothing was changed", command_, who(target), cuda_text(answer.result));
     }
@@ -65,8 +66,8 @@ void Move::ask_states() {
   std::erase_if(targets_, [](const Target& target) { return target.word == 0; });
   for (const Target& target : targets_) {
     if (target.phase != Phase::kLost) continue;
-    refuse("{}: the driver has lost {} in an earlier move: it can only be ended (kill {})",
-           command_, who(target), target.process.pid);
+    refuse("{}: an earlier move broke {}; end it (kill {})", command_, who(target),
+           target.process.pid);
   }
 }
 
@@ -77,7 +78,7 @@ void Move::refuse_what_cannot_move() const {
     if (managed > 0) {
       refuse(
           "evict: {} has {} of managed memory (cuMemAllocManaged), which the driver cannot carry; "
-          "nothing was changed. 'allot freeze {}' stops the slice in place",
+          "nothing was changed. 'allot freeze {}' pauses the slice in place",
           who(target), size_text(managed), name_);
     }
     if (imported > 0) {
@@ -126,7 +127,7 @@ void Move::lock_all() {
     if (answer.ok()) {
       target.phase = Phase::kLocked;
     } else if (still_there(target)) {
-      refuse("{} did not stop within {} s ({})", who(target), options_.timeout_seconds,
+      refuse("the work of {} did not end within {} s ({})", who(target), options_.timeout_seconds,
              answer.late ? "the driver did not answer" : cuda_text(answer.result));
     } else {
       target.phase = Phase::kLost;
@@ -166,7 +167,7 @@ void Move::move_all_in() {
     if (answer.ok()) {
       target.phase = Phase::kLocked;
       mark(target, false);
-      options_.say(fmt::format("{}: {}: {} to the card {}", name_, who(target),
+      options_.say(fmt::format("{}: {}: {} to the GPU {}", name_, who(target),
                                size_text(target.process.bytes),
                                speed_text(target.process.bytes, answer.seconds)));
     } else if (still_there(target)) {
@@ -189,7 +190,7 @@ void Move::unlock_all() {
     } else {
       target.phase = Phase::kLost;
       if (still_there(target))
-        options_.say(fmt::format("{}: {} could not be let go: {}", name_, who(target),
+        options_.say(fmt::format("{}: {} could not be resumed: {}", name_, who(target),
                                  answer.late ? "no answer" : cuda_text(answer.result)));
     }
   }
@@ -199,7 +200,7 @@ std::string Move::lost_text() const {
   std::string text;
   for (const Target& target : targets_) {
     if (target.phase != Phase::kLost || !still_there(target)) continue;
-    text += fmt::format("; the driver has lost {}, it can only be ended", who(target));
+    text += fmt::format("; the move broke {}; end it", who(target));
   }
   return text;
 }
@@ -246,7 +247,7 @@ Moved Move::evict() {
   flag(true);
   try {
     if (!wait_for_agents(true)) {
-      refuse("an agent of it does not answer (is a process stopped by a signal?)");
+      refuse("one of its processes is not responding (stopped by a signal?)");
     }
     lock_all();
     move_all_out();
@@ -255,7 +256,7 @@ Moved Move::evict() {
     refuse("evict: {}; {}{}", failure.line(),
            flagged()
                ? fmt::format("part of '{}' is still on the host: 'allot restore {}'", name_, name_)
-               : fmt::format("'{}' runs on", name_),
+               : fmt::format("'{}' keeps running", name_),
            lost_text());
   }
   return report(begin);

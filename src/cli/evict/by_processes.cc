@@ -66,22 +66,22 @@ void FastMove::refuse_what_cannot_move() const {
     stays += target.process.stays_bytes;
     if (!obeys(target)) {
       refuse(
-          "evict: {} does not answer: it could start no thread for '--swap fast'; nothing was "
-          "changed. 'allot evict --swap driver {}' goes without it",
+          "evict: {} could not start its thread for '--swap fast'; nothing was changed. "
+          "'allot evict --swap driver {}' needs none",
           who(target), name_);
     }
     const uint32_t pins = load(swap(target).pins);
     if (pins == 0) continue;
     refuse(
         "evict: {} lets another device reach into its memory ({}); nothing was changed. 'allot "
-        "freeze {}' stops the slice in place",
+        "freeze {}' pauses the slice in place",
         who(target),
         (pins & ALLOT_SWAP_PIN_HANDLE) != 0 ? "a dma-buf handle" : "SYNC_MEMOPS, as for RDMA",
         name_);
   }
   if (moves > 0 || stays == 0) return;
   refuse(
-      "evict: nothing of the {} that '{}' holds can move by the fast way (only blocks of more than "
+      "evict: nothing of the {} that '{}' holds can move the fast way (only blocks of more than "
       "1 MiB from cuMemAlloc and cuMemAllocPitch); nothing was changed. 'allot evict --swap driver "
       "{}' may carry it",
       size_text(stays), name_, name_);
@@ -103,7 +103,7 @@ void FastMove::say_what_stays() const {
     const char* name = kind == ALLOT_KIND_LINEAR ? "small blocks" : kind_text(kind);
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, size_text(kinds[kind]));
   }
-  options_.say(fmt::format("{}: {} move, {} stay on the card{}", name_, size_text(moves),
+  options_.say(fmt::format("{}: {} move, {} stay on the GPU{}", name_, size_text(moves),
                            size_text(stays), text.empty() ? "" : " (" + text + ")"));
 }
 
@@ -147,7 +147,7 @@ void FastMove::tell(const Target& target, bool out) const {
   if (target.phase == Phase::kLost) return;
   options_.say(fmt::format(
       "{}: {}: {} to the {} {}{}", name_, who(target), size_text(target.process.bytes),
-      out ? "host" : "card", speed_text(target.process.bytes, target.process.move_seconds),
+      out ? "host" : "GPU", speed_text(target.process.bytes, target.process.move_seconds),
       out ? fmt::format("; waited {:.2f} s for its work", target.process.lock_seconds) : ""));
 }
 
@@ -173,7 +173,7 @@ Moved FastMove::evict() {
   };
   try {
     if (!wait_for_agents(true)) {
-      refuse("an agent of it does not answer (is a process stopped by a signal?)");
+      refuse("one of its processes is not responding (stopped by a signal?)");
     }
     all_become(ALLOT_SWAP_HELD, [](const Target& target) { return target.phase == Phase::kRuns; });
     signals_.check();
@@ -183,7 +183,7 @@ Moved FastMove::evict() {
     refuse("evict: {}; {}", failure.line(),
            flagged()
                ? fmt::format("part of '{}' is still on the host: 'allot restore {}'", name_, name_)
-               : fmt::format("'{}' runs on. 'allot evict --swap driver {}' is the other way", name_,
+               : fmt::format("'{}' keeps running. 'allot evict --swap driver {}' may work", name_,
                              name_));
   }
   for (Target& target : targets_) {

@@ -150,7 +150,7 @@ void CheckpointDriver::serve(const DriverFiles& driver, int in, int out) {
 void CheckpointDriver::start() {
   if (child_ >= 0) return;
   if (driver_.cuda.empty()) {
-    refuse("libcuda.so.1 was not found; the driver's own checkpoint calls are needed");
+    refuse("libcuda.so.1 was not found; the move needs the driver's checkpoint calls");
   }
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
@@ -172,8 +172,8 @@ void CheckpointDriver::start() {
   if (reply == kNoLibrary) refuse("{} cannot be loaded", driver_.cuda);
   if (reply == kNoEntries) {
     refuse(
-        "{} has no checkpoint calls (cuCheckpointProcess*): they came with driver 570; 'freeze' "
-        "stops a slice on older ones, its memory stays on the card",
+        "{} has no checkpoint calls (cuCheckpointProcess*), which came with driver 570; "
+        "'allot freeze' pauses a slice on an older one and keeps its memory on the GPU",
         driver_.cuda);
   }
   refuse("{}: cuInit: {}", driver_.cuda, cuda_text(hello.result));
@@ -233,7 +233,7 @@ std::string cuda_text(CUresult result) {
     case CUDA_ERROR_NOT_INITIALIZED:
       return "the process has not initialised CUDA";
     case CUDA_ERROR_ILLEGAL_STATE:
-      return "the process is in another state than this needs";
+      return "the process is in the wrong state for this";
     case CUDA_ERROR_NOT_SUPPORTED:
       return "not supported: the driver cannot carry something that the process has";
     case CUDA_ERROR_NOT_READY:

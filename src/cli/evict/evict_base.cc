@@ -1,4 +1,4 @@
-// See move.h.
+// See evict_base.h.
 #include "cli/evict/evict_base.h"
 
 #include <fcntl.h>
@@ -126,8 +126,8 @@ void MoveBase::find_targets() {
     target.process.pid = ALLOT_SLOT_PID(target.word);
     if (load(slot.pid_namespace) != load(file_.header.pid_namespace)) {
       refuse(
-          "{}: '{}': a process of it lives in another container (pid namespace), where it cannot "
-          "be reached; run the command there",
+          "{}: '{}': one of its processes is in another container (pid namespace); run the command "
+          "there",
           command_, name_);
     }
     if (!shm::process_alive(nullptr, target.process.pid, slot)) continue;

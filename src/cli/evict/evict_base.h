@@ -78,7 +78,7 @@ class MoveBase {
     flag(false);
     const bool held = wait_for_agents(false);
     unlock();
-    if (!held) options_.say(name_ + ": an agent of it does not answer yet");
+    if (!held) options_.say(name_ + ": one of its processes is not responding yet");
   }
 
   bool all_in(Phase phase) const;

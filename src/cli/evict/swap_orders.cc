@@ -23,9 +23,9 @@ Phase phase_of(uint32_t state) {
 }
 
 const char* state_text(AllotSwapState state) {
-  return state == ALLOT_SWAP_OUT    ? "go to the host"
-         : state == ALLOT_SWAP_HELD ? "be held"
-                                    : "run on";
+  return state == ALLOT_SWAP_OUT    ? "move to the host"
+         : state == ALLOT_SWAP_HELD ? "pause"
+                                    : "resume";
 }
 
 bool SwapOrders::obeys(const Target& target) const {
@@ -62,17 +62,17 @@ bool SwapOrders::wait_for(Target& target, uint32_t serial, double seconds) {
 std::string SwapOrders::why_not(const Target& target, AllotSwapState wanted) const {
   switch (load(swap(target).result)) {
     case ALLOT_SWAP_BUSY:
-      return fmt::format("{} did not stop within {} s (work that does not end)", who(target),
+      return fmt::format("the work of {} did not end within {} s", who(target),
                          options_.timeout_seconds);
     case ALLOT_SWAP_CAPTURE:
-      return fmt::format("{} captures graphs without a pause", who(target));
+      return fmt::format("{} captures graphs all the time", who(target));
     case ALLOT_SWAP_PINNED:
       return fmt::format("{} has let another device reach into its memory", who(target));
     case ALLOT_SWAP_NO_HOST:
       return fmt::format("{}: the host has no memory for it", who(target));
     case ALLOT_SWAP_NO_CARD: {
       const std::string missing = missing_room(target.movable);
-      return missing.empty() ? fmt::format("{}: no room on the card", who(target)) : missing;
+      return missing.empty() ? fmt::format("{}: no room on the GPU", who(target)) : missing;
     }
     default:
       return fmt::format("{} could not {} ({})", who(target), state_text(wanted),
@@ -86,7 +86,8 @@ void SwapOrders::settle(bool run) {
     if (!obeys(target) || left == ALLOT_SWAP_SERIAL(load(swap(target).answer))) continue;
     const uint32_t serial = run ? order(target, ALLOT_SWAP_RUNS) : left;
     if (wait_for(target, serial, options_.timeout_seconds + move_limit(target))) continue;
-    refuse("{}: {} does not answer; nothing was changed", command_, who(target));
+    refuse("{}: {} is not responding (stopped by a signal?); nothing was changed", command_,
+           who(target));
   }
 }
 
