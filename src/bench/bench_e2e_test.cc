@@ -92,6 +92,24 @@ TEST_F(BenchOnSoftwareGpu, LoadTakesAGivenAmountOfWork) {
   EXPECT_EQ(ran.json()["solo_us"], 200.0);
 }
 
+// Calibrated by what it got under its ceiling, it had all of the GPU by its own account.
+TEST_F(BenchOnSoftwareGpu, LoadInASliceWithACeilingKnowsWhatTheGpuDoesAlone) {
+  for (const char* flags : {"--kernel-us 500", "--graph --kernel-us 100"}) {
+    const std::string program = ALLOT_BENCH_PROGRAM;
+    const Ran ran = shell(environment("1x4G") + "ALLOT_DIR=" + folder_ + " " +
+                          program.substr(0, program.rfind('/')) +
+                          "/allot run --sim --name limited --gpu-max 25 -- " + program +
+                          " load --seconds 1.5 --json " + flags);
+    ASSERT_EQ(ran.status, 0) << ran.out;
+    const nlohmann::json result = ran.json();
+    EXPECT_LT(result["achieved"].get<double>(), 0.4) << result;
+    EXPECT_EQ(result["limit"]["max_percent"], 25.0);
+    EXPECT_NE(result["note"].get<std::string>().find("slice limited (ceiling 25.0 %)"),
+              std::string::npos);
+  }
+  EXPECT_TRUE(bench("load --seconds 0.2 --json").json()["limit"].is_null());
+}
+
 TEST_F(BenchOnSoftwareGpu, LatencyReportsOrderedPercentiles) {
   const Ran ran = bench("latency --seconds 0.6 --kernel-us 200 --period-us 5000 --json");
   ASSERT_EQ(ran.status, 0) << ran.out;

@@ -108,7 +108,7 @@ Gpu::Memory Gpu::memory() const {
   return {free_bytes, total_bytes};
 }
 
-uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s) {
+uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s, bool stopped) {
   constexpr uint64_t kFirstGuess = 10000;
   constexpr uint64_t kMost = uint64_t{1} << 40;
   uint64_t iterations = kFirstGuess;
@@ -119,11 +119,12 @@ uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s) {
   // Time is an offset (the launch) plus a slope; three rounds of proportion end within a percent.
   for (int round = 0; round < 3; ++round) {
     std::vector<double> samples;
-    samples.reserve(5);
-    for (int i = 0; i < 5; ++i) {
+    const int runs = stopped ? 25 : 5;
+    samples.reserve(static_cast<size_t>(runs));
+    for (int i = 0; i < runs; ++i) {
       samples.push_back(device_us(gpu, 1, [&] { gpu.launch_spin(iterations); }));
     }
-    const double measured = std::max(percentile(samples, 500), 0.001);
+    const double measured = std::max(percentile(samples, stopped ? 0 : 500), 0.001);
     const double next = static_cast<double>(iterations) * target_us / measured;
     iterations = static_cast<uint64_t>(std::clamp(std::round(next), 1.0, double(kMost)));
   }

@@ -6,6 +6,7 @@
 
 #include "bench/gpu.h"
 #include "bench/pace.h"
+#include "bench/slice_limit.h"
 #include "bench/statistics.h"
 
 namespace allot::bench {
@@ -17,9 +18,11 @@ constexpr double kLatencyWarmSeconds = 0.2;
 
 nlohmann::ordered_json run_latency(const LatencyOptions& options) {
   const Gpu gpu(options.gpu);
-  const uint64_t iterations = options.iterations != 0
-                                  ? options.iterations
-                                  : calibrate_spin(gpu, options.kernel_us, kLatencyWarmSeconds);
+  const SliceLimit limit = limit_of_this_process(gpu);
+  const uint64_t iterations =
+      options.iterations != 0
+          ? options.iterations
+          : calibrate_spin(gpu, options.kernel_us, kLatencyWarmSeconds, limit.limited());
   std::vector<double> times_ms;
   times_ms.reserve(static_cast<size_t>(options.seconds * 1e6 / options.period_us) + 1);
   uint64_t late = 0;
@@ -42,6 +45,7 @@ nlohmann::ordered_json run_latency(const LatencyOptions& options) {
   result["kernel_us"] = options.kernel_us;
   result["period_us"] = options.period_us;
   result["iters"] = iterations;
+  result["limit"] = limit.json();
   result["requests"] = times_ms.size();
   result["late"] = late;
   result["p50"] = percentile(times_ms, 500);
