@@ -1,6 +1,6 @@
-// What both ways of moving a slice's memory share: whom it concerns, one command at a time, the flag, the waits.
+// What both ways of moving a slice's memory share: which processes, one command at a time, the flag, the waits.
 //
-// The ways: evict_driver.cc (the driver's checkpoint calls), evict_fast.cc (the processes themselves, `--swap fast`).
+// The ways: by_driver.cc (the driver's checkpoint calls), by_processes.cc (the processes themselves, `--swap fast`).
 // What must not happen here: a signal that ends the command between two steps (it counts as a failure, and what
 // was done is undone), or a number of the slice's file that is used without a bound.
 #pragma once

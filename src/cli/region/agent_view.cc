@@ -1,4 +1,4 @@
-// See clients.h. A client counts while the process it names still stands in its slot; whether its agent can
+// See agent_view.h. A client counts while the process it names still stands in its slot; whether its agent can
 // run is another question, answered by the heartbeat.
 #include "cli/region/agent_view.h"
 

@@ -1,4 +1,4 @@
-// Memory of graphs: what other files need of memory_graph.cc.
+// Memory of graphs: what other files need of graph.cc.
 #pragma once
 
 #include "shim/process/process.h"

@@ -1,4 +1,4 @@
-// See swap_blocks.h.
+// See movable_blocks.h.
 #include "shim/memory/movable_blocks.h"
 
 #include <cstring>

@@ -3,7 +3,7 @@
 // What a pointer is: answered as for memory of cuMemAlloc, where VMM's answer is another one, and also while the
 // memory is out. Peer access, which VMM does not give by itself. Handles for a range and SYNC_MEMOPS let other
 // devices reach in behind the driver's back: noted, for such memory must stay where it is. Entries that only have to
-// wait are in swap_held.cc.
+// wait are in swap/held_entries.cc.
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"

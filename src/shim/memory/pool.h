@@ -1,4 +1,4 @@
-// Stream-ordered pools: what other files need of memory_pool.cc.
+// Stream-ordered pools: what other files need of pool.cc.
 #pragma once
 
 #include "shim/process/pointer_table.h"

@@ -1,4 +1,4 @@
-// See agent_watch.h.
+// See agent_watchdog.h.
 #include "shim/time/agent_watchdog.h"
 
 #include <atomic>

@@ -1,6 +1,6 @@
 // Level `channel`: stops and lets run the channels of this process on one GPU, and sets their timeslices.
 //
-// Two RM calls, both open to ordinary users, on the process's own handles (rm_watch.h): SET_TIMESLICE on the
+// Two RM calls, both open to ordinary users, on the process's own handles (rm_tracker.h): SET_TIMESLICE on the
 // groups that run kernels, FIFO_DISABLE_CHANNELS on their subdevice for all channels. They act on kernels
 // that run, of any length, and on graphs. Each costs the agent 0.3-0.5 ms, the program nothing.
 //
@@ -17,7 +17,7 @@ namespace allot::shim {
 
 class Channels {
  public:
-  // Takes in what rm_watch knows now. True when there are channels to work on. What is new runs (as the
+  // Takes in what rm_tracker.h knows now. True when there are channels to work on. What is new runs (as the
   // driver made it) until set_open is called again. Cheap when nothing has changed.
   bool refresh(int ordinal);
 

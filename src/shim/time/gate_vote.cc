@@ -1,4 +1,4 @@
-// See agent_gate.h.
+// See gate_vote.h.
 #include "shim/time/gate_vote.h"
 
 #include "shim/time/launch_gate.h"

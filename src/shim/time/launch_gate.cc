@@ -1,4 +1,4 @@
-// See gate.h.
+// See launch_gate.h.
 //
 // A thread that comes to the gate first waits for room behind it, then for the gate, then counts itself
 // inside and looks again: a closer that saw nobody inside knows that whoever comes later sees it closed.

@@ -2,7 +2,7 @@
 //
 // The agent closes and opens the gate for the process's windows. Threads that submit wait at a closed gate;
 // what they have put on the GPU before must then end soon, so with kGate set no more than the budget of
-// microseconds is on its way at any time (in_flight.h), and before a window's end no more than what is left of
+// microseconds is on its way at any time (work_in_flight.h), and before a window's end no more than what is left of
 // the window. One piece of work may always go; what it overruns by, the agent charges (core/time_debt.h).
 // Costs nothing while kGate is not set (submit.h).
 //

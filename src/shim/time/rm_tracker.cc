@@ -1,5 +1,5 @@
 // One small table of objects behind a spin lock; RM calls that make objects are rare (some hundred at a
-// context's birth) and those that do not are turned away by two comparisons. See rm_watch.h.
+// context's birth) and those that do not are turned away by two comparisons. See rm_tracker.h.
 #include "shim/time/rm_tracker.h"
 
 #include <fcntl.h>

@@ -44,7 +44,7 @@ inline constexpr NotHooked kNotHooked[] = {
     {"cuEGLStreamProducerReturnFrame", "hands a frame over; declaration not known"},
     {"cuEventRecord", "marks a place in a stream"},
     {"cuEventRecordWithFlags", "marks a place in a stream"},
-    {"cuGraphUpload", "readies a graph and runs nothing of it; memory_graph.cc hooks it"},
+    {"cuGraphUpload", "readies a graph and runs nothing of it; memory/graph.cc hooks it"},
     {"cuGreenCtxRecordEvent", "marks a place in streams"},
     {"cuGreenCtxWaitEvent", "orders streams"},
     {"cuLaunchHostFunc", "runs on the host"},

@@ -1,4 +1,4 @@
-// See in_flight.h.
+// See work_in_flight.h.
 //
 // A marker's places change hands by its state: free -> filling -> out -> asking -> out or free. Who
 // exchanges the numbers out of an account or a marker subtracts them: nothing is subtracted twice.
