@@ -1,18 +1,19 @@
 // The process joins its slice: at cuInit, and not before.
 //
-// The slice is found and joined before the real cuInit, so that a slice which fails closed leaves the
-// driver uninitialised and every later call refused by the driver itself. Then the driver initialises
-// (and forks helpers, which inherit everything; they never call us, and the fork guard is not up yet), then
-// the devices it shows are matched with the region's by UUID, which honours CUDA_VISIBLE_DEVICES in any
-// form because the driver has read it.
+// The process finds and joins its slice before the real cuInit, so that a slice which fails closed
+// leaves the driver uninitialised, and the driver itself refuses every later call. Then the driver
+// initialises. (It forks helpers, which inherit everything; they never call us, and the fork guard
+// is not up yet.) Then the driver's devices are matched with the region's by UUID. This honours
+// CUDA_VISIBLE_DEVICES in any form, because the driver has read it.
 //
-// CUDA_ERROR_NOT_PERMITTED is the answer where the slice cannot be set up and fails closed: NO_DEVICE
-// would make frameworks fall back to the CPU silently.
+// Where the slice cannot be set up and fails closed, cuInit returns CUDA_ERROR_NOT_PERMITTED: after
+// NO_DEVICE frameworks would silently fall back to the CPU.
 //
-// The end. The slot is left to whoever looks next (a refusal, cuMemGetInfo, `allot ps`): /proc says that
-// a process has ended only after the kernel has closed its devices and the memory is really free, whereas
-// a slot ended in a destructor would let others in while the card still holds the memory. Only a process in
-// another pid namespace than the slice's maker, whom nobody there can ask after, ends its slot itself.
+// The end. A process does not end its own slot; the next process that looks does (at a refusal, in
+// cuMemGetInfo, `allot ps`). /proc shows that a process has ended only after the kernel has closed
+// its devices and its memory is really free, whereas a slot ended in a destructor would admit
+// others while the GPU still holds the memory. Only a process of another pid namespace than the
+// slice's creator ends its slot itself, because nobody there can check whether it lives.
 #include <sys/mman.h>
 
 #include "base/text.h"
@@ -46,12 +47,12 @@ namespace {
 
 constexpr uint64_t kGuardBytes = 4096;
 constinit char slice_path[shm::kPathBytes] = {};
-constinit bool limits_by_environment = false;  // nobody else has set them
+constinit bool limits_by_environment = false;  // the environment alone sets them
 constexpr uint64_t kEvictedLookNs = 200'000'000;
 constexpr uint64_t kStartPatienceNs =
     10'000'000'000;  // another thread may be initialising the driver
 
-// A page that reads 0 in every child forked from now on (Linux 4.14; gVisor has none).
+// A page that is 0 in every child forked from now on (Linux 4.14; gVisor has no such page).
 void raise_fork_guard() {
   const sys::KeepErrno keep;
   const Result<void*> page = sys::map_memory(kGuardBytes);
@@ -65,7 +66,8 @@ void raise_fork_guard() {
   process.fork_guard.store(guard, std::memory_order_release);
 }
 
-// A child has inherited our state and may start afresh: whatever the parent held is not its own.
+// A forked child has inherited our state and may start afresh: it owns nothing that the parent
+// held.
 void forget_parent() {
   process.table.abandon();
   abandon_pools();
@@ -145,7 +147,7 @@ void leave_slice() {
   shm::unmap(process.slice);
 }
 
-// Like the memory limit: whoever is first in the slice sets it.
+// Like the memory limit: the first process of the slice sets it.
 void ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
   const WantedTime time = wanted_time(visible_index);
   uint32_t none = 0;
@@ -155,7 +157,7 @@ void ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
   }
 }
 
-// Matches the driver's devices with the region's. False when the region has no room for one.
+// Matches the driver's devices with the region's. False when the region has no room for a device.
 bool map_devices() {
   int count = 0;
   if (real::cuDeviceGetCount(&count) != CUDA_SUCCESS || count < 0) return true;
@@ -196,8 +198,8 @@ bool limits_time() {
   return false;
 }
 
-// The driver is initialised already: the hooks keep the process from its use. The file stays mapped, for an
-// agent's thread may be looking at it.
+// The driver is initialised already, so the hooks refuse its use. The file stays mapped, because an
+// agent's thread may be reading it.
 CUresult refuse_joined(const char* why) {
   log_no_slice(why, 0, true);
   core::Ledger(process.slice.file).end_slot(process.slot);
@@ -205,7 +207,7 @@ CUresult refuse_joined(const char* why) {
   return CUDA_ERROR_NOT_PERMITTED;
 }
 
-// What becomes of a process whose slice could not be set up.
+// What happens to a process whose slice could not be set up.
 State without_slice(const Outcome& outcome) {
   if (outcome.trouble == nullptr) return State::kDisabled;
   const bool closed = fails_closed();
@@ -213,9 +215,9 @@ State without_slice(const Outcome& outcome) {
   return closed ? State::kRefused : State::kDisabled;
 }
 
-// A process of an evicted slice waits like its elders, whose calls the driver holds: it says that it wants to
-// go on, and goes on when the slice is restored. Before the driver is initialised, so that it holds nothing
-// of the card that an eviction had to carry.
+// A new process of an evicted slice waits like the older ones, whose calls the driver holds: it
+// publishes that it wants to run, and continues when the slice is restored. It waits before it
+// initialises the driver, so that it holds no GPU memory that the eviction would have to move.
 void wait_while_evicted() {
   AllotSliceFile& file = *process.slice.file;
   for (;;) {
@@ -266,7 +268,8 @@ CUresult init(unsigned flags) {
   if (!real_cuda.there()) return CUDA_ERROR_NO_DEVICE;
   if (hook_depth != 0) return real::cuInit(flags);
   if (forked_child()) {
-    // Where the driver allows a fresh start after fork, the child is a process of the slice by itself.
+    // Where the driver allows a fresh start after fork, the child becomes a process of the slice of
+    // its own.
     const CUresult result = real::cuInit(flags);
     if (result != CUDA_SUCCESS) return result;
     forget_parent();
@@ -287,7 +290,7 @@ CUresult init(unsigned flags) {
 // See the top of the file.
 __attribute__((destructor)) void process_ends() {
   if (process.state.load(std::memory_order_acquire) != State::kOn || forked_child()) return;
-  if (process.pid != sys::current_pid()) return;  // vfork and clone share our memory
+  if (process.pid != sys::current_pid()) return;  // children of vfork and clone share our memory
   const AllotSliceFile* file = process.slice.file;
   if (file->slots[process.slot.index].pid_namespace == file->header.pid_namespace) return;
   process.state.store(State::kDisabled, std::memory_order_release);

@@ -1,5 +1,5 @@
-// Variables of the slice that the new environment lacks are added; of LD_PRELOAD and LD_LIBRARY_PATH only our
-// own entries are put back, before whatever else is there.
+// Adds the variables of the slice that the new environment lacks. Puts back only our own entries of
+// LD_PRELOAD and LD_LIBRARY_PATH, before all others.
 #include "shim/entry/child_environment.h"
 
 #include <string_view>
@@ -17,7 +17,7 @@ constexpr uint32_t kMostTextBytes = 8192;  // a thread may have no more than 64 
 constexpr std::string_view kPreload = "LD_PRELOAD";
 constexpr std::string_view kLibraryPath = "LD_LIBRARY_PATH";
 
-// Part of a text; substr would bring in the exception it could throw.
+// Part of a text; substr would link in the exception that it can throw.
 std::string_view part(std::string_view text, size_t begin, size_t end) {
   if (end > text.size()) end = text.size();
   if (begin > end) begin = end;
@@ -43,7 +43,7 @@ std::string_view value_of(const char* entry) {
   return part(text, name_of(entry).size() + 1, text.size());
 }
 
-// Takes the first element off a list; LD_PRELOAD is separated by spaces or colons.
+// Removes the first element of a list; LD_PRELOAD is separated by spaces or colons.
 std::string_view next_element(std::string_view* list) {
   const size_t begin = list->find_first_not_of(" :");
   if (begin == std::string_view::npos) {
@@ -70,7 +70,7 @@ bool is_ours(std::string_view element) {
   return part(element, 0, slash) == folder;
 }
 
-// Calls visit(element) for what `start` has of ours and `now` has not.
+// Calls visit(element) for each entry of ours that is in `start` and not in `now`.
 template <class Visit>
 void each_lost(const char* start, std::string_view now, bool folders, Visit visit) {
   std::string_view list = start != nullptr ? std::string_view(start) : std::string_view();
@@ -106,7 +106,7 @@ char* restore(std::string_view name, const char* start, std::string_view now, bo
   return out;
 }
 
-// Whether the variables of the slice are to be added: not when the new environment names a slice itself.
+// Whether to add the variables of the slice: not when the new environment names a slice itself.
 bool wants_variables(char* const* envp) {
   return find(envp, ALLOT_ENV_SLICE) == nullptr;
 }

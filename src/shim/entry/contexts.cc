@@ -1,12 +1,14 @@
-// Contexts: what they take, and what goes when they end.
+// Contexts: the memory that they take, and the objects that end with them.
 //
-// A context takes some 500 MiB that no call shows. The first one on a card in a slice teaches its size
-// (region, gpus[].context_bytes); from then on that much is reserved before the driver is called. After
-// the call NVML says what it really took. If that is over the limit the context is ended again and the
-// answer is out of memory: a slice that cannot hold a context cannot be used.
+// A context takes some 500 MiB that no call shows. The first context of a slice on a GPU shows its
+// size (region, gpus[].context_bytes); later ones reserve that much before the driver is called.
+// After the call NVML says what the context really took. If that is over the limit, the context is
+// destroyed again and the call returns OUT_OF_MEMORY: a slice that cannot hold a context is of no
+// use.
 //
-// The end of a context frees everything made in it without further calls, so its entries leave the table.
-// A primary context ends with its last release or a reset; the driver is asked whether it did.
+// The end of a context frees everything made in it without further calls, so its entries leave the
+// table. A primary context ends with its last release or with a reset; we ask the driver whether it
+// did.
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/graph.h"
@@ -42,7 +44,7 @@ void drop_context(CUcontext context) {
   settle_graphs();
 }
 
-// Reserve, create, measure; `undo` ends what was created.
+// Reserve, create, measure; `undo` destroys what was created.
 template <class Create, class Undo>
 CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
   Device* device = device_of(ordinal);
@@ -102,7 +104,7 @@ CUresult context_destroy(CUcontext context) {
   const SwapPass pass;
   context_ends(context);
   const CUresult result = Destroy(context);
-  context_gone(context);  // also after an error: it may have been that of earlier work
+  context_gone(context);  // also after an error, which may be that of earlier work
   if (result != CUDA_SUCCESS) return result;
   drop_context(context);
   for (uint32_t i = 0; i < process.device_count; ++i) {
@@ -134,7 +136,7 @@ CUresult primary_retain(CUcontext* out, CUdevice ordinal) {
   return result;
 }
 
-// The primary context's handle, without changing how often it is retained.
+// The primary context's handle, without a change of its retain count.
 CUcontext primary_context(CUdevice ordinal) {
   CUcontext context = nullptr;
   if (device_of(ordinal) == nullptr || !primary_active(ordinal)) return nullptr;
@@ -194,8 +196,8 @@ CUresult green_destroy(CUgreenCtx context) {
   return result;
 }
 
-// The size of a context's stacks, heap or printf buffer: takes effect with the next launch, so the next
-// reconciliation sees it.
+// The size of a context's stacks, heap or printf buffer. It takes effect with the next launch, so
+// the next reconciliation sees it.
 CUresult set_limit(int limit, size_t value) {
   const Scope scope;
   const CUresult result = real::cuCtxSetLimit(limit, value);

@@ -1,9 +1,10 @@
-// dlopen: programs that open the driver by another name than its SONAME get us.
+// dlopen: a program that opens the driver by another name than its SONAME gets our library.
 //
 // "libcuda.so.1" needs nothing: we are loaded under that SONAME. "libcuda.so" (a development link),
-// "libcuda.so.580.65" and absolute paths (numba, some just-in-time compilers) would reach past us. Only the
-// file name decides, in any form of path, and only in a process that belongs to a slice; everything else,
-// and every dlopen of our own, goes to libc unchanged. dlopen_x86_64.S does the jump.
+// "libcuda.so.580.65" and absolute paths (numba, some just-in-time compilers) would bypass us. Only
+// the file name decides, in any form of path, and only in a process that belongs to a slice.
+// Everything else, and every dlopen of our own, goes to libc unchanged. dlopen_x86_64.S makes the
+// jump.
 #include "shim/process/own_files.h"
 #include "shim/process/real_library.h"
 #include "shim/process/slice_search.h"
@@ -23,8 +24,8 @@ bool is_library(const char* file_name, const char* stem) {
   return *stem == '\0' && (*file_name == '\0' || *file_name == '.');
 }
 
-// Asked only when a driver library is being opened: a process that lost its environment is found by
-// its ancestors, which reads /proc.
+// Called only when the program opens a driver library, because for a process that lost its
+// environment it reads /proc to find the ancestors.
 bool in_slice() {
   if (start_environment().disabled) return false;
   if (start_environment().carries_slice) return true;

@@ -1,8 +1,8 @@
 /* dlopen as we export it: changes at most the file name, then jumps to libc's.
  *
- * libc's dlopen looks at its return address to tell who calls (RUNPATH, $ORIGIN, namespace), so it must see
- * the program's and not ours: a tail jump, with the program's stack as it was. allot_route_dlopen (dlopen.cc)
- * returns the file name in %rax and where to jump in %rdx. */
+ * libc's dlopen looks at its return address to tell who calls (RUNPATH, $ORIGIN, namespace), so it
+ * must see the program's and not ours: a tail jump, with the program's stack as it was.
+ * allot_route_dlopen (dlopen.cc) returns the file name in %rax and where to jump in %rdx. */
     .text
     .hidden allot_route_dlopen
     .globl dlopen

@@ -1,9 +1,10 @@
-// The exec family and posix_spawn: a program started with an emptied environment (`env -i`, sudo-like
+// The exec family and posix_spawn: a program started with an empty environment (`env -i`, sudo-like
 // launchers, job runners) stays in its slice.
 //
-// Only a process that was itself started in a slice is concerned; any other gets libc's function with its own
-// arguments. Runs in vfork children, where memory is shared with the parent: nothing is written but the stack,
-// and the slot is marked (see AllotSlot.execing) only by the process that owns it. errno is the call's own.
+// This concerns only a process that was itself started in a slice; any other gets libc's function
+// with its own arguments. The code also runs in vfork children, which share memory with their
+// parent: it writes only to the stack, and only the process that owns the slot marks it
+// (AllotSlot.execing). errno is that of the call.
 #include <dlfcn.h>
 #include <spawn.h>
 #include <unistd.h>
@@ -27,7 +28,7 @@ using Fexecve = int (*)(int, char* const*, char* const*);
 using Spawn = int (*)(pid_t*, const char*, const posix_spawn_file_actions_t*,
                       const posix_spawnattr_t*, char* const*, char* const*);
 
-// libc's functions, looked up when the library is loaded: dlsym takes a lock that a forked child of a
+// libc's functions, looked up when the library loads: dlsym takes a lock that a forked child of a
 // threaded program may never get.
 struct Libc {
   std::atomic<void*> execve{nullptr};
@@ -57,14 +58,16 @@ __attribute__((constructor)) void look_up() {
   real_function<Spawn>(libc.posix_spawnp, "posix_spawnp");
 }
 
-// Says in our slot that the next image may not be ours; the slot then lives as long as the mapping does.
+// Marks our slot: the next image may not have our library. From then on the slot lives only as long
+// as the process maps the slice file.
 void mark_execing(bool execing) {
   if (process.state.load(std::memory_order_acquire) != State::kOn) return;
   if (process.pid != sys::current_pid()) return;
   shm::set_execing(process.slice, process.slot, execing);
 }
 
-// Calls call(environment) with `envp` completed; the array and its texts live on this frame.
+// Calls call(environment) with the completed `envp`; the array and its texts are on this stack
+// frame.
 template <class Call>
 int with_slice(char* const* envp, Call call) {
   const EnvironmentPlan plan = plan_environment(envp);
@@ -98,7 +101,7 @@ int exec_search(const char* file, char* const* argv, char* const* envp) {
   });
 }
 
-// Arguments of execl, execlp and execle up to their closing null.
+// Arguments of execl, execlp and execle up to their final null.
 size_t count_arguments(va_list list) {
   size_t count = 1;
   while (va_arg(list, char*) != nullptr) ++count;
@@ -131,8 +134,8 @@ ALLOT_EXPORT int fexecve(int fd, char* const argv[], char* const envp[]) noexcep
   });
 }
 
-// The three variadic forms: the arguments become an array on this frame. ALLOT_ARGUMENTS leaves `list` at
-// what stands behind the closing null.
+// The three variadic forms: the arguments become an array on this stack frame. ALLOT_ARGUMENTS
+// leaves `list` after the final null.
 #define ALLOT_ARGUMENTS(first, argv, list)                                         \
   va_list list;                                                                    \
   va_start(list, first);                                                           \

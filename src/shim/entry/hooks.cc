@@ -1,4 +1,4 @@
-// The one list of all hooks. Looked up once for each symbol (jump stubs) or once in all (cuGetProcAddress),
+// The one list of all hooks. Each jump stub searches it once, and cuGetProcAddress reads it once,
 // so a linear search is enough.
 #include "shim/entry/hooks.h"
 

@@ -1,10 +1,11 @@
-// cuGetProcAddress and cuGetProcAddress_v2: the driver answers, and we look its answer up.
+// cuGetProcAddress and cuGetProcAddress_v2: the driver answers, and we replace an address that we
+// hook.
 //
-// Versions, per-thread-stream flags and the status word so stay the driver's own (docs/adr/0002). The real
-// addresses of all hooked symbols stand in a small open-addressing table, built on first use by whoever
-// comes first: each builder fills a table of its own and publishes it by compare-and-swap, the losers throw
-// theirs away. No lock, because dlsym takes the linker's. One look-up costs some 10 ns beside the driver's
-// 0.9 us.
+// So versions, per-thread-stream flags and the status word stay the driver's own (docs/adr/0002). A
+// small open-addressing table holds the real addresses of all hooked symbols. The first use builds
+// it: each thread that comes at once fills a table of its own and publishes it by compare-and-swap;
+// the losers discard theirs. There is no lock, because dlsym takes the linker's lock. One look-up
+// costs some 10 ns beside the driver's 0.9 us.
 #include <atomic>
 
 #include "driver/entries.h"
@@ -41,7 +42,7 @@ void add(void* context, const Hook& hook) {
   uint32_t i = place_of(address);
   for (; table.places[i].address != 0; i = (i + 1) & (kPlaces - 1)) {
     if (table.places[i].address == address)
-      return;  // an alias in the driver: the first name stands
+      return;  // an alias in the driver: the first name counts
   }
   table.places[i] = {address, hook.symbol, hook.function()};
 }
@@ -59,7 +60,7 @@ const AddressTable* addresses() {
   return known;
 }
 
-// A driver in which two entries share their code must not give one's hook for the other.
+// In a driver where two entries share their code, neither may get the hook of the other.
 bool name_fits(const char* asked, const char* symbol) {
   while (*asked != '\0' && *asked == *symbol) {
     ++asked;
@@ -76,15 +77,16 @@ void count_unknown(const char* name) {
   __atomic_fetch_add(&process.slice.file->header.unknown_symbols, seen, __ATOMIC_RELAXED);
 }
 
-// Who asks for cuLibraryLoadData is the runtime API, or loads as it does: kernels will come in when they are
-// launched (driver_memory.cc). Asked before the first context, so the headroom is there from the start.
+// A program that asks for cuLibraryLoadData uses the runtime API, or loads as it does: it loads
+// kernels when it first launches them (driver_memory.cc). It asks before the first context, so the
+// headroom is there from the start.
 void note_lazy_loader(const char* symbol) {
   if (__builtin_strcmp(symbol, "cuLibraryLoadData") == 0) {
     process.loads_lazily.store(true, std::memory_order_relaxed);
   }
 }
 
-// Puts our hook in the place of the driver's function if there is one for it.
+// Replaces the driver's function by our hook, if there is one.
 void replace(const char* name, void** function) {
   if (name == nullptr || function == nullptr || *function == nullptr) return;
   const AddressTable* table = addresses();

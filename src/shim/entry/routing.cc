@@ -1,10 +1,11 @@
 // Where a call of an exported symbol goes: the resolver behind the generated jump stubs.
 //
-// Asked on the first call of each symbol; the answer is stored into the symbol's slot, from then on a call
-// costs one indirect jump. Racing first calls come to the same answer and store it twice, so there is no
-// lock and no order. A hooked symbol leads to the hook, any other to the driver. What the driver does not
-// have answers CUDA_ERROR_NOT_SUPPORTED; without a driver everything answers NOT_INITIALIZED and cuInit
-// NO_DEVICE, and nothing is stored, because the driver may come with a later LD_LIBRARY_PATH search.
+// A stub calls it at the first call of its symbol and stores the answer in its slot; from then on a
+// call costs one indirect jump. Racing first calls get the same answer and store it twice, so there
+// is no lock and no order. A hooked symbol leads to the hook, any other to the driver. An entry
+// that the driver does not have returns CUDA_ERROR_NOT_SUPPORTED. Without a driver every entry
+// returns NOT_INITIALIZED and cuInit NO_DEVICE; nothing is stored then, because a later search of
+// LD_LIBRARY_PATH may find a driver.
 #include "driver/entries.h"
 #include "shim/entry/hooks.h"
 #include "shim/process/driver_call.h"
@@ -30,7 +31,8 @@ void* allot_cuda_resolve_entry(unsigned index) {
 
 namespace {
 
-// The program may change its environment before it first needs us. Nothing else happens at load.
+// Copies the environment, which the program may change before its first call. Nothing else happens
+// at load.
 __attribute__((constructor)) void library_loaded() {
   allot::shim::start_environment();
 }

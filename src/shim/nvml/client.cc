@@ -1,6 +1,7 @@
 // nvmlDeviceGetComputeRunningProcesses of the real library, opened past our own NVML library.
 //
-// nvmlInit_v2 is called once and never taken back: the host's own nvmlShutdown only lowers NVML's count.
+// We call nvmlInit_v2 once and never shut down: the program's own nvmlShutdown only lowers NVML's
+// count.
 #include "shim/nvml/client.h"
 
 #include "base/text.h"
@@ -57,7 +58,7 @@ nvmlReturn_t list(nvmlDevice_t handle, unsigned* count, nvmlProcessInfo_t* list)
   return running.present() ? running(handle, count, list) : running_v2(handle, count, list);
 }
 
-// Sums what the list says of `pid`. False when it does not name it.
+// Sums the list's entries of `pid`. False when there is none.
 bool sum_of(const nvmlProcessInfo_t* list, unsigned count, uint32_t pid, uint64_t* bytes) {
   bool found = false;
   *bytes = 0;

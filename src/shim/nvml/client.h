@@ -1,4 +1,4 @@
-// What the CUDA side asks of NVML: how much of a card this process holds, as the driver sees it.
+// What the CUDA side asks NVML: how much GPU memory this process holds, as the driver sees it.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,11 @@
 
 namespace allot::shim {
 
-// NVML's used bytes of this process on the device. False when NVML is not there, does not know the device,
-// or has never listed this process under the pid that it has here (no context yet, or another pid
-// namespace); once it has, not being listed means 0. First use opens NVML (10-30 ms on a card); later ones take 17-83 us.
-// Any thread; calls NVML; holds no lock.
+// The bytes that NVML says this process uses on the device. False when there is no NVML, when it
+// does not know the device, or when it has never listed this process under its pid here (no context
+// yet, or another pid namespace); after it has listed the process once, a missing entry means 0.
+// The first use opens NVML (10-30 ms on a GPU); later ones take 17-83 us. Any thread; calls NVML;
+// holds no lock.
 bool nvml_used_by_me(Device& device, uint64_t* bytes);
 
 }  // namespace allot::shim

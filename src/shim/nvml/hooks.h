@@ -9,7 +9,7 @@
 
 namespace allot::shim {
 
-// An NVML entry as our own code calls it; see DriverCall.
+// An NVML entry that our own code calls; see DriverCall.
 template <class... A>
 struct NvmlCall : BasicCall<nvmlReturn_t, A...> {
   constexpr explicit NvmlCall(const char* entry) noexcept

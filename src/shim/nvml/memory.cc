@@ -1,7 +1,7 @@
 // nvmlDeviceGetMemoryInfo and _v2: what nvidia-smi shows inside a slice.
 //
-// NVML is asked first, so every error is its own. A GPU without a limit in the slice shows the card as it is.
-// BAR1 memory is address space, not memory: untouched.
+// NVML is asked first, so every error is its own. Where the slice has no limit for a GPU, the
+// figures are the GPU's own. BAR1 memory is address space, not memory, and stays unchanged.
 #include "core/ledger.h"
 #include "shim/nvml/hooks.h"
 #include "shim/nvml/slice.h"
@@ -20,14 +20,14 @@ struct Figures {
   uint64_t used;
 };
 
-// Turns the card's figures into the slice's; false when the slice does not limit this GPU.
+// Turns the GPU's figures into the slice's; false when the slice does not limit this GPU.
 bool view(nvmlDevice_t handle, Figures* figures) {
   const SliceLook slice;
   uint8_t uuid[16];
   uint32_t index = 0;
   if (!slice.in_slice() || !identify(handle, uuid, &index)) return false;
   const int gpu = slice.gpu_of(uuid);
-  // Before the first process has come, the environment says what the limit is going to be.
+  // Before the first process has joined, the environment says what the limit will be.
   const uint64_t limit =
       gpu >= 0 ? __atomic_load_n(&slice.file()->gpus[gpu].limit_bytes, __ATOMIC_ACQUIRE)
                : limit_of(index);
@@ -58,7 +58,7 @@ nvmlReturn_t memory_info_v2(nvmlDevice_t handle, nvmlMemory_v2_t* out) {
     out->total = figures.total;
     out->free = figures.free;
     out->used = figures.used;
-    out->reserved = 0;  // what the card keeps for itself is not taken from the slice
+    out->reserved = 0;  // memory that the GPU reserves does not count against the slice
   }
   return result;
 }

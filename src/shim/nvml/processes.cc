@@ -1,8 +1,8 @@
 // The process lists of NVML: inside a slice, the slice's own processes only.
 //
-// The whole list is fetched and filtered, then handed out by NVML's own rule: a buffer that is too small gets
-// the number needed and NVML_ERROR_INSUFFICIENT_SIZE. Where NVML names processes by the pids of another
-// namespace than ours (a container), none of them can be recognised and the list is empty.
+// The hook fetches and filters the whole list, then returns it by NVML's own rule: a buffer that is
+// too small gets the number needed and NVML_ERROR_INSUFFICIENT_SIZE. Where NVML uses the pids of
+// another namespace than ours (a container), the hook recognises no process and the list is empty.
 #include "shim/nvml/hooks.h"
 #include "shim/nvml/slice.h"
 #include "sys/file.h"
@@ -68,7 +68,7 @@ nvmlReturn_t process_list(nvmlDevice_t handle, unsigned* count, Info* out) {
   return result;
 }
 
-// Filled by NVML into the caller's array: filtered in place.
+// NVML fills the caller's array; it is filtered in place.
 nvmlReturn_t detail_list(nvmlDevice_t handle, nvmlProcessDetailList_t* list) {
   const nvmlReturn_t result = details(handle, list);
   const SliceLook slice;

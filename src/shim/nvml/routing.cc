@@ -1,7 +1,7 @@
-// The resolver behind NVML's jump stubs: see routing.cc, whose rules hold here too.
+// The resolver of NVML's jump stubs, by the rules of entry/routing.cc.
 //
-// Without the real library everything answers NVML_ERROR_LIBRARY_NOT_FOUND, as a program that links NVML
-// expects of a machine without a driver.
+// Without the real library every entry returns NVML_ERROR_LIBRARY_NOT_FOUND, as a program that
+// links NVML expects on a machine without a driver.
 #include "driver/entries.h"
 #include "shim/nvml/hooks.h"
 #include "shim/process/real_library.h"

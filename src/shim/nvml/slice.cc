@@ -1,4 +1,5 @@
-// Found on the first question that concerns memory or processes, not when the library is loaded.
+// The slice is looked up at the first call that concerns memory or processes, not when the library
+// loads.
 #include "shim/nvml/slice.h"
 
 #include <atomic>
@@ -16,11 +17,12 @@ namespace {
 constinit NvmlCall<nvmlDevice_t, char*, unsigned> get_uuid{"nvmlDeviceGetUUID"};
 constinit NvmlCall<nvmlDevice_t, unsigned*> get_index{"nvmlDeviceGetIndex"};
 
-// The mapping of our own user's slice, kept until the process ends. Published by compare-and-swap.
+// The mapping of a slice of our own user, kept until the process ends and published by
+// compare-and-swap.
 constinit std::atomic<AllotSliceFile*> mapped{nullptr};
 
 constexpr uint64_t kSearchPeriodNs = 1'000'000'000;
-constinit std::atomic<uint64_t> next_search_ns{0};  // not before, after a search in vain
+constinit std::atomic<uint64_t> next_search_ns{0};  // after a search that found nothing
 
 struct Known {
   nvmlDevice_t handle;
@@ -45,7 +47,7 @@ bool find_known(nvmlDevice_t handle, uint8_t uuid[16], uint32_t* index) {
   return found;
 }
 
-// Reads the 32 hexadecimal digits behind "GPU-" or "MIG-".
+// Reads the 32 hexadecimal digits after "GPU-" or "MIG-".
 bool parse_uuid(const char* text, uint8_t uuid[16]) {
   while (*text != '\0' && *text != '-') ++text;
   int digits = 0;
@@ -90,7 +92,8 @@ SliceLook::SliceLook() {
     in_slice_ = true;
     return;
   }
-  // The search reads /proc and the region's folder: a monitor outside every slice does it once a second.
+  // The search reads /proc and the region's folder, so a monitor outside every slice searches only
+  // once a second.
   const uint64_t now = sys::monotonic_ns();
   if (now < next_search_ns.load(std::memory_order_relaxed)) return;
   SliceChoice choice;

@@ -8,9 +8,9 @@
 
 namespace allot::shim {
 
-// Look at the slice of this process while it lives. The slice of the same user is mapped once and seen as it
-// changes; another user's is copied for each look. Empty outside a slice, and while a slice that is given by
-// limits in the environment has no process in it yet.
+// A look at the slice of this process, for as long as the object lives. A slice of the same user is
+// mapped once and shows its changes; another user's is copied for each look. Empty outside a slice,
+// and while no process has joined a slice whose limits are in the environment.
 class SliceLook {
  public:
   SliceLook();
@@ -18,7 +18,7 @@ class SliceLook {
   SliceLook(const SliceLook&) = delete;
   SliceLook& operator=(const SliceLook&) = delete;
 
-  // This process belongs to a slice, whether or not there is a slice to be seen.
+  // This process belongs to a slice, even if the slice has no file yet.
   bool in_slice() const { return in_slice_; }
   const AllotSliceFile* file() const { return slice_.file; }
 
@@ -37,10 +37,10 @@ class SliceLook {
   bool in_slice_ = false;
 };
 
-// UUID and index of a device handle, asked of NVML once for each handle. False when NVML cannot tell.
+// UUID and index of a device handle; asks NVML once for each handle. False when NVML does not know.
 bool identify(nvmlDevice_t handle, uint8_t uuid[16], uint32_t* index);
 
-// Handles may mean something else after nvmlShutdown.
+// Forgets what handles mean: after nvmlShutdown they may mean something else.
 void forget_handles();
 
 }  // namespace allot::shim

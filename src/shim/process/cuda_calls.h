@@ -1,9 +1,9 @@
 // The driver entries that the shim itself calls, under the vendor's names, in namespace real.
 //
-// Each is a constant-initialised DriverCall (shim/process/driver_call.h). An entry stands here when a hook forwards
-// to it or when the accounts need its answer; whatever else the program calls goes by the jump stubs.
-// The signatures are those of cuda.h of CUDA 13.0; entries without suffix whose name has a _v2 are the
-// 32-bit ones from before CUDA 3.2.
+// Each is a constant-initialised DriverCall (shim/process/driver_call.h). An entry is here when a
+// hook forwards to it or when the accounts need its answer; all other calls of the program take the
+// jump stubs. The signatures are those of cuda.h of CUDA 13.0. Where a name exists with and without
+// _v2, the one without is the 32-bit entry from before CUDA 3.2.
 #pragma once
 
 #include "driver/signature.h"

@@ -1,8 +1,9 @@
-// A driver entry as our own code calls it: found in the real driver on first use, never NULL.
+// A driver entry that our own code calls: looked up in the real driver at the first call, never
+// NULL.
 //
-// A call costs one load and one indirect jump once it has been found. An entry that the driver does
-// not have answers CUDA_ERROR_NOT_SUPPORTED. Racing first uses find the same address and store it
-// twice: no lock, no order to keep.
+// Later calls cost one load and one indirect jump. An entry that the driver does not have returns
+// CUDA_ERROR_NOT_SUPPORTED. Racing first calls find the same address and store it twice, so there
+// is no lock and no order.
 #pragma once
 
 #include <atomic>
@@ -15,7 +16,7 @@ namespace allot::shim {
 void* find_in_driver(const char* name);
 void* find_in_nvml(const char* name);
 
-// Takes the place of an entry that is missing; ignores its arguments.
+// Used for an entry that is missing; ignores its arguments.
 CUresult entry_not_supported();
 
 template <class R, class... A>

@@ -22,8 +22,8 @@ bool start_guest_thread(void* (*body)(void*)) {
   if (pthread_attr_init(&attributes) != 0) return false;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_attr_setstacksize(&attributes, kStackBytes);
-  // A thread is born with its maker's mask: all blocked for that moment, so no handler of the host ever
-  // runs on it.
+  // A thread inherits its creator's signal mask. So all signals are blocked for that moment, and no
+  // handler of the host ever runs on the thread.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

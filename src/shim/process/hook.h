@@ -1,15 +1,15 @@
 // One hook: the symbol that it answers for, and its function.
 //
-// Each room lists its own hooks (hook_lists.h, time/submit.h, time/streams.h, nvml/hooks.h). A hook has the
-// signature of its entry, which the compiler checks.
+// Each room lists its own hooks (hook_lists.h, time/submit.h, time/streams.h, nvml/hooks.h). A hook
+// has the signature of its entry, which the compiler checks.
 #pragma once
 
 #include "driver/signature.h"
 
 namespace allot::shim {
 
-// The address of a function is no constant expression as void*, the one of a function that returns it
-// is: so the tables are constant data and nothing runs when the library loads.
+// As void* the address of a function is no constant expression, but the address of a function that
+// returns it is. So the tables are constant data, and nothing runs when the library loads.
 struct Hook {
   const char* symbol;
   void* (*function)();
@@ -23,8 +23,8 @@ void* address_of() {
 // Never defined: a call of it in a constant expression is the compiler's error message.
 void hook_has_another_signature_than_its_entry();
 
-// A hook as the table wants it. Does not compile when the function's parameters travel otherwise than the
-// entry's.
+// An entry of a hook table. Does not compile when the function's parameters are passed in another
+// way than the entry's.
 template <auto F>
 consteval Hook hook(const char* symbol) {
   if (!driver::fits_cuda<F>(symbol) && !driver::fits_nvml<F>(symbol)) {

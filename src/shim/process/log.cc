@@ -1,4 +1,5 @@
-// One function per cause; each has its own last time, so a flood of one does not hide another.
+// One function per cause. Each remembers its own last message, so a flood of one cause hides no
+// other.
 #include "shim/process/log.h"
 
 #include <fcntl.h>
@@ -46,7 +47,7 @@ void write(TextBuf& line) {
   const sys::Fd file(
       static_cast<int>(syscall(SYS_openat, AT_FDCWD, start_variable(ALLOT_ENV_LOG),
                                O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644)));
-  // With O_APPEND the kernel writes at the end, whatever the offset says.
+  // With O_APPEND the kernel writes at the end, whatever the offset is.
   if (file) static_cast<void>(sys::write_at(file.get(), line.view().data(), line.length(), 0));
 }
 

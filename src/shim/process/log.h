@@ -1,7 +1,7 @@
 // Messages: silent unless ALLOT_LOG names a file; one line per cause, at most once a second each.
 //
-// A line has the pid, the monotonic time in ms, and what happened. Opened, written and closed each time:
-// no descriptor is kept in the host. errno stays.
+// A line has the pid, the monotonic time in ms, and what happened. The file is opened, written and
+// closed each time, so the host keeps no descriptor. errno does not change.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,11 @@ void log_refusal(uint32_t gpu, AllotKind kind, uint64_t bytes, uint64_t used, ui
 // The real library cannot be found or opened.
 void log_missing_library(const char* soname);
 
-// The driver gives no IPC handle for memory whose backing can be swapped.
+// The driver makes no IPC handle for memory whose backing can be swapped.
 void log_no_ipc();
 
-// The slice could not be set up; `why` says what failed. Goes on unlimited (open) or refuses (closed).
+// The slice could not be set up; `why` says what failed. The process runs without limits (open) or
+// refuses GPU work (closed).
 void log_no_slice(const char* why, int os_errno, bool closed);
 
 }  // namespace allot::shim

@@ -1,4 +1,4 @@
-// dladdr on an address of ours; written down once, by whoever comes first (all come to the same).
+// dladdr on an address of ours. The first thread stores the answer; all get the same.
 #include "shim/process/own_files.h"
 
 #include <dlfcn.h>

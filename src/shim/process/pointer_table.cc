@@ -1,5 +1,5 @@
-// Sharded open addressing with backward-shift deletion: no tombstones, so a table that has seen
-// millions of blocks come and go is as fast as a fresh one.
+// Sharded open addressing with backward-shift deletion: it leaves no tombstones, so after millions
+// of blocks a table is as fast as a fresh one.
 #include "shim/process/pointer_table.h"
 
 #include "sys/file.h"
@@ -33,7 +33,7 @@ void PointerTable::Shard::erase(Entry* at) {
   uint32_t hole = static_cast<uint32_t>(at - slots);
   for (uint32_t i = (hole + 1) & mask; slots[i].tag != Tag::kNone; i = (i + 1) & mask) {
     const uint32_t home = static_cast<uint32_t>(mix(slots[i].tag, slots[i].key)) & mask;
-    // Move back only what does not thereby come to stand before its home.
+    // Move back only an entry that does not land before its home position.
     if (((i - home) & mask) >= ((i - hole) & mask)) {
       slots[hole] = slots[i];
       hole = i;

@@ -1,9 +1,9 @@
 // What this process holds, by address or handle: the table behind every free, in O(1).
 //
 // 64 shards, each an open-addressing array with linear probing in memory of its own (mmap), doubled
-// when it is 3/4 full. A shard is guarded by a spin lock which is held for a few dozen instructions
-// and never across a call into the driver; a thread that cannot get it yields. One table takes every
-// kind of object, told apart by Tag, because all of them live and die the same way.
+// when it is 3/4 full. A spin lock guards each shard; it is held for a few dozen instructions and
+// never across a call into the driver, and a thread that cannot get it yields. One table holds
+// every kind of object, told apart by Tag, because all of them live and end in the same way.
 //
 // What must not happen here: a lock held while the driver runs, malloc, or use in a forked child
 // (the parent's thread may have held a lock): abandon() first.
@@ -32,8 +32,8 @@ enum class Tag : uint8_t {
 
 struct Entry {
   uint64_t key;
-  uint64_t owner;  // a context for what dies with one; else see Tag
-  uint64_t bytes;  // what is charged for this entry; 0 for small blocks (their slab is charged)
+  uint64_t owner;  // the context that it ends with, if any; else see Tag
+  uint64_t bytes;  // charged for this entry; 0 for small blocks (their slab is charged)
   uint32_t count;
   uint16_t extra;  // small flags, a pool's index, or see Tag
   Tag tag;
@@ -48,16 +48,16 @@ static_assert(sizeof(Entry) == 32);
 
 class PointerTable {
  public:
-  // Adds or replaces. False when no memory can be had for growing; the entry is then not there.
-  // Any thread; may call mmap; spins for other threads of this process only.
+  // Adds or replaces an entry. False when there is no memory to grow; the entry is not there then.
+  // Any thread; may call mmap; waits only for other threads of this process.
   bool put(const Entry& entry);
 
-  // Removes and hands out / copies without removing. False when it is not there.
+  // take removes an entry and returns it; find copies it. False when it is not there.
   bool take(Tag tag, uint64_t key, Entry* out);
   bool find(Tag tag, uint64_t key, Entry* out);
 
-  // Calls change(entry) under the shard's lock if the entry is there; removes it when change returns
-  // false. `change` must not touch the table. Returns whether the entry was there.
+  // If the entry is there, calls change(entry) under the shard's lock, and removes the entry when
+  // change returns false. `change` must not use the table. Returns whether the entry was there.
   template <class Change>
   bool update(Tag tag, uint64_t key, Change change) {
     Shard& shard = shard_of(tag, key);
@@ -69,8 +69,8 @@ class PointerTable {
     return there;
   }
 
-  // Calls change(entry) under the shard's lock if the entry is there and returns true; else adds `fresh`
-  // and returns false. *ok becomes false when it could not be added.
+  // If the entry is there, calls change(entry) under the shard's lock and returns true; otherwise
+  // adds `fresh` and returns false. *ok becomes false when `fresh` could not be added.
   template <class Change>
   bool put_or_update(const Entry& fresh, Change change, bool* ok) {
     Shard& shard = shard_of(fresh.tag, fresh.key);
@@ -119,7 +119,7 @@ class PointerTable {
     SpinLock guard;
     uint32_t capacity = 0;  // power of two
     uint32_t used = 0;
-    uint32_t scan = 0;  // where first() goes on, so that drop() is linear
+    uint32_t scan = 0;  // where first() continues, so that drop() is linear
     Entry* slots = nullptr;
 
     void lock() { guard.lock(); }

@@ -1,4 +1,5 @@
-// What the shim knows about the process it runs in: one constant-initialised object, never destroyed.
+// What the shim knows about the process it runs in: one constant-initialised object, never
+// destroyed.
 //
 //             cuInit                    attached
 //     kOff ------------> kStarting ---------------> kOn
@@ -7,10 +8,10 @@
 //       | forked child       |    failed closed
 //       | calls cuInit       +---------------------> kRefused    hooks refuse
 //
-// Before cuInit and in kDisabled every hook forwards. A forked child is known by the fork guard, a page
-// that the kernel wipes on fork (MADV_WIPEONFORK): the child only forwards, for the driver is of no use
-// there, and never touches the parent's slot. What must not happen here: a constructor, a destructor
-// that runs, a lock.
+// Before cuInit and in kDisabled every hook forwards. The fork guard, a page that the kernel wipes
+// on fork (MADV_WIPEONFORK), tells a forked child: it only forwards, because the driver does not
+// work there, and never touches the parent's slot. What must not happen here: a constructor, a
+// destructor that runs, a lock.
 #pragma once
 
 #include <atomic>
@@ -35,7 +36,7 @@ enum class State : uint32_t { kOff, kStarting, kOn, kDisabled, kRefused };
 
 // A device as this process numbers it (CUDA_VISIBLE_DEVICES), and its account in the region.
 struct Device {
-  int gpu = -1;  // index in the region; -1 = not in the slice's accounts
+  int gpu = -1;  // index in the region; -1 = not accounted
   uint64_t physical_bytes = 0;
   uint8_t uuid[16] = {};
   std::atomic<bool> context_seen{false};     // a context here has been measured
@@ -59,36 +60,38 @@ struct Process {
   Device devices[kMaxDevices];
   PointerTable table;
 
-  // Operations between their charge and their end, and how many have ended: while the first is 0 and
-  // the second stands still, the ledger and the driver agree.
+  // Operations between their charge and their end, and how many have ended. While the first is 0
+  // and the second does not change, the ledger and the driver agree.
   std::atomic<uint32_t> in_flight{0};
   std::atomic<uint32_t> finished{0};
   std::atomic<uint64_t> next_reconcile_ms{0};
-  std::atomic<bool> loads_lazily{false};  // kernels come in at their first launch: keep headroom
+  std::atomic<bool> loads_lazily{false};  // loads a kernel at its first launch: keep headroom
   std::atomic<uint32_t> reconcile_turn{0};
   std::atomic<uint32_t> unknown_symbols{0};  // asked for, not in the table, not yet in the region
 };
 
 extern constinit Process process;
 
-// Depth of hooks on this thread: the driver may call its own exported entries and so come back here.
+// Depth of hooks on this thread: the driver may call its own exported entries and so enter a hook
+// again.
 extern constinit thread_local uint32_t hook_depth __attribute__((tls_model("initial-exec")));
 
-// True in a child that was forked after the process attached. One load, except on kernels without the guard.
+// True in a child that was forked after the process attached. One load, except on kernels without
+// the guard.
 inline bool forked_child() {
   const std::atomic<uint32_t>* guard = process.fork_guard.load(std::memory_order_acquire);
   if (guard != nullptr) return guard->load(std::memory_order_relaxed) == 0;
   return process.compare_pids.load(std::memory_order_relaxed) && process.pid != sys::current_pid();
 }
 
-// Stands at the top of every hook. tracking(): this call is to be charged. Trivial work only; a thread
-// that is cancelled inside the driver skips the destructor and never calls again.
+// The first object of every hook. tracking(): charge this call. It does trivial work only, because
+// a thread that is cancelled inside the driver skips the destructor and never calls again.
 class Scope {
  public:
   Scope() : outer_(hook_depth++ == 0), watched_(outer_ && calls_are_watched()) {
     if (watched_) watched_call_begins();
   }
-  // For calls that we make of ourselves, on a thread of ours.
+  // For calls that we make on a thread of ours.
   enum class Ours { kYes };
   explicit Scope(Ours) : outer_(hook_depth++ == 0), watched_(false) {}
   ~Scope() {
@@ -101,7 +104,7 @@ class Scope {
   bool tracking() const {
     return outer_ && process.state.load(std::memory_order_acquire) == State::kOn && !forked_child();
   }
-  // The slice could not be set up and its owner chose to have no GPU work then.
+  // The slice could not be set up and fails closed: refuse GPU work.
   bool refusing() const {
     return outer_ && process.state.load(std::memory_order_acquire) == State::kRefused;
   }
@@ -133,13 +136,15 @@ inline CUdevice ordinal_of(const Device& device) {
   return static_cast<CUdevice>(&device - process.devices);
 }
 
-// The slice fails closed and there is GPU time to hold: a share, a ceiling, a priority, a freeze.
+// The slice fails closed and its GPU time is limited: by a share, a ceiling, a priority or a
+// freeze.
 bool must_hold_time();
 
-// The accounted device of the current context, and the context; null without either.
+// The accounted device of the current context, and the context itself; null if either is missing.
 Device* current_device(CUcontext* context);
 
-// Rounds up to a multiple of `step` (a power of two); sizes near 2^64 become 2^63, which no card has.
+// Rounds up to a multiple of `step` (a power of two). Sizes near 2^64 become 2^63, which no GPU
+// has.
 inline uint64_t round_up(uint64_t bytes, uint64_t step) {
   return bytes > (uint64_t{1} << 62) ? uint64_t{1} << 63 : (bytes + step - 1) & ~(step - 1);
 }

@@ -1,6 +1,6 @@
-// Opens with libc's dlopen by absolute path, RTLD_LOCAL: the driver's symbols must not come into the
-// global scope beside ours. dlsym(RTLD_NEXT) for dlopen looks behind this library, so neither our own
-// override nor the one of our sister library is taken.
+// Opens with libc's dlopen by absolute path and RTLD_LOCAL: the driver's symbols must not enter the
+// global scope beside ours. dlsym(RTLD_NEXT) finds libc's dlopen after this library, and so skips
+// our own dlopen and that of our other library.
 #include "shim/process/real_library.h"
 
 #include <dlfcn.h>
@@ -25,7 +25,7 @@ void* none() {
   return &none_marker;
 }
 
-// A variable that names one of our own libraries would send every call round in a circle.
+// A variable that names one of our own libraries would send every call in a circle.
 void* unless_ours(void* library, const char* symbol) {
   Dl_info theirs = {};
   Dl_info ours = {};

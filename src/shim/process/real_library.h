@@ -1,4 +1,4 @@
-// The libraries we stand in front of: found past ourselves, opened once, asked for symbols.
+// The real libraries that ours replace: found in spite of ours, opened once, asked for symbols.
 #pragma once
 
 #include <atomic>
@@ -8,16 +8,17 @@ namespace allot::shim {
 
 class RealLibrary {
  public:
-  // `soname`: what to search for; `variable`: the environment variable that names the file instead; `probe`:
-  // a symbol of it that ours has too.
+  // Searches for `soname`, or opens the file that the environment variable `variable` names. `probe`
+  // is a symbol that the library and ours both have.
   constexpr RealLibrary(const char* soname, const char* variable, const char* probe)
       : soname_(soname), variable_(variable), probe_(probe) {}
 
-  // Address of a symbol, or null: not in the library, or there is no library. Opens it on first use.
-  // Any thread; racing first uses open it twice, which the linker counts as one.
+  // Address of a symbol; null when the library has none or when there is no library. Opens the
+  // library on first use. Any thread; racing first uses open it twice, which the linker counts as
+  // one library.
   void* find(const char* symbol);
 
-  // Whether somebody has opened it: for code that must not be the one to do so.
+  // Whether the library is open: for code that must not open it.
   bool open_now() const;
 
   // Whether the library could be opened. Opens it on first use.
@@ -30,14 +31,14 @@ class RealLibrary {
   const char* soname_;
   const char* variable_;
   const char* probe_;
-  std::atomic<void*> handle_{nullptr};  // kNone when it was looked for in vain
+  std::atomic<void*> handle_{nullptr};  // kNone when it was not found
 };
 
 // The driver and its management library.
 extern constinit RealLibrary real_cuda;
 extern constinit RealLibrary real_nvml;
 
-// libc's own dlopen, past the one we export.
+// libc's own dlopen, not the one that we export.
 using DlopenFn = void* (*)(const char*, int);
 DlopenFn real_dlopen();
 

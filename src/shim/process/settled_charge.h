@@ -1,9 +1,9 @@
-// A charge that follows a figure of the driver's: what a pool has reserved, what NVML measured.
+// A charge that follows a figure of the driver: what a pool has reserved, what NVML measured.
 //
-// The driver says the whole amount, several threads ask it at once, and the ledger must never stand
-// below the truth meanwhile. The word holds the amount last settled to (in 4 KiB) and a version, so
-// that an answer which was overtaken by another thread's settling is thrown away and asked for again.
-// Order of writes: growth is charged before the word says so, shrinkage is released after.
+// The driver reports the whole amount, several threads ask for it at once, and the ledger must
+// never be below the truth meanwhile. The word holds the last settled amount (in 4 KiB) and a
+// version, so that a thread discards an answer that another thread's settling has overtaken, and
+// asks again. Growth is charged before the word changes; shrinkage is released after it.
 #pragma once
 
 #include <atomic>
@@ -13,7 +13,7 @@
 
 namespace allot::shim {
 
-// The ledger calls of shim/memory/charge.h, without the slow path of a refusal.
+// The ledger calls of shim/memory/charge.h, without the slow path before a refusal.
 void charge_now(uint32_t gpu, AllotKind kind, uint64_t bytes);
 void release_now(uint32_t gpu, AllotKind kind, uint64_t bytes);
 
@@ -21,9 +21,10 @@ class SettledCharge {
  public:
   uint64_t bytes() const { return amount(word_.load(std::memory_order_acquire)); }
 
-  // Asks measure(before, &now) for the driver's figure and makes the ledger agree. `prepaid` bytes of
-  // the same kind have been charged beforehand for growth that may have happened; they are used up or
-  // given back here. False, with the prepaid bytes still the caller's, when measure() could not tell.
+  // Asks measure(before, &now) for the driver's figure and makes the ledger agree. The caller has
+  // charged `prepaid` bytes of the same kind for growth that may have happened; this call uses them
+  // or gives them back. False when measure() has no answer; then the prepaid bytes are still the
+  // caller's.
   template <class Measure>
   bool settle(uint32_t gpu, AllotKind kind, uint64_t prepaid, Measure measure) {
     for (int tries = 0; tries < kTries; ++tries) {
@@ -44,7 +45,7 @@ class SettledCharge {
     return false;
   }
 
-  // Takes bytes that are charged already into the amount, where the driver could not tell.
+  // Adds bytes that are charged already to the amount, where the driver has no answer.
   void accept(uint64_t bytes) {
     uint64_t word = word_.load(std::memory_order_acquire);
     while (!word_.compare_exchange_weak(word, pack(amount(word) + bytes, word))) {

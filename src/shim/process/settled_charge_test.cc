@@ -61,8 +61,8 @@ TEST_F(SettledChargeTest, LeavesThePrepaidBytesWhenTheDriverCannotTell) {
   EXPECT_EQ(charge.bytes(), kMiB);
 }
 
-// A pool that threads grow and shrink while each settles after its change: in the end the ledger says what
-// the pool holds, and it never stood below nothing.
+// A pool that threads grow and shrink while each settles after its change: in the end the ledger
+// says what the pool holds, and it never stood below nothing.
 TEST_F(SettledChargeTest, FollowsAPoolThatManyThreadsChange) {
   SettledCharge charge;
   std::atomic<uint64_t> pool{0};

@@ -1,4 +1,4 @@
-// The order is explained in the header; each step is one function of shm.
+// The header explains the order; each step is one function of shm.
 #include "shim/process/slice_search.h"
 
 #include "abi/env.h"
@@ -20,7 +20,7 @@ bool same(const char* a, const char* b) {
   return *a == *b;
 }
 
-// A limit for any device: enough to make a slice of one's own.
+// A limit for any device is enough to make a slice.
 bool names_limit() {
   for (uint32_t i = 0; i < ALLOT_MAX_GPUS; ++i) {
     for (const char* name : {ALLOT_ENV_GPU_MEM, ALLOT_ALIAS_GPU_MEM, ALLOT_ENV_GPU_SHARE,
@@ -31,7 +31,7 @@ bool names_limit() {
   return false;
 }
 
-// A percentage in permille; 0 without one, or with one that cannot be read.
+// A percentage in permille; 0 when there is none or it cannot be read.
 uint32_t percent_of(const char* name, uint32_t visible_index) {
   const char* text = start_variable_for(name, visible_index);
   if (text == nullptr) return 0;
@@ -39,14 +39,14 @@ uint32_t percent_of(const char* name, uint32_t visible_index) {
   return permille ? *permille : 0;
 }
 
-// As HAMi reads it. Its own default limits only while a daemon sees others at work; here it always does,
-// which is what its users expect of a limit.
+// As HAMi reads it. HAMi's default limits only while a daemon sees other work; allot always limits,
+// as users expect of a limit.
 bool alias_limits() {
   const char* policy = start_variable(ALLOT_ALIAS_POLICY);
   return policy == nullptr || !(same(policy, "disable") || same(policy, "DISABLE"));
 }
 
-// ALLOT_NAME; else a name made of the path that HAMi's processes share; else "default".
+// ALLOT_NAME; else a name made from the path that HAMi's processes share; else "default".
 void slice_name(char* out, uint32_t size) {
   TextBuf text(out, size);
   if (const char* name = start_variable(ALLOT_ENV_NAME)) {
@@ -78,7 +78,7 @@ Result<void> choose_slice(SliceChoice* out) {
       shm::region_folder(start_variable(ALLOT_ENV_DIR), by_limits, out->folder);
   if (!folder) {
     if (by_limits) return folder;
-    return {};  // no folder and nothing asked for: not in a slice
+    return {};  // no folder and no limit named: not in a slice
   }
   if (shm::find_slice_of_ancestors(out->folder, sys::current_pid(), out->path) ||
       shm::find_default_slice(out->folder, out->path)) {

@@ -1,9 +1,10 @@
 // Which slice a process belongs to, and the limits its environment names.
 //
-// In this order: the file that ALLOT_TENANT names; the slice in which an ancestor of the process stands
-// (it lost its environment: ssh, `env -i`, a daemon's child); a slice that takes in strays
-// (ALLOT_SLICE_DEFAULT); limits in the environment, ours or HAMi's, which make or join a slice.
-// Ancestors come before limits so that a process cannot leave its slice by naming another limit.
+// In this order: the file that ALLOT_TENANT names; the slice of an ancestor of the process (for a
+// process that lost its environment: ssh, `env -i`, a daemon's child); a slice for processes
+// without one (ALLOT_SLICE_DEFAULT); limits in the environment, ours or HAMi's, which make or join
+// a slice. Ancestors come before limits, so that a process cannot leave its slice by naming another
+// limit.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +22,19 @@ struct SliceChoice {
   char name[64] = {};     // kByLimits
 };
 
-// Reads /proc and the region's folder, changes nothing. Errors: kBadValue (a name or folder that cannot be
-// used), kNoPermission (the folder is not ours to use). Any thread; does not allocate.
+// Reads /proc and the region's folder; changes nothing.
+// Errors: kBadValue (an invalid name or folder), kNoPermission (we may not use the folder). Any
+// thread; does not allocate.
 Result<void> choose_slice(SliceChoice* out);
 
-// The limit that the environment names for the device of this index, or ALLOT_UNLIMITED.
-// A value that cannot be read counts as none, as HAMi does it; `doctor` reports it.
+// The limit that the environment names for the device of this index, or ALLOT_UNLIMITED. A value
+// that cannot be read counts as none, as in HAMi; `doctor` reports it.
 uint64_t limit_of(uint32_t visible_index);
 
-// The GPU time that the environment names for the device of this index, in permille; 0 = none. ALLOT_GPU_SHARE
-// and ALLOT_GPU_MAX; else HAMi's CUDA_DEVICE_SM_LIMIT, which is share and ceiling at once unless
-// GPU_CORE_UTILIZATION_POLICY says that it limits nothing. A ceiling below the share is the share.
+// The GPU time that the environment names for the device of this index, in permille; 0 = none.
+// ALLOT_GPU_SHARE and ALLOT_GPU_MAX; else HAMi's CUDA_DEVICE_SM_LIMIT, which is both share and
+// ceiling unless GPU_CORE_UTILIZATION_POLICY turns the limit off. A ceiling below the share becomes
+// the share.
 struct WantedTime {
   uint32_t share_permille;
   uint32_t max_permille;
@@ -47,7 +50,7 @@ AllotLevel wanted_level();
 // ALLOT_SWAP=fast.
 bool wants_fast_swap();
 
-// Whether the owner chose that GPU work is refused where the limit cannot be enforced.
+// Whether GPU work is refused where a limit cannot be enforced (ALLOT_FAIL=closed).
 bool fails_closed();
 
 }  // namespace allot::shim

@@ -1,5 +1,5 @@
-// A lock for a few instructions between threads of this process. Never held across a call into the
-// driver or the kernel, never in shared memory, never taken in a forked child.
+// A lock between threads of this process, held for a few instructions. It is never held across a
+// call into the driver or the kernel, never in shared memory, and never taken in a forked child.
 #pragma once
 
 #include <sched.h>
@@ -13,7 +13,7 @@ class SpinLock {
  public:
   void lock() {
     for (uint32_t spins = 0; taken_.exchange(1, std::memory_order_acquire) != 0; ++spins) {
-      // A holder that runs is done well before; one that does not needs our core.
+      // A holder that runs has finished well before; a holder that does not run needs our core.
       if (spins >= kSpins) {
         sched_yield();
         spins = 0;
@@ -21,7 +21,7 @@ class SpinLock {
     }
   }
   void unlock() { taken_.store(0, std::memory_order_release); }
-  // For a forked child, whose parent's threads are not there to unlock.
+  // For a forked child, where the parent's threads do not exist to unlock.
   void abandon() { taken_.store(0, std::memory_order_relaxed); }
 
  private:

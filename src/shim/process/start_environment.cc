@@ -1,5 +1,5 @@
-// Copies our variables into memory of our own. 16 KiB hold what `run` sets many times over; what does not
-// fit is left out and the process goes by what it finds later (its ancestors).
+// Copies our variables into memory of our own. 16 KiB hold many times what `run` sets. A variable
+// that does not fit is left out; then the process finds its slice by its ancestors.
 #include "shim/process/start_environment.h"
 
 #include <atomic>

@@ -1,8 +1,8 @@
-// The environment this process started with, as far as it concerns the slice.
+// The slice's part of the environment with which this process started.
 //
-// Read once, as early as anything of ours runs, and copied: programs rewrite their environment (setenv,
-// setproctitle), and a child started with an emptied one must still get back what its parent began with.
-// Nothing here opens, allocates or prints.
+// It is read and copied once, as early as any code of ours runs: programs rewrite their environment
+// (setenv, setproctitle), and a child started with an empty one must still get what its parent
+// started with. Nothing here opens a file, allocates or prints.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,14 @@ namespace allot::shim {
 
 struct StartEnvironment {
   bool disabled = false;       // ALLOT_DISABLE=1
-  bool carries_slice = false;  // a slice or a limit is named
+  bool carries_slice = false;  // it names a slice or a limit
   uint32_t count = 0;          // "NAME=VALUE" texts below, without LD_*
   const char* variables[64] = {};
   const char* preload = nullptr;       // value of LD_PRELOAD, or null
   const char* library_path = nullptr;  // value of LD_LIBRARY_PATH, or null
 };
 
-// Any thread, also from another library's constructor; spins for the first caller (microseconds).
+// Any thread, also from another library's constructor; waits for the first caller (microseconds).
 const StartEnvironment& start_environment();
 
 // Value of a variable of the slice (ALLOT_* and the aliases) at the start, or null.

@@ -1,7 +1,7 @@
-// Who wants to know of the program's calls: one word, 0 while nobody does.
+// Who wants to know about the program's calls: one word, 0 while nobody does.
 //
-// A hook reads it once. Each bit has its own owner, who sets and clears it by atomic or / and. What the bits
-// make of a submission is in time/submit.h.
+// A hook reads it once. Each bit has its own owner, which sets and clears it by atomic or / and.
+// time/submit.h says what the bits do to a submission.
 #pragma once
 
 #include <atomic>
@@ -17,9 +17,10 @@ inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU t
 
 extern constinit std::atomic<uint32_t> submit_watch;
 
-// Calls of the program that submit nothing (memory, contexts, queries, waits): counted from begin to end
-// while kWakeOnSubmit is set, that is while the process is idle. So the agent of an evicted slice sees that
-// a thread waits for it inside the driver. One load while nobody wants to know. Any thread; signal-safe.
+// Calls of the program that submit nothing (memory, contexts, queries, waits) are counted from
+// begin to end while kWakeOnSubmit is set, that is while the process is idle. So the agent of an
+// evicted slice sees that a thread waits inside the driver. Costs one load while nobody wants to
+// know. Any thread; signal-safe.
 inline bool calls_are_watched() {
   return (submit_watch.load(std::memory_order_relaxed) & kWakeOnSubmit) != 0;
 }

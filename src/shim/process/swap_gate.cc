@@ -25,7 +25,7 @@ bool may_pass() {
   return phase.load(std::memory_order_seq_cst) == kOpen || through.load(std::memory_order_relaxed);
 }
 
-// The closer has not come to the end in time; its next step fails.
+// The closing thread has missed its deadline; its next step fails.
 void open_when_late() {
   if (sys::monotonic_ns() < opens_at_ns.load(std::memory_order_relaxed)) return;
   uint32_t closing = kClosing;
@@ -34,7 +34,8 @@ void open_when_late() {
   }
 }
 
-// Waits for the phase only: who waits when the process begins to end is not let go into its last moments.
+// Waits for the phase only: a thread that waits when the process begins to end stays here and does
+// not run into its last moments.
 void wait() {
   waiting.fetch_add(1, std::memory_order_seq_cst);
   if (void (*handler)() = swap_wait_handler.load(std::memory_order_acquire)) handler();

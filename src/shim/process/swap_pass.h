@@ -1,4 +1,4 @@
-// How a hook passes the swap gate (swap_gate.h): in slices that swap fast only.
+// How a hook passes the swap gate (swap_gate.h), which only slices that swap fast have.
 #pragma once
 
 #include "shim/process/process.h"
@@ -12,9 +12,9 @@ inline bool swap_on() {
   return (submit_watch.load(std::memory_order_relaxed) & kSwap) != 0;
 }
 
-// Comes after the Scope of a hook whose call may touch movable memory, or take or free it: waits while an
-// eviction is on. Does nothing in slices that do not swap. A thread that is cancelled inside the driver stays
-// counted: such a process can be evicted by the driver's way only.
+// Follows the Scope of a hook whose call may use, allocate or free movable memory: waits during an
+// eviction. Does nothing in slices that do not swap. A thread that is cancelled inside the driver
+// stays counted: then only the driver can evict the process.
 class SwapPass {
  public:
   SwapPass() : passed_(hook_depth == 1 && swap_on() && !forked_child()) {
