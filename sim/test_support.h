@@ -67,7 +67,7 @@ inline void in_child(const std::function<void()>& body) {
   EXPECT_TRUE(Child(body).finish());
 }
 
-// ---- for the children -----------------------------------------------------------------------------
+// ---- for the children --------------------------------------------------------------------------
 CUcontext start(CUdevice device = 0);  // cuInit, primary context, current
 uint64_t free_memory();
 uint64_t nvml_used(unsigned gpu, int pid);  // of one process, by NVML; 0 when it is not listed

@@ -175,7 +175,7 @@ TEST(DebtSim, WorkThatNeverEndsDoesNotStopItsNeighbour) {
   EXPECT_GT(card.run(10)[1], 0.49);
 }
 
-// ---- one turn in hand --------------------------------------------------------------------------------
+// ---- one turn in hand --------------------------------------------------------------------------
 
 struct OneTurn {
   std::vector<SliceDemand> slices = {{1, 300, 0, 1, ALLOT_PRIORITY_NORMAL, true, true, false},

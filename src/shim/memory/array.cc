@@ -1,10 +1,10 @@
 // cuArrayCreate, cuArray3DCreate, cuMipmappedArrayCreate and their ends.
 //
-// The driver lays arrays out in blocks and does not say how much it took. Measured on an H100, driver
-// 580: a row's bytes round up to 64, the rows to 128 (low arrays to fewer), the whole to 2 MiB. What is
-// charged here is never below that; a low 3-D array may be charged up to a fifth too much, which the
-// next reconciliation against NVML takes off ALLOT_KIND_DRIVER. Sparse and deferred arrays have no memory
-// of their own: what is mapped into them is charged as VMM memory.
+// The driver lays out arrays in blocks and does not say how much it took. Measured on an H100,
+// driver 580: the bytes of a row round up to 64, the rows to 128 (low arrays to fewer), the whole
+// to 2 MiB. The charge here is never below that. A low 3-D array may be charged up to a fifth too
+// much, which the next reconciliation with NVML takes off ALLOT_KIND_DRIVER. Sparse and deferred
+// arrays have no memory of their own: what is mapped into them is charged as VMM memory.
 #include <cstddef>
 
 #include "shim/memory/charge.h"
@@ -20,7 +20,8 @@ constexpr uint64_t kRowAlign = 64;
 constexpr uint64_t kBlockRows = 128;
 constexpr uint64_t kFewestRows = 8;
 
-// Bytes of one element of one channel; block-compressed formats: of a 4 x 4 block, as if per channel.
+// Bytes of one element of one channel; for block-compressed formats, of a 4 x 4 block, as if per
+// channel.
 uint64_t channel_bytes(CUarray_format format) {
   switch (static_cast<unsigned>(format)) {
     case CU_AD_FORMAT_UNSIGNED_INT8:
@@ -35,7 +36,7 @@ uint64_t channel_bytes(CUarray_format format) {
     case CU_AD_FORMAT_SNORM_INT16X1:
       return 2;
     default:
-      return 4;  // the widest channel there is; an unknown format is charged in full
+      return 4;  // the widest channel: an unknown format is charged in full
   }
 }
 
@@ -99,7 +100,7 @@ CUresult create(uint64_t bytes, const void* const* out, Call call, Undo undo) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-// Called as create() above, for the four ways to describe an array.
+// Calls create() above for the four ways to describe an array.
 template <class Handle, class Describe, class Call, class Undo>
 CUresult create_described(Handle* out, bool described, Describe describe, Call call, Undo undo) {
   const Scope scope;

@@ -1,4 +1,4 @@
-// Charging, and what is tried before a request is refused.
+// Charging, and what it tries before it refuses a request.
 #include "shim/memory/charge.h"
 
 #include <signal.h>
@@ -20,7 +20,7 @@ core::Ledger ledger() {
   return core::Ledger(process.slice.file);
 }
 
-// Signal 0 to every other process of the slice: tells in 0.2 us each whether somebody has gone.
+// Signal 0 to every other process of the slice: shows in 0.2 us each whether it has gone.
 bool somebody_gone() {
   const sys::KeepErrno keep;
   AllotSliceFile* file = process.slice.file;
@@ -64,7 +64,7 @@ uint64_t room_left(const Device& device) {
 
 bool reserve(const Device& device, AllotKind kind, uint64_t bytes) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
-  if (swap_on()) swap_wait_open();  // an evicted process takes nothing new of the card
+  if (swap_on()) swap_wait_open();  // an evicted process takes no new GPU memory
   core::Ledger accounts = ledger();
   if (accounts.reserve(process.slot, gpu, kind, bytes)) return true;
   const uint64_t limit = accounts.limit(gpu);

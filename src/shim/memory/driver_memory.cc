@@ -2,15 +2,16 @@
 //
 //     ALLOT_KIND_DRIVER = max(0, NVML's used bytes of this pid - what the hooks have charged)
 //
-// A hook charges before it calls the driver and releases after, so while calls are under way the charges
-// stand above the driver's figure. The difference is therefore lowered only when no call was under way
-// and none ended while NVML was asked; raising it is always right within one call's worth. Managed and
-// imported memory is not in NVML's figure and not in the sum it is compared with.
+// A hook charges before it calls the driver and releases after it, so while calls are under way the
+// charges are above the driver's figure. Therefore the difference is lowered only when no call was
+// under way and none ended during the NVML query. Raising it is always right, within the size of
+// one call. Managed and imported memory is neither in NVML's figure nor in the sum that it is
+// compared with.
 //
-// A program of the runtime API loads its kernels when they are first launched, and no call of ours stands
-// there: the memory they take (77-90 MB for a few PyTorch kernels on an H100) would be found only after a
-// full slice has gone over its limit. So for such programs the charge runs ahead of the measurement by
-// kHeadroom, as far as the slice has room (docs/adr/0005-headroom-for-kernels.md).
+// A program of the runtime API loads a kernel when it first launches it, and we hook no call there:
+// we would find the memory that it takes (77-90 MB for a few PyTorch kernels on an H100) only after
+// a full slice has exceeded its limit. So for such programs the charge is kHeadroom above the
+// measurement, as far as the slice has room (docs/adr/0005-headroom-for-kernels.md).
 #include "shim/memory/driver_memory.h"
 
 #include "shim/memory/charge.h"
@@ -24,7 +25,7 @@
 namespace allot::shim {
 namespace {
 
-// The price of 100 ms: at most 0.1 % of a thread's time at the slowest NVML answer measured.
+// 100 ms cost at most 0.1 % of a thread's time, with the slowest NVML answer measured.
 constexpr uint64_t kPeriodMs = 100;
 constexpr uint64_t kHeadroom = 128 * kMiB;
 
@@ -38,7 +39,7 @@ bool due() {
   return now >= next && process.next_reconcile_ms.compare_exchange_strong(next, now + kPeriodMs);
 }
 
-// What the charge should be for `measured` bytes when it is `before` now: never above what fits.
+// The charge for `measured` bytes when it is `before` now: never above what fits.
 uint64_t with_headroom(const Device& device, uint64_t measured, uint64_t before) {
   if (!process.loads_lazily.load(std::memory_order_relaxed)) return measured;
   const uint64_t room = room_left(device) + before;
@@ -47,10 +48,10 @@ uint64_t with_headroom(const Device& device, uint64_t measured, uint64_t before)
   return room > measured ? room : measured;
 }
 
-// One measurement: what ALLOT_KIND_DRIVER should be, given that it is `before` now.
+// One measurement: what ALLOT_KIND_DRIVER should be when it is `before` now.
 bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
-  if (!swap_is_open()) return false;  // charged memory is not on the card now
+  if (!swap_is_open()) return false;  // charged memory is not on the GPU now
   const uint32_t finished = process.finished.load(std::memory_order_acquire);
   const bool quiet_before = process.in_flight.load(std::memory_order_acquire) == 0;
   const uint64_t charged_before = tracked_bytes(gpu);
@@ -68,8 +69,8 @@ bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   return true;
 }
 
-// Pools and graphs of all devices, and NVML's figure of the next device in turn: however many GPUs a process
-// uses, one NVML query a period.
+// Pools and graphs of all devices, and NVML's figure of the next device in turn: one NVML query per
+// period, however many GPUs a process uses.
 void reconcile() {
   settle_pools(false);
   settle_graphs();
@@ -95,7 +96,8 @@ bool measure_driver_memory(Device& device, uint64_t prepaid) {
 }
 
 void keep_accounts(Device& device) {
-  // A context made through an export table or before we attached: measure it before anything is granted.
+  // A context made through an export table or before we attached: measure it before granting
+  // anything.
   if (!device.context_seen.load(std::memory_order_acquire) && !device.context_seen.exchange(true)) {
     measure_driver_memory(device, 0);
     learn_context_bytes(device, device.driver_measured.load(std::memory_order_relaxed));

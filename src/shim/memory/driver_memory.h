@@ -1,5 +1,5 @@
-// What no call shows: the memory of contexts, modules, local memory, NCCL and whatever else the driver
-// takes by itself, measured per process through NVML and kept as ALLOT_KIND_DRIVER.
+// Memory that no call shows: contexts, modules, local memory, NCCL and everything else that the
+// driver takes by itself. NVML measures it per process; the ledger holds it as ALLOT_KIND_DRIVER.
 #pragma once
 
 #include <cstdint>
@@ -8,21 +8,20 @@
 
 namespace allot::shim {
 
-// Called on the slow path of hooks: reconciles at most every 100 ms (and at once for a device on which a
-// context was made behind our back). Costs a clock reading when nothing is due, an NVML query (17-83 us)
-// when something is.
-// Any thread; calls the driver and NVML; holds no lock.
+// Called on the slow path of hooks: reconciles at most every 100 ms (and at once for a device with
+// a context that we did not see being made). Costs a clock reading when nothing is due, and an NVML
+// query (17-83 us) otherwise. Any thread; calls the driver and NVML; holds no lock.
 void keep_accounts(Device& device);
 
-// The same where no device is at hand: after loading modules, instantiating graphs.
+// The same where no device is known: after loading modules or instantiating graphs.
 void keep_all_accounts();
 
-// Reconciles one device now. `prepaid` bytes of ALLOT_KIND_DRIVER have been reserved for what may be found
-// and are used up or returned. False when NVML could not tell; the prepaid bytes then stay charged, as
-// the best estimate there is.
+// Reconciles one device now. The caller has reserved `prepaid` bytes of ALLOT_KIND_DRIVER for what
+// may be found; this call uses them or gives them back. False when NVML has no answer; then the
+// prepaid bytes stay charged, as the best estimate there is.
 bool measure_driver_memory(Device& device, uint64_t prepaid);
 
-// Allocates nothing; the last size of a context on this card in this slice, 0 = none seen yet.
+// The size of the last context of this slice on this GPU; 0 = none seen yet. Allocates nothing.
 uint64_t learned_context_bytes(const Device& device);
 void learn_context_bytes(const Device& device, uint64_t bytes);
 

@@ -1,11 +1,12 @@
 // Memory of graphs: nodes that allocate, made explicitly or by capturing cuMemAllocAsync.
 //
-// Measured on an H100, driver 580: adding such a node and instantiating takes nothing; the launch takes
-// the memory, in steps of 32 MiB; cuDeviceGetGraphMemAttribute says how much is reserved; it stays after
-// the graph is destroyed, until cuDeviceGraphMemTrim, and launching the graph again takes no more.
-// So at instantiation the nodes are walked once and a bound for each device is kept with the executable
-// graph; the first launch after instantiation, or after a trim, reserves the bound, and every launch
-// settles to the driver's figure. A graph without such nodes, the usual case, costs one failed look-up.
+// Measured on an H100, driver 580: adding such a node and instantiating take no memory; the launch
+// takes it, in steps of 32 MiB; cuDeviceGetGraphMemAttribute says how much is reserved. The memory
+// stays after the graph is destroyed, until cuDeviceGraphMemTrim, and launching the graph again
+// takes no more. So instantiation walks the nodes once and keeps a bound for each device with the
+// executable graph. The first launch after instantiation or after a trim reserves the bound, and
+// every launch settles to the driver's figure. A graph without such nodes, the usual case, costs
+// one failed look-up.
 #include "shim/memory/graph.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
@@ -23,7 +24,7 @@ constexpr uint64_t kStep = 32 * kMiB;
 constexpr int kMaxDepth = 8;  // child graphs within child graphs
 constexpr size_t kFewNodes = 64;
 
-constinit std::atomic<uint32_t> execs_with_memory{0};  // ever noted; 0 = no launch need look
+constinit std::atomic<uint32_t> execs_with_memory{0};  // ever seen; 0 = no launch need look
 
 uint64_t device_key(CUgraphExec exec, CUdevice ordinal) {
   return reinterpret_cast<uint64_t>(exec) << 6 | static_cast<uint64_t>(ordinal);
@@ -47,7 +48,7 @@ void settle(Device& device, uint64_t prepaid) {
   if (!told) release(device, ALLOT_KIND_GRAPH, prepaid);
 }
 
-// Adds up, per device, what the allocation nodes of a graph ask for.
+// Adds up, for each device, what the allocation nodes of a graph request.
 struct Bounds {
   uint64_t bytes[kMaxDevices];
 
@@ -95,7 +96,7 @@ void note_exec(CUgraphExec exec, CUgraph graph) {
   for (uint32_t i = 0; i < process.device_count; ++i) {
     if (bounds.bytes[i] == 0) continue;
     mask |= uint64_t{1} << i;
-    // One less than now: the first launch has yet to take the memory.
+    // One less than now: the first launch has not taken the memory yet.
     const uint32_t before = process.devices[i].graph_trims.load(std::memory_order_acquire) - 1;
     process.table.put({device_key(exec, static_cast<CUdevice>(i)), 0,
                        round_up(bounds.bytes[i], kStep), before, 0, Tag::kExecDevice, 0});
@@ -118,7 +119,7 @@ bool each_device(CUgraphExec exec, uint64_t mask, Act act) {
   return true;
 }
 
-// The launch as any other submission goes (submit.h).
+// Launches like any other submission (submit.h).
 template <auto& Hook>
 CUresult launch(CUgraphExec exec, CUstream stream) {
   return Hook(reinterpret_cast<uint64_t>(exec), reinterpret_cast<uint64_t>(stream));
@@ -131,8 +132,9 @@ bool has_memory_nodes(CUgraphExec exec, Entry* known) {
          process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), known);
 }
 
-// A graph without memory nodes is submitted outside of our Scope: inside it the gate takes the launch for the
-// driver's own and lets it pass, as it does with graphs that have some (docs/limits.md).
+// A graph without memory nodes is submitted outside our Scope: inside it the gate takes the launch
+// for one of the driver's own and lets it pass, as it does with graphs that have such nodes
+// (docs/limits.md).
 template <auto& Submit>
 CUresult submit(CUgraphExec exec, CUstream stream) {
   Entry known;
@@ -145,7 +147,7 @@ CUresult submit(CUgraphExec exec, CUstream stream) {
   const bool granted = each_device(exec, known.owner, [&](Device& device, const Entry& entry) {
     const CUdevice i = ordinal_of(device);
     trims[i] = device.graph_trims.load(std::memory_order_acquire);
-    if (entry.count == trims[i]) return true;  // launched before, its memory is still there
+    if (entry.count == trims[i]) return true;  // launched before; its memory is still there
     if (!reserve(device, ALLOT_KIND_GRAPH, entry.bytes)) return false;
     prepaid[i] = entry.bytes;
     return true;

@@ -1,13 +1,14 @@
 // cuMemAlloc, cuMemAllocPitch, cuMemAllocManaged and cuMemFree.
 //
-// Measured on an H100, driver 580 (docs/adr/0004): requests of up to 1 MiB are cut out of slabs of 2 MiB,
-// larger ones are rounded up to 2 MiB; a slab goes back with its last block. So a small request reserves
-// a slab beforehand and gives it back when its block fell into one that is already charged. Pitched rows
-// are aligned to 512 bytes. Managed memory is charged in full while it lives, on the device that is
-// current at the allocation, wherever its pages are: that is the bound on what it can occupy.
+// Measured on an H100, driver 580 (docs/adr/0004): requests of up to 1 MiB are cut out of slabs of
+// 2 MiB, larger ones are rounded up to 2 MiB; a slab goes back with its last block. So a small
+// request reserves a slab beforehand and gives it back when its block is in a slab that is already
+// charged. Pitched rows are aligned to 512 bytes. Managed memory is charged in full while it lives,
+// to the device that is current at the allocation, wherever its pages are: that is the most it can
+// occupy.
 //
-// A block leaves the table before the driver frees it and comes back if the driver refuses, because the
-// driver may hand its address to another thread as soon as it is free.
+// A block leaves the table before the driver frees it, and returns if the driver refuses, because
+// the driver may give its address to another thread as soon as it is free.
 #include "shim/process/hook_lists.h"
 
 #include "shim/memory/charge.h"
@@ -32,8 +33,8 @@ uint64_t worst_case(uint64_t bytes) {
   return round_up(bytes, kPage);
 }
 
-// Takes the block into the table and corrects the charge to what the driver took for it.
-// False when the table cannot grow.
+// Adds the block to the table and corrects the charge to what the driver took for it. False when
+// the table cannot grow.
 bool commit(const Device& device, CUcontext context, CUdeviceptr address, uint64_t bytes,
             uint64_t charged) {
   if (bytes <= kSmall) {
@@ -60,7 +61,7 @@ bool commit(const Device& device, CUcontext context, CUdeviceptr address, uint64
   return true;
 }
 
-// cuMemAlloc, in a slice that swaps fast of memory whose backing can go and come.
+// cuMemAlloc; in a slice that swaps fast, of movable memory.
 CUresult take(CUdeviceptr* out, uint64_t bytes, uint64_t* taken) {
   const CUresult result = swap_alloc(out, bytes, taken);
   return result == CUDA_ERROR_NOT_SUPPORTED ? real::cuMemAlloc_v2(out, bytes) : result;
@@ -70,7 +71,7 @@ CUresult give_back(CUdeviceptr address) {
   return swap_owns(address) ? swap_free(address) : real::cuMemFree_v2(address);
 }
 
-// Reserve, call, commit. `call` gives the bytes really taken through its argument.
+// Reserve, call, commit. `call` returns the bytes really taken in its argument.
 template <class Call>
 CUresult allocate(uint64_t estimate, CUdeviceptr* out, Call call) {
   CUcontext context = nullptr;
@@ -87,7 +88,7 @@ CUresult allocate(uint64_t estimate, CUdeviceptr* out, Call call) {
     return result;
   }
   if (commit(*device, context, *out, bytes, charged)) return CUDA_SUCCESS;
-  give_back(*out);  // what cannot be tracked cannot be given
+  give_back(*out);  // memory that cannot be tracked is not granted
   *out = 0;
   release(*device, ALLOT_KIND_LINEAR, charged);
   return CUDA_ERROR_OUT_OF_MEMORY;
@@ -101,7 +102,7 @@ CUresult mem_alloc(CUdeviceptr* out, size_t bytes) {
   return allocate(bytes, out, [&](uint64_t* taken) { return take(out, bytes, taken); });
 }
 
-// The 32-bit entries of before CUDA 3.2.
+// The 32-bit entries from before CUDA 3.2.
 CUresult mem_alloc_v1(CUdeviceptr_v1* out, unsigned bytes) {
   const Scope scope;
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;

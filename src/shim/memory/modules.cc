@@ -1,8 +1,8 @@
-// Loading and unloading of code: takes memory of the driver's own, which NVML shows afterwards.
+// Loading and unloading of code, which takes memory of the driver's own; NVML shows it afterwards.
 //
-// Code always needs some room, so a slice with less than a page left refuses it beforehand as a full card
-// would. cuLibraryLoadData is how the runtime API brings its kernels in, one by one as they are launched:
-// from then on the process keeps headroom (driver_memory.cc).
+// Code always needs some room, so a slice with less than a page left refuses it beforehand, as a
+// full GPU would. The runtime API loads its kernels by cuLibraryLoadData, one by one as the program
+// launches them: after that call the process keeps headroom (driver_memory.cc).
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/process/cuda_calls.h"

@@ -1,11 +1,13 @@
-// Memory of a slice that swaps fast: made by VMM, so that its backing can go and come under its addresses.
+// Memory of a slice that swaps fast: made by VMM, so that its backing can go and come under its
+// addresses.
 //
-// To the program it is what cuMemAlloc gives: freed by cuMemFree, which waits for the context's work first (an
-// unmap does not), gone with its context, reached by the devices that peer access was given to. The handle is let
-// go as soon as the memory is mapped: the mapping keeps it, and unmapping gives it back to the card.
+// To the program it is like memory of cuMemAlloc: cuMemFree frees it and first waits for the
+// context's work (an unmap does not wait), it ends with its context, and devices with peer access
+// reach it. The handle is released as soon as the memory is mapped: the mapping keeps the memory,
+// and unmapping gives it back to the GPU.
 //
-// A block that is freed while a graph is captured cannot wait for the work without breaking the capture: it stays,
-// charged, until the next allocation or free after the capture.
+// Freeing a block during a graph capture cannot wait for the work without breaking the capture: the
+// block stays, charged, until the next allocation or free after the capture.
 #include "shim/memory/movable.h"
 
 #include "shim/memory/charge.h"
@@ -21,7 +23,7 @@ constinit std::atomic<uint64_t> swap_peers[kMaxDevices] = {};
 
 namespace {
 
-constexpr uint64_t kSmall = kMiB;  // up to here the driver cuts blocks out of slabs
+constexpr uint64_t kSmall = kMiB;  // the driver cuts smaller blocks out of slabs
 
 constinit std::atomic<uint64_t> granules[kMaxDevices] = {};
 constinit std::atomic<uint32_t> ending{0};
@@ -62,7 +64,7 @@ void count_movable(const SwapBlock& block, bool more) {
   }
 }
 
-// A green context may have ended before its blocks: then the caller's context is waited for.
+// A green context may have ended before its blocks: then wait for the caller's context.
 CUresult wait_for_context(const SwapBlock& block) {
   CUcontext popped = nullptr;
   CUresult result = real::cuCtxPushCurrent_v2(reinterpret_cast<CUcontext>(block.context));

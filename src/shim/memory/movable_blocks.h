@@ -1,11 +1,12 @@
-// The blocks whose backing can be swapped, by address: which block an address lies in, in O(log n).
+// The blocks of movable memory by address: finds the block that contains an address in O(log n).
 //
-// One array in the order of the addresses, in memory of its own that doubles. New blocks come and go as often as
-// cuMemAlloc of whole pages is called, which costs the driver 50 us and more; moving entries up costs less until
-// there are tens of thousands. A spin lock guards it, held for the search and the move, never across a driver call.
+// One array in the order of the addresses, in memory of its own that doubles. Blocks come and go as
+// often as the program calls cuMemAlloc for whole pages, which costs the driver 50 us and more;
+// moving the entries behind costs less until there are tens of thousands. A spin lock guards the
+// array during the search and the move, never across a driver call.
 //
-// What must not happen here: two blocks that overlap (the driver gives out the addresses), or use in a forked
-// child without abandon().
+// What must not happen here: two blocks that overlap (the driver chooses the addresses), or use in
+// a forked child without abandon().
 #pragma once
 
 #include <cstdint>
@@ -19,24 +20,25 @@ struct SwapBlock {
   uint64_t base;
   uint64_t span;     // bytes mapped: whole granules
   uint64_t bytes;    // as asked for
-  uint64_t context;  // that was current when it was made; it dies with this one
-  uint64_t handle;   // of the driver, while a move is under way; else 0
+  uint64_t context;  // current when it was made; the block ends with it
+  uint64_t handle;   // the driver's, during a move; else 0
   void* host;  // memory for its contents, while a move is under way and while it is out; else null
   int32_t ordinal;  // CUDA device
-  bool out;         // nothing stands behind the addresses; the contents are at `host`
-  bool ending;      // freed while a graph was captured; goes when nothing is
+  bool out;         // the addresses have no backing; the contents are at `host`
+  bool ending;      // freed during a capture; really freed after it
 };
 
 class SwapBlocks {
  public:
-  // False when no memory can be had. Any thread, as all below.
+  // False when there is no memory. Any thread; so are all functions below.
   bool add(const SwapBlock& block);
 
-  // The block that begins at `base` leaves the table / the one that `address` lies in is copied out.
+  // take removes the block that begins at `base`; find copies the block that contains `address`.
   bool take(uint64_t base, SwapBlock* out);
   bool find(uint64_t address, SwapBlock* out);
 
-  // The first block that begins above `address` is copied out: for a walk while others add and take.
+  // Copies the first block that begins above `address`: for a walk while other threads add and
+  // take.
   bool next(uint64_t address, SwapBlock* out);
 
   // Marks the block that begins at `base` as ending.
@@ -54,7 +56,8 @@ class SwapBlocks {
     return there;
   }
 
-  // All blocks themselves, for who knows that nobody else adds or takes: the gate is closed.
+  // The blocks themselves, for a caller that knows that nobody adds or takes, because the gate is
+  // closed.
   std::span<SwapBlock> all() { return {blocks_, count_}; }
 
   uint32_t count() const { return count_; }

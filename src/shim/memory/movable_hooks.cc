@@ -1,9 +1,10 @@
-// Entries that meet memory of a slice that swaps fast and have no other hook.
+// Entries that may get movable memory and have no other hook.
 //
-// What a pointer is: answered as for memory of cuMemAlloc, where VMM's answer is another one, and also while the
-// memory is out. Peer access, which VMM does not give by itself. Handles for a range and SYNC_MEMOPS let other
-// devices reach in behind the driver's back: noted, for such memory must stay where it is. Entries that only have to
-// wait are in swap/held_entries.cc.
+// Pointer attributes: the answer is that for memory of cuMemAlloc, where VMM's would differ, and
+// also while the memory is out. Peer access: VMM does not grant it by itself. Handles for a range
+// and SYNC_MEMOPS let other devices access the memory without the driver: they are recorded,
+// because such memory must stay where it is. Entries that only have to wait are in
+// swap/held_entries.cc.
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
@@ -27,7 +28,7 @@ CUresult address_range(CUdeviceptr* base, size_t* bytes, CUdeviceptr address) {
   return CUDA_SUCCESS;
 }
 
-// What of the driver's answer would give away that the memory is not cuMemAlloc's.
+// Corrects an answer of the driver that would show that the memory is not cuMemAlloc's.
 void correct(void* out, CUpointer_attribute which, const SwapBlock& block) {
   switch (which) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
@@ -92,7 +93,7 @@ CUresult handle_for_range(void* handle, CUdeviceptr address, size_t bytes,
   return result;
 }
 
-// ---- peers -------------------------------------------------------------------------------------------
+// ---- peers -------------------------------------------------------------------------------------
 
 bool device_of_context(CUcontext context, CUdevice* ordinal) {
   CUcontext popped = nullptr;
@@ -102,7 +103,7 @@ bool device_of_context(CUcontext context, CUdevice* ordinal) {
   return known;
 }
 
-// The current device reaches into all memory of the peer's, now and later.
+// The current device gets access to all memory of the peer, now and later.
 CUresult enable_peer(CUcontext peer, unsigned flags) {
   const Scope scope;
   const SwapPass pass;

@@ -1,14 +1,16 @@
 // Stream-ordered memory: cuMemAllocAsync, cuMemAllocFromPoolAsync, cuMemFreeAsync and the pools.
 //
-// What counts is what a pool has reserved, not what is in use: freed blocks stay with the pool. Measured
-// on an H100, driver 580: pools grow in steps of 32 MiB, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT says how far,
-// and NVML shows the same. So before an allocation the growth that may come (the request rounded up to
-// 32 MiB) is reserved, and afterwards the pool's charge is settled to the driver's figure; after calls that
-// may give memory back (frees, trims, waits, attribute changes) it is settled again. During a capture
-// nothing is reserved by the driver, and settling shows that by itself.
+// The charge is what a pool has reserved, not what is in use: freed blocks stay with the pool.
+// Measured on an H100, driver 580: pools grow in steps of 32 MiB,
+// CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT says how far, and NVML shows the same. So an allocation
+// first reserves the possible growth (the request rounded up to 32 MiB) and then settles the pool's
+// charge to the driver's figure. Calls that may give memory back (frees, trims, waits, attribute
+// changes) settle it again. During a capture the driver reserves nothing, and settling shows that
+// by itself.
 //
-// At the limit a request may still fit into what its pool has unused: then the driver is asked, and if the
-// pool grew all the same the block is given back and the answer is out of memory.
+// At the limit a request may still fit into the unused memory of its pool: then the driver is
+// called, and if the pool has grown all the same, the block is freed and the call returns
+// OUT_OF_MEMORY.
 #include "shim/memory/pool.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
@@ -26,7 +28,8 @@ namespace {
 constexpr uint64_t kStep = 32 * kMiB;
 constexpr uint32_t kMaxPools = 256;
 
-// One pool that memory was asked of. `handle` is set last and never changes while a block is out.
+// One pool from which memory was requested. `handle` is set last and never changes while a block of
+// the pool lives.
 struct Pool {
   std::atomic<CUmemoryPool> handle{nullptr};
   std::atomic<int> device{-1};
@@ -38,7 +41,7 @@ struct Pool {
 
 constinit Pool pools[kMaxPools];
 constinit SpinLock noting;
-constinit std::atomic<uint32_t> pools_used{0};  // pools[] from here on were never used
+constinit std::atomic<uint32_t> pools_used{0};  // pools[] from this one on were never used
 
 Pool* find_pool(CUmemoryPool handle) {
   const uint32_t used = pools_used.load(std::memory_order_acquire);
@@ -50,10 +53,10 @@ Pool* find_pool(CUmemoryPool handle) {
   return nullptr;
 }
 
-// The entry for `handle`, made if missing. Null when all 256 are in use.
+// The entry for `handle`; makes it if it is missing. Null when all 256 are in use.
 Pool* note_pool(CUmemoryPool handle, const Device& device) {
   if (Pool* known = find_pool(handle)) return known;
-  // Two threads may meet a pool for the first time at once; it must not be noted twice.
+  // Two threads may use a pool for the first time at once; it must not get two entries.
   noting.lock();
   Pool* pool = find_pool(handle);
   for (uint32_t i = 0; pool == nullptr && i < kMaxPools; ++i) {
@@ -82,7 +85,7 @@ bool reserved_now(CUmemoryPool handle, uint64_t* bytes) {
   return true;
 }
 
-// Makes the charge follow. A destroyed pool cannot be asked: it holds its last figure until its last
+// Settles the charge. A destroyed pool has no figure any more: it keeps its last one until its last
 // block is freed.
 void settle(Pool& pool, uint64_t prepaid) {
   Device* device = device_of_pool(pool);
@@ -99,7 +102,7 @@ void settle(Pool& pool, uint64_t prepaid) {
   if (pool.destroyed.load() && pool.blocks.load() == 0) pool.handle.store(nullptr);
 }
 
-// Room that the pool itself can give without growing, as far as one can know.
+// Room in the pool without growth, as far as is known.
 bool pool_has_room(CUmemoryPool handle, uint64_t bytes) {
   uint64_t reserved = 0;
   cuuint64_t used = 0;
@@ -126,7 +129,8 @@ Device* device_of_stream(CUstream stream) {
   return device;
 }
 
-// The device of a pool that was not made by cuMemPoolCreate: some device's default pool. Asked once a pool.
+// The device of a pool that cuMemPoolCreate did not make: the default pool of some device. Looked
+// up once per pool.
 Device* device_of_default_pool(CUmemoryPool handle) {
   for (uint32_t i = 0; i < process.device_count; ++i) {
     CUmemoryPool pool = nullptr;
@@ -144,8 +148,7 @@ CUresult allocate(Device& device, CUmemoryPool handle, CUdeviceptr* out, size_t 
   keep_accounts(device);
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
   Pool* pool = note_pool(handle, device);
-  if (pool == nullptr)
-    return CUDA_ERROR_OUT_OF_MEMORY;  // 256 pools at once: nobody could account them
+  if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;  // more than 256 pools cannot be accounted
   const InFlight in_flight;
   const uint64_t growth = round_up(bytes, kStep);
   uint64_t prepaid = growth;
@@ -207,7 +210,7 @@ CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool 
       [&] { Free(*out, stream); });
 }
 
-// A block of cuMemAlloc: freed when the stream has come so far, and nothing of it goes to a pool.
+// A block of cuMemAlloc: freed when the stream has reached this point; none of it goes to a pool.
 CUresult free_swapped(CUdeviceptr address, CUstream stream) {
   const CUresult result = real::cuStreamSynchronize(stream);
   return result == CUDA_SUCCESS ? swap_free(address) : result;
@@ -235,7 +238,7 @@ CUresult pool_create(CUmemoryPool* out, const CUmemPoolProps* props) {
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
   const CUresult result = real::cuMemPoolCreate(out, props);
   if (result != CUDA_SUCCESS || !scope.tracking()) return result;
-  // Pools of host memory take nothing of the card; their device stays unknown and they uncharged.
+  // Pools of host memory take no GPU memory: their device stays unknown and they are not charged.
   Device* device =
       props->location.type == CU_MEM_LOCATION_TYPE_DEVICE ? device_of(props->location.id) : nullptr;
   if (device != nullptr) {
@@ -250,7 +253,8 @@ CUresult pool_destroy(CUmemoryPool handle) {
   const Scope scope;
   Pool* pool = scope.tracking() ? find_pool(handle) : nullptr;
   if (pool == nullptr) return real::cuMemPoolDestroy(handle);
-  // Marked first: another thread may create a pool at the same address once this one is gone.
+  // Marked first, because another thread may create a pool at the same address once this one is
+  // gone.
   pool->destroyed.store(true, std::memory_order_release);
   const CUresult result = real::cuMemPoolDestroy(handle);
   if (result != CUDA_SUCCESS) pool->destroyed.store(false, std::memory_order_release);
@@ -280,7 +284,7 @@ CUresult pool_set_attribute(CUmemoryPool handle, CUmemPool_attribute attribute, 
   return result;
 }
 
-// Waits for the GPU are where a pool gives memory back.
+// A pool gives memory back when the program waits for the GPU.
 template <auto& Wait, class... A>
 CUresult wait(A... arguments) {
   const Scope scope;
@@ -309,7 +313,7 @@ void settle_pools(bool only_dirty) {
     Pool& pool = pools[i];
     if (pool.handle.load(std::memory_order_acquire) == nullptr) continue;
     if (only_dirty && !pool.dirty.load(std::memory_order_acquire)) continue;
-    // Stays dirty while freed blocks may still be on their way back.
+    // Stays dirty while freed blocks may still be on their way back to the pool.
     settle(pool, 0);
     if (pool.reserved.bytes() == 0) pool.dirty.store(false, std::memory_order_release);
   }

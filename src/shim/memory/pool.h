@@ -6,18 +6,18 @@
 
 namespace allot::shim {
 
-// The driver has freed a block that came from a pool: follows the pool's reserved bytes.
+// The driver has freed a block of a pool: settles the pool's charge.
 void pool_block_freed(const Entry& block);
 
-// Gives unused memory of this process's pools on `device` back to the card, as the driver itself does
-// when the card is full, and follows. Called before a request is refused.
+// Gives unused memory of this process's pools on `device` back to the GPU, as the driver itself
+// does when the GPU is full, and settles their charges. Called before a request is refused.
 void trim_pools(const Device& device);
 
-// Makes the charges of all pools follow the driver. `only_dirty`: those from which blocks have been freed
-// since, which is what a wait for the GPU may have given back.
+// Settles the charges of all pools to the driver's figures. `only_dirty`: only pools of which
+// blocks have been freed since, because only they may have given memory back at a wait for the GPU.
 void settle_pools(bool only_dirty);
 
-// Forgets all pools without asking anybody: for a forked child.
+// Forgets all pools without a call of the driver: for a forked child.
 void abandon_pools();
 
 }  // namespace allot::shim

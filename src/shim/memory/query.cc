@@ -1,9 +1,9 @@
-// How much memory there is: cuMemGetInfo and cuDeviceTotalMem answer for the slice. And polls, which are only
-// looked at.
+// How much memory there is: cuMemGetInfo and cuDeviceTotalMem answer for the slice. And polls,
+// which are only observed.
 //
-// The driver is asked first, so every error and every check of arguments is the driver's own; then
-// Ledger::view says total and free. Slots of processes that have died are ended before, so that memory of
-// a process that has just ended shows as free at once.
+// The driver is called first, so every error and every check of arguments is the driver's own; then
+// Ledger::view gives total and free. Slots of dead processes are ended first, so that the memory of
+// a process that has just ended is free at once.
 #include "core/ledger.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
@@ -15,7 +15,7 @@
 namespace allot::shim {
 namespace {
 
-// Corrects what the driver said of the device; the accounts are brought up to date first.
+// Corrects the driver's figures for the device, after an update of the accounts.
 void view(Device& device, uint64_t* free_bytes, uint64_t* total_bytes) {
   keep_accounts(device);
   settle_pools(true);
@@ -45,7 +45,7 @@ unsigned narrow(uint64_t bytes) {
   return bytes > UINT32_MAX ? UINT32_MAX : static_cast<unsigned>(bytes);
 }
 
-// The 32-bit entry of before CUDA 3.2. The slice is computed in 64 bits, from the 64-bit entry.
+// The 32-bit entry from before CUDA 3.2. The slice's figures come from the 64-bit entry.
 CUresult mem_get_info_v1(unsigned* free_out, unsigned* total_out) {
   const Scope scope;
   const CUresult result = real::cuMemGetInfo(free_out, total_out);
@@ -71,7 +71,7 @@ uint64_t total_of(CUdevice ordinal, uint64_t physical) {
   return ledger.view(static_cast<uint32_t>(device->gpu), physical, physical).total_bytes;
 }
 
-// A poll: of an idle process's first call after an eviction the agent hears this way.
+// A poll: this is how the agent notices the first call of an idle process after an eviction.
 template <auto& Query, class Handle>
 CUresult poll(Handle handle) {
   if (!calls_are_watched()) [[likely]]

@@ -1,10 +1,10 @@
 // Memory of other processes: IPC handles, shareable handles on offer, external memory.
 //
-// Physical memory is charged once, to the process that created it. So what a process of this slice offers
-// is noted in the region (AllotExport, by a hash of the 64 bytes of its handle), and whoever opens it inside
-// the slice is not charged again; memory of another slice is charged as ALLOT_KIND_IMPORT while it is
-// open. External memory (Vulkan, OpenGL) was made by an API that nobody counts: it is charged in full
-// to whoever imports it, on the device that is current then.
+// Physical memory is charged once, to the process that created it. So the region records what a
+// process of this slice offers (AllotExport, by a hash of the 64 bytes of its handle), and a
+// process of the slice that opens it is not charged again. Memory of another slice is charged as
+// ALLOT_KIND_IMPORT while it is open. External memory (Vulkan, OpenGL) comes from an API that allot
+// does not see: it is charged in full to the importing process, on the device that is current then.
 #include "base/text.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
@@ -25,7 +25,8 @@ uint64_t hash_of_handle(const void* handle) {
   return hash == 0 ? 1 : hash;
 }
 
-// Notes an offer of this process in the region. A full table forgets it: openers are then charged too.
+// Records an offer of this process in the region. A full table does not hold it: then processes
+// that open it are charged too.
 void offer(uint64_t hash) {
   static_cast<void>(shm::add_export(process.slice, hash, process.slot));
 }
@@ -63,7 +64,7 @@ bool charge_opened(Device& device, CUcontext context, CUdeviceptr address, bool 
                        Tag::kPointer,
                        Entry::pack(static_cast<uint32_t>(device.gpu), ALLOT_KIND_IMPORT)};
   bool ok = true;
-  // The driver gives the same address for the same handle and counts the opens.
+  // The driver returns the same address for the same handle and counts the opens.
   if (process.table.put_or_update(
           entry, [](Entry& e) { ++e.count; }, &ok)) {
     release(device, ALLOT_KIND_IMPORT, charged);

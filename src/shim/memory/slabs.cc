@@ -1,6 +1,6 @@
-// The bits of all slabs stand in one mapping, made with the first small block; a free list says which
-// places in it are in use. A slab beyond the last place (64 GiB of small blocks) has a count and no bits:
-// then the driver alone says whether an address is a block.
+// One mapping, made with the first small block, holds the bits of all slabs; a free list says which
+// places in it are free. A slab beyond the last place (64 GiB of small blocks) has a count and no
+// bits: then only the driver knows whether an address is a block.
 #include "shim/memory/slabs.h"
 
 #include "shim/memory/charge.h"

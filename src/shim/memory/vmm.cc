@@ -1,15 +1,17 @@
-// Virtual memory management: cuMemCreate, cuMemMap, cuMemUnmap, cuMemRelease and the shareable handles.
+// Virtual memory management: cuMemCreate, cuMemMap, cuMemUnmap, cuMemRelease and shareable handles.
 //
-// cuMemCreate takes physical memory on the device that its properties name, whatever context is current;
-// host locations take none of the card. The memory stays until every reference to the handle is released
-// and every mapping is gone (measured: create, map, release twice leaves it until the unmap).
-// cuMemRetainAllocationHandle gives the same handle value again and one more reference.
+// cuMemCreate takes physical memory on the device that its properties name, whatever context is
+// current; host locations take no GPU memory. The memory stays until every reference to the handle
+// is released and every mapping is gone (measured: after create, map, release and release it stays
+// until the unmap). cuMemRetainAllocationHandle returns the same handle value again and adds a
+// reference.
 //
-//   kHandle  handle  -> serial          an allocation is known by a serial number of ours, because the
+//   kHandle  handle  -> serial          an allocation has a serial number of ours, because the
 //   kMapping address -> serial          driver may use a handle value again
 //   kObject  serial  -> bytes, references (count), mappings (extra)
 //
-// An imported allocation is charged to whoever created it and is tracked here with 0 bytes.
+// An imported allocation is charged to the process that created it and is tracked here with 0
+// bytes.
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/movable.h"
@@ -23,7 +25,8 @@ namespace {
 
 constinit std::atomic<uint64_t> next_serial{1};
 
-// Takes one reference or mapping off an allocation; the last of both ends it and returns its charge.
+// Removes one reference or mapping from an allocation; the last of both ends it and gives back its
+// charge.
 void drop_reference(uint64_t serial, uint64_t handle, bool mapping) {
   Entry object;
   bool ended = false;
@@ -35,7 +38,7 @@ void drop_reference(uint64_t serial, uint64_t handle, bool mapping) {
   });
   if (!ended) return;
   release_entry(object);
-  // The handle's name is ours to remove only while it still means this allocation.
+  // Remove the handle only while it still means this allocation.
   const uint64_t name = handle != 0 ? handle : object.owner;
   process.table.update(Tag::kHandle, name, [serial](Entry& e) { return e.owner != serial; });
 }
@@ -92,8 +95,8 @@ CUresult mem_release(CUmemGenericAllocationHandle handle) {
   if (!scope.tracking() || !process.table.find(Tag::kHandle, handle, &name)) {
     return real::cuMemRelease(handle);
   }
-  // The reference goes first: once the driver has released it, another thread may be given this value.
-  // A mapping taken out meanwhile keeps the allocation from ending before the driver has answered.
+  // The reference goes first: once the driver has released it, another thread may get the same
+  // value. A mapping taken out meanwhile keeps the allocation alive until the driver has answered.
   process.table.update(Tag::kObject, name.owner, [](Entry& e) {
     ++e.extra;
     if (e.count > 0) --e.count;
@@ -129,7 +132,7 @@ CUresult mem_map(CUdeviceptr address, size_t bytes, size_t offset,
   return result;
 }
 
-// The mappings of a range, taken out of the table in the order of their addresses.
+// Takes the mappings of a range out of the table, in the order of their addresses.
 class TakenMappings {
  public:
   TakenMappings(uint64_t address, uint64_t bytes) {
@@ -177,7 +180,7 @@ class TakenMappings {
   size_t count_ = 0;
 };
 
-// As for memory of cuMemAlloc, which a swapped block is to the program.
+// As for memory of cuMemAlloc: that is what movable memory is to the program.
 CUresult mem_unmap(CUdeviceptr address, size_t bytes) {
   const Scope scope;
   if (swap_covers(address)) return CUDA_ERROR_INVALID_VALUE;

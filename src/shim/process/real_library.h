@@ -8,8 +8,8 @@ namespace allot::shim {
 
 class RealLibrary {
  public:
-  // Searches for `soname`, or opens the file that the environment variable `variable` names. `probe`
-  // is a symbol that the library and ours both have.
+  // Searches for `soname`, or opens the file that the environment variable `variable` names.
+  // `probe` is a symbol that the library and ours both have.
   constexpr RealLibrary(const char* soname, const char* variable, const char* probe)
       : soname_(soname), variable_(variable), probe_(probe) {}
 

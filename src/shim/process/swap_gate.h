@@ -33,7 +33,7 @@ void swap_wait_open();
 // A thread that begins to wait calls it: it must not block or call the driver. Null: no handler.
 extern constinit std::atomic<void (*)()> swap_wait_handler;
 
-// ---- for the one thread that swaps ------------------------------------------------------------------
+// ---- for the one thread that swaps -------------------------------------------------------------
 
 // Begins to close an open gate. Until swap_closed() it opens by itself at `deadline_ns`
 // (monotonic).

@@ -1,11 +1,13 @@
-// Copies between blocks and their memory on the host, in segments, by a few threads.
+// Copies blocks to their memory on the host, or back: in pieces, by a few threads.
 //
-// One thread cannot keep up with PCIe: what the card writes into pinned memory has to be copied on into pages that
-// the kernel clears first. So up to eight threads take segments in turn, each with two lanes (a stream and a pinned
-// buffer): while the card fills one buffer the thread empties the other. One device after the other, in a context
-// of that device; addresses that VMM maps are the same in all of them.
+// One thread cannot keep up with PCIe: it has to copy what the GPU writes into pinned memory on to
+// pages that the kernel clears first. So up to eight threads take pieces in turn, each with two
+// lanes (a stream and a pinned buffer): while the GPU fills one buffer, the thread empties the
+// other. The devices are copied one after the other, each in a context of its own; addresses that
+// VMM maps are the same in all contexts.
 //
-// What must not happen here: pinned memory left behind, or a driver call begun after the process began to end.
+// What must not happen here: pinned memory is left behind, or a driver call begins after the
+// process began to end.
 #include <sched.h>
 
 #include <cstring>
@@ -33,7 +35,7 @@ struct Segment {
   uint64_t bytes;
 };
 
-// What the threads share. One job at a time.
+// What the threads share. There is one job at a time.
 struct Job {
   SwapBlock* blocks;
   uint32_t count;
@@ -49,7 +51,7 @@ struct Job {
 constinit Job job = {};
 constinit std::atomic<bool> stopped{false};
 
-// Blocks that are to be copied: to the host those on the card, from it those that are out.
+// Blocks to copy: to the host those on the GPU, from the host those that are out.
 bool wanted(const SwapBlock& block) {
   return block.host != nullptr && block.ordinal == job.ordinal && block.out != job.to_host;
 }
@@ -85,7 +87,7 @@ void count_moved(uint64_t bytes) {
   __atomic_fetch_add(&swap_entry().moved_bytes, bytes, __ATOMIC_RELAXED);
 }
 
-// A stream and a pinned buffer, through which one piece at a time goes.
+// A stream and a pinned buffer, which carry one piece at a time.
 class Lane {
  public:
   CUresult open() {
@@ -98,7 +100,7 @@ class Lane {
     if (buffer_ != nullptr) real::cuMemFreeHost(buffer_);
     if (stream_ != nullptr) real::cuStreamDestroy_v2(stream_);
   }
-  // Ends the last piece and begins this one.
+  // Finishes the last piece and begins this one.
   CUresult begin(const Segment& piece) {
     if (const CUresult result = end(); result != CUDA_SUCCESS) return result;
     piece_ = piece;
@@ -165,7 +167,7 @@ uint32_t threads_for(uint64_t bytes) {
   return count < kMostThreads ? static_cast<uint32_t>(count) : kMostThreads;
 }
 
-// A context of the device that lives; of a block's own it is only known that it did.
+// A live context of the device; the block's own context may have ended.
 uint64_t context_on(int32_t ordinal, uint64_t otherwise) {
   const uint32_t end = streams::table.contexts_high.load();
   for (uint32_t i = 0; i < end; ++i) {

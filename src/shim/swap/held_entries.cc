@@ -1,6 +1,6 @@
-// Entries that only have to wait while memory is out: they put no work of their own on the GPU, or none yet, but the
-// driver looks at the addresses they are given (copies in graphs, textures), or the GPU reads and writes there
-// (values that streams wait for and write).
+// Entries that only have to wait while memory is out. They submit no work, or none yet, but the
+// driver looks at the addresses that they get (copies in graphs, textures), or the GPU reads and
+// writes there (values that streams wait for and write).
 #include "shim/process/driver_call.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/swap_pass.h"

@@ -1,8 +1,9 @@
-// All blocks of the process to the host, and back.
+// Moves all blocks of the process to the host, and back.
 //
-// Out: host memory for all, then all copies, then all unmaps; only the last can leave something half done, and
-// then what was unmapped is mapped again from its copy. In: all of the card's memory first, so that a full card is
-// an answer and not a state; the copies on the host go last.
+// Out: first host memory for all blocks, then all copies, then all unmaps. Only an unmap can leave
+// the move half done; then the unmapped blocks are mapped again and filled from their copies. In:
+// first GPU memory for all blocks, so that a full GPU is an error and not a half-done move; the
+// copies on the host go last.
 #include <sys/mman.h>
 
 #include "shim/memory/movable.h"
@@ -38,7 +39,7 @@ void unmap(SwapBlock& block) {
   real::cuMemUnmap(block.base, block.span);
 }
 
-// Backs those that are out, without their contents. On an error nothing is backed.
+// Backs the blocks that are out, without their contents. After an error none of them is backed.
 CUresult back_all(std::span<SwapBlock> blocks) {
   CUresult result = CUDA_SUCCESS;
   for (SwapBlock& block : blocks) {
@@ -59,7 +60,7 @@ CUresult back_all(std::span<SwapBlock> blocks) {
   return result;
 }
 
-// Those that are out come back with their contents. On an error they are as they were.
+// Brings back the blocks that are out, with their contents. After an error they are as they were.
 CUresult bring_back(std::span<SwapBlock> blocks) {
   CUresult result = back_all(blocks);
   if (result != CUDA_SUCCESS) return result;
@@ -107,7 +108,7 @@ SwapOutcome swap_move_out() {
       continue;
     }
     drop_all_host(blocks.subspan(i));
-    bring_back(blocks.first(i));  // what does not come is out, and says so
+    bring_back(blocks.first(i));  // a block that does not come back is marked out
     return {ALLOT_SWAP_DRIVER, result};
   }
   return {};

@@ -1,11 +1,13 @@
-// The thread that obeys, and how a process is held.
+// The thread that obeys orders, and how it holds the process.
 //
-// Held means: the gate is closed, no thread of the program is between it and the driver, no graph is being captured,
-// and the driver says that all contexts have ended their work. A capture must not be interrupted, and its thread may
-// need the gate to come to its end: so the gate opens again until no capture is under way, and then tries once more.
+// Held means: the gate is closed, no thread of the program is between the gate and the driver, no
+// graph is being captured, and the driver says that all contexts have finished their work. A
+// capture must not be interrupted, and its thread may have to pass the gate to finish it: so the
+// gate opens again until no capture is under way, and then the thread tries once more.
 //
-// The program may have submitted something that never ends. The prober is asked before the driver is waited for,
-// so that this thread does not spin in there for as long, and the gate opens by itself at the deadline.
+// The program may have submitted work that never ends. So this thread first asks the prober and
+// only then waits in the driver, where it would spin as long as the work lasts; and the gate opens
+// by itself at the deadline.
 #include "shim/swap/swap.h"
 
 #include <cstdlib>
@@ -31,7 +33,7 @@ constexpr uint64_t kExitPatienceNs = 1'000'000'000;
 
 constinit std::atomic<bool> running{false};
 constinit std::atomic<bool> obeying{false};
-constinit uint32_t pause_word = 0;  // nobody wakes: a place to sleep
+constinit uint32_t pause_word = 0;  // a futex that nobody wakes: to sleep on
 
 void pause(uint64_t ns) {
   sys::futex_wait(&pause_word, 0, ns, sys::FutexScope::kPrivate);
@@ -68,7 +70,7 @@ CUresult synchronize_all() {
 
 constinit uint32_t current_order = 0;
 
-// Until done() holds, the deadline has passed, or the command says otherwise.
+// Waits until done() holds, the deadline has passed, or the command has given another order.
 template <class Done>
 bool wait_until(uint64_t deadline, uint64_t look_ns, Done done) {
   while (!done()) {
@@ -111,7 +113,7 @@ SwapOutcome hold(uint64_t deadline) {
   return {};
 }
 
-// ---- the states --------------------------------------------------------------------------------------
+// ---- the states --------------------------------------------------------------------------------
 
 constinit uint32_t state = ALLOT_SWAP_RUNS;
 
@@ -140,7 +142,7 @@ SwapOutcome timed_hold() {
   return outcome;
 }
 
-// One step towards `wanted`; equal states are the caller's to notice.
+// One step towards `wanted`, which must differ from the state now.
 SwapOutcome step(uint32_t wanted) {
   if (state == ALLOT_SWAP_RUNS) return timed_hold();
   if (state == ALLOT_SWAP_OUT) return timed_move(false);
@@ -187,7 +189,8 @@ void* swap_main(void*) {
   return nullptr;
 }
 
-// Before the driver's own exit handlers. Threads that wait at the gate stay there; who ends the process goes on.
+// Runs before the driver's own exit handlers. Threads that wait at the gate stay there; the thread
+// that ends the process continues.
 void before_exit() {
   if (forked_child() || !running.exchange(false)) return;
   swap_stop_copying();
@@ -202,14 +205,14 @@ void start_swap() {
   AllotSliceFile& file = *process.slice.file;
   if ((core::load(file.header.flags) & ALLOT_SLICE_SWAP_FAST) == 0) return;
   AllotSwap& mine = swap_entry();
-  __builtin_memset(&mine, 0, sizeof(mine));  // may be an earlier process's
+  __builtin_memset(&mine, 0, sizeof(mine));  // may hold an earlier process's state
   state = ALLOT_SWAP_RUNS;
   set_evicted(false);
   swap_wait_handler.store(somebody_waits, std::memory_order_release);
   running.store(true);
   if (!start_guest_thread(swap_main)) {
     running.store(false);
-    return;  // the driver's way is left
+    return;  // only the driver can evict this process
   }
   submit_watch.fetch_or(kSwap, std::memory_order_acq_rel);
   core::store(mine.owner, core::load(file.slot_words[process.slot.index]));

@@ -22,7 +22,7 @@
 
 namespace allot::shim {
 
-// ---- for the agent: one thread; never block, allocate or call the driver -----------------------------
+// ---- for the agent: one thread; never block, allocate or call the driver -----------------------
 
 // To be said again, or gate_waiting() asked, every second while the gate is to stay closed.
 void gate_close();
@@ -53,7 +53,7 @@ bool gate_stuck(uint64_t now_ns);
 // How often a thread went on although there was no room.
 uint64_t gate_gave_way();
 
-// ---- for submit.cc -----------------------------------------------------------------------------------
+// ---- for submit.cc -----------------------------------------------------------------------------
 
 // Waits until the submission may go. Not passed: it goes to the driver without the gate, gate_leave() is
 // not to be called.

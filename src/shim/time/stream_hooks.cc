@@ -17,7 +17,7 @@ using namespace streams;
 
 namespace {
 
-// ---- captures ----------------------------------------------------------------------------------------
+// ---- captures ----------------------------------------------------------------------------------
 
 void one_capture_more() {
   if (table.captures.fetch_add(1) == 0) table.epoch.fetch_add(1);
@@ -103,7 +103,7 @@ CUresult wait_event(CUstream stream, CUevent event, unsigned flags) {
   return Wait(stream, event, flags);
 }
 
-// ---- streams -----------------------------------------------------------------------------------------
+// ---- streams -----------------------------------------------------------------------------------
 
 // The current context's number, in the table.
 uint64_t current_context() {

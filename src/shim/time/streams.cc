@@ -97,7 +97,7 @@ using namespace streams;
 
 constexpr uint64_t kOwnStreamNs = 50'000'000;
 
-// ---- contexts ----------------------------------------------------------------------------------------
+// ---- contexts ----------------------------------------------------------------------------------
 
 void end_begins(ContextPlace& place) {
   place.ending.fetch_add(1);
@@ -132,7 +132,7 @@ void each_of_green(CUgreenCtx green, Act act) {
   }
 }
 
-// ---- the prober --------------------------------------------------------------------------------------
+// ---- the prober --------------------------------------------------------------------------------
 
 constinit std::atomic<uint32_t> last_busy_stream{0};  // where the last kUnfinished came from
 constinit std::atomic<uint32_t> last_busy_context{0};
