@@ -5,8 +5,8 @@
 // else changes. An alarm ends it.
 // -f makes the driver empty the card's buffer at each poll; by itself it does so 30 times a second.
 // -o FILE.csv: log, pid, tag, ns, context of each record. gcc -O2 -static builds it.
-// Facts: open-gpu-kernel-modules 580.142: nv_escape.h, nv-ioctl.h, nvos.h, cl90c{d,dfecs,e}.h,
-// ctrl90cd.h, ctrl2080{gr,tmr}.h, ctrl0000gpu.h; event_buffer.c, fecs_event_list.c, no_device_mem.c, nv-mmap.c.
+// Facts: open-gpu-kernel-modules 580.142: nv_escape.h, nvos.h, cl90c{d,dfecs,e}.h, ctrl90cd.h,
+// ctrl2080gr.h, ctrl0000gpu.h; event_buffer.c, fecs_event_list.c, no_device_mem.c, nv-mmap.c.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
