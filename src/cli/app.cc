@@ -1,6 +1,7 @@
-// The command line: which subcommands there are, where a program's own words begin, how errors end.
+// The command line: the subcommands, where the program's own words begin, and how an error ends.
 //
-// Every error is one line on standard error that begins with "allot:", whether CLI11 or we found it.
+// Every error is one line on standard error that begins with "allot:", whether CLI11 or we found
+// it.
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -60,7 +61,7 @@ std::string names_of(const CLI::App& app) {
   return names;
 }
 
-// CLI11's messages end in a full stop or a line break, or in neither.
+// CLI11's messages end with a full stop, a line break, or neither.
 std::string tidy(std::string text) {
   const size_t end = text.find_last_not_of(" \n.");
   text.resize(end == std::string::npos ? 0 : end + 1);
@@ -81,7 +82,7 @@ std::string path_of(const CLI::App& app) {
                                      : path_of(*app.get_parent()) + " " + app.get_name();
 }
 
-// CLI11 leaves out whose subcommand it is, and does not know that `run` ends in a program.
+// CLI11 does not name the parent command, and does not know that `run` ends with a program.
 std::string help_of(const CLI::App& app) {
   std::string text = app.help();
   if (app.get_parent() != nullptr) {

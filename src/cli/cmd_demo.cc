@@ -1,8 +1,9 @@
-// allot demo: two programs share one software GPU, each held to its memory. Needs no card.
+// allot demo: two programs share one software GPU, each held to its memory. Needs no GPU.
 //
-// Everything shown is measured while it happens: the programs are `allot run ... -- allot bench alloc`,
-// the numbers beside them are read from the region while they run. The exit status is 0 only if both
-// were held. What is made stands in a folder of its own, which is removed at the end.
+// Everything shown is measured while it happens: the programs are `allot run ... -- allot bench
+// alloc`, and the numbers beside them are read from the region while they run. The exit status is 0
+// only if both were held to their limits. All files are in a folder of their own, which is removed
+// at the end.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,12 +25,12 @@ namespace {
 
 using nlohmann::json;
 
-constexpr double kPatienceSeconds = 30;  // it takes less than a second where nobody else works
+constexpr double kPatienceSeconds = 30;  // an idle machine needs less than a second
 constexpr uint64_t kMiB = 1u << 20;
 constexpr uint64_t kStepBytes = 64 * kMiB;
 constexpr const char* kCard = "16G";
 
-// A folder for the demo's region and its software GPU, away from everybody's.
+// A folder for the demo's own region and software GPU.
 class Stage {
  public:
   Stage() {

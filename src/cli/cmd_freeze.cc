@@ -1,9 +1,10 @@
-// allot freeze and allot thaw: pause the GPU work of a slice and resume it; its memory stays where it is.
+// allot freeze and allot thaw: pause the GPU work of a slice and resume it; its memory stays where
+// it is.
 //
-// The order is one flag in the slice's file; its agents obey it, and say so in their clients. The command
-// waits for that, for a bounded time, so that a reader may rely on the word "frozen". A process that has not
-// used a GPU has nothing to pause, and starts frozen when it does. What must not happen here: "frozen"
-// said of work that still runs.
+// The order is one flag in the slice's file; its agents obey it, and say so in their clients. The
+// command waits for that, for a bounded time, so that a reader may rely on the word "frozen". A
+// process that has not used a GPU has nothing to pause, and starts frozen when it does. What must
+// not happen here: "frozen" said of work that still runs.
 #include <poll.h>
 
 #include <set>
@@ -52,7 +53,7 @@ std::string pids_text(const std::set<uint32_t>& pids) {
   return text;
 }
 
-// Work at level observe cannot be stopped; better said before half of a slice stands still.
+// Work at level observe cannot be stopped: say so before half of the slice is paused.
 void refuse_observed(const shm::Slice& slice, const std::string& name) {
   for (const ClientView& client : read_clients(*slice.file)) {
     if (client.level != ALLOT_LEVEL_OBSERVE) continue;
@@ -64,7 +65,7 @@ void refuse_observed(const shm::Slice& slice, const std::string& name) {
   }
 }
 
-// Looks until `done` or the time is over. At least once.
+// Looks until `done` or the time is over, at least once.
 template <class Done>
 Progress wait_until(const shm::Slice& slice, double seconds, Done done) {
   const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);

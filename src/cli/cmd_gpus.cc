@@ -1,4 +1,4 @@
-// allot gpus: the cards, and what the slices took and were promised of each.
+// allot gpus: the GPUs, and what the slices use and were promised of each.
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -52,7 +52,7 @@ std::string driver_text(const Inventory& inventory) {
   return text + " (asked through " + inventory.source + ")\n";
 }
 
-// The slice this command runs in, or null: then all figures are what the slice sees.
+// The slice in which this command runs, or null. Inside a slice all figures are the slice's.
 const char* own_slice() {
   return std::getenv(ALLOT_ENV_SLICE);
 }

@@ -1,8 +1,8 @@
-// allot run: makes a slice, starts a program in it, stays until it ends, takes the slice away.
+// allot run: makes a slice, starts a program in it, waits until it ends, removes the slice.
 //
-// Closed by default: whoever asks for a limit must not get a program without one, so everything that
-// can be known beforehand (the driver, the GPUs, our libraries, whether a preload reaches the program)
-// is checked before anything is made. What is made is held by objects that unmake it.
+// It fails closed by default: a user who sets a limit must not get a program without one. So
+// everything that can be known beforehand (the driver, the GPUs, our libraries, whether a preload
+// reaches the program) is checked before anything is made. Objects own what is made, and remove it.
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -134,7 +134,7 @@ int start(const RunOptions& options, const Program& program, const SignalGuard& 
   return supervise(program, signals, hook);
 }
 
-// In a slice of GPUs, which the launcher looks after.
+// Runs in a slice of GPUs, which the launcher watches.
 int start_watched(const RunOptions& options, const Program& program, const SignalGuard& signals,
                   StartHook* hook, const std::string& name) {
   if (options.exec) become(program, signals, hook);
@@ -185,7 +185,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
 
   const SignalGuard signals;
   const std::string name = options.name.value_or(default_name(words[0], getpid()));
-  // First the slice, which may have to wait, then CPUs, which others can use meanwhile.
+  // The slice first, because it may have to wait; then the CPUs, which others can use meanwhile.
   const std::unique_ptr<SliceFile> file =
       make_slice(name, spec, &inventory, chosen, driver, options.wait, note);
   const bool near_gpu = !spec.gpus.empty() && !inventory.software;

@@ -1,6 +1,6 @@
-// allot set: changes a slice while its programs run. A new memory limit stands in the region file and rules
-// the next allocation; what is held already is not taken away. GPU time changes as soon as the slice's
-// agents have been woken.
+// allot set: changes a slice while its programs run. A new memory limit is written into the region
+// file and applies to the next allocation; it takes back no memory that the slice already holds.
+// GPU time changes as soon as the slice's agents wake.
 #include <optional>
 
 #include "cli/commands.h"
@@ -26,7 +26,7 @@ struct SetOptions {
   bool empty() const { return gpu_mem.empty() && !share && !max && !priority && !level; }
 };
 
-// The slice's GPUs as an inventory, so that a UUID is looked up the same way everywhere.
+// The slice's GPUs as an inventory, so that every command looks up a UUID in the same way.
 Inventory gpus_of(const shm::Slice& slice) {
   Inventory inventory;
   const uint32_t count =
@@ -43,8 +43,8 @@ Inventory gpus_of(const shm::Slice& slice) {
   return inventory;
 }
 
-// Which of the slice's GPUs `selector` means. An index counts as `allot gpus` counts, where the slice
-// knows it; else as the slice's own order.
+// Which of the slice's GPUs `selector` means. An index is that of `allot gpus`, where the slice
+// knows it; else the position in the slice.
 uint32_t position_of(const shm::Slice& slice, const Inventory& mine, std::string_view flag,
                      const std::string& selector) {
   if (selector.find_first_not_of("0123456789") != std::string::npos) {
@@ -66,10 +66,10 @@ struct Change {
   uint64_t bytes;
 };
 
-// What becomes of one GPU's time; without a value: as it was.
+// A change of one GPU's time; without a value it stays as it is.
 struct TimeChange {
   uint32_t position;
-  uint32_t share, max;  // permille, as they will stand
+  uint32_t share, max;  // permille, after the change
   uint32_t share_before, max_before;
 };
 
@@ -171,7 +171,7 @@ std::string apply_words(shm::Slice& slice, const SetOptions& options) {
   return report;
 }
 
-// Form before machine: a size that is none must not depend on which slices there are.
+// Check the form first: whether a text is a size must not depend on which slices exist.
 void check_form(const SetOptions& options) {
   check_name("set", options.name);
   if (options.empty()) {
@@ -200,7 +200,7 @@ void set(const SetOptions& options) {
   if (options.share && !options.overcommit) {
     admission.emplace(slice.folder(), slice.path());
     for (const TimeChange& change : time_changes) {
-      // Less than before is always allowed, also where too much is promised.
+      // A smaller share is always allowed, even where too much is promised.
       if (change.share <= change.share_before) continue;
       const Gpu& gpu = mine.gpus[change.position];
       admission->check(gpu.uuid, gpu.uuid_text, change.share);

@@ -1,5 +1,5 @@
-// One function per subcommand: it adds its flags and its help to the command line, and its work as the
-// callback. A callback throws Failure, or sets *exit_status.
+// One function per subcommand: it adds its flags and its help to the command line, and its work as
+// the callback. A callback throws Failure, or sets *exit_status.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -8,7 +8,7 @@
 
 namespace allot::cli {
 
-// `program` is what stood after the flags of `run` (see split_program); it outlives the parse.
+// `program` is the words after the flags of `run` (see split_program); it outlives the parse.
 void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_status);
 void add_ps(CLI::App& app, int* exit_status);
 void add_gpus(CLI::App& app, int* exit_status);
@@ -22,7 +22,7 @@ void add_demo(CLI::App& app, int* exit_status);
 
 // Splits the words after `allot run` into its own flags and the program with its arguments: the
 // program begins after "--", or at the first word that is neither a flag nor a flag's value. A lone
-// "--sim" becomes "--sim=" so that it takes no word from behind it.
+// "--sim" becomes "--sim=" so that it does not take the next word.
 void split_program(const CLI::App& run, const std::vector<std::string>& words,
                    std::vector<std::string>* flags, std::vector<std::string>* program);
 

@@ -1,4 +1,4 @@
-// The words for errors. One place, so that the same error reads the same in every command.
+// The words for errors, in one place, so that every command says the same error in the same words.
 #include "cli/failure.h"
 
 #include <cctype>
@@ -9,7 +9,7 @@ namespace allot::cli {
 std::string describe_errno(int error_number) {
   if (error_number == 0) return "unknown cause";
   std::string text = std::generic_category().message(error_number);
-  // "Permission denied" reads as part of a sentence; "I/O error" and the like keep their capitals.
+  // "Permission denied" becomes part of a sentence; "I/O error" and the like keep their capitals.
   if (text.size() > 1 && std::islower(static_cast<unsigned char>(text[1])) != 0) {
     text[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(text[0])));
   }

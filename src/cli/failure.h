@@ -1,8 +1,9 @@
 // Failure: why a command ends early, as one line and an exit status.
 //
-// A command throws it from wherever it notices; main prints "allot: <line>" to standard error and
-// exits with the status. Every line says what was wrong, what was found and what to do. Whoever has
-// made something before throwing (a region file, a folder) must hold it in an object that unmakes it.
+// A command throws it where it finds the error; main prints "allot: <line>" to standard error and
+// exits with the status. Every line says what was wrong, what was found and what to do. Code that
+// has made something before it throws (a region file, a folder) must hold it in an object that
+// removes it.
 #pragma once
 
 #include <fmt/format.h>
@@ -36,25 +37,26 @@ class Failure : public std::exception {
   std::string line_;
 };
 
-// A Failure that time may mend: what is asked for is there, but somebody else has it (`run --wait`).
+// A Failure that may go away by itself: the machine has what the user wants, but another slice uses
+// it (`run --wait`).
 class NotNow : public Failure {
  public:
   explicit NotNow(std::string line) : Failure(kExitRefused, std::move(line)) {}
 };
 
-// Throws a Failure that the user can mend by typing something else (exit 2).
+// Throws a Failure about the command line (exit 2): the user can type something else.
 template <class... Args>
 [[noreturn]] void wrong_usage(fmt::format_string<Args...> text, Args&&... args) {
   throw Failure(kExitUsage, fmt::format(text, std::forward<Args>(args)...));
 }
 
-// Throws a Failure that lies in the machine or in what runs on it (exit 125).
+// Throws a Failure about the machine or what runs on it (exit 125).
 template <class... Args>
 [[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) {
   throw Failure(kExitRefused, fmt::format(text, std::forward<Args>(args)...));
 }
 
-// A few words for an error of the lower folders: "permission denied", "made by another version of
+// A few words for an error of the lower folders: "no permission", "made by another version of
 // allot". Any thread; allocates.
 std::string describe(const Error& error);
 

@@ -1,5 +1,5 @@
-// Listings are built as one string and written at once, so that a reader of a pipe never sees half a
-// table next to somebody else's lines.
+// Listings are built as one string and written at once, so that a reader of a pipe never sees half
+// a table next to somebody else's lines.
 #include "cli/output.h"
 
 #include <algorithm>
@@ -69,7 +69,7 @@ void print(std::string_view text) {
 }
 
 void print_json(const nlohmann::json& json) {
-  // Names are bytes of others: what is not UTF-8 is replaced, not thrown about.
+  // Names are other people's bytes: bytes that are not UTF-8 are replaced and throw nothing.
   print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 

@@ -1,4 +1,4 @@
-// Texts of the command line into numbers, and the one-line complaints about them.
+// Turns texts of the command line into numbers, with a one-line error for a wrong one.
 #include "cli/slice_spec.h"
 
 #include <algorithm>

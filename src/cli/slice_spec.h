@@ -1,7 +1,8 @@
-// What `allot run` was asked for, as typed: checked for form here, against the machine later.
+// The slice that `allot run` should make, as typed: its form is checked here, and later it is
+// checked against the machine.
 //
-// Every parse_* function throws a Failure with exit 2 that names the flag, what was found and what
-// would be right. None of them touches the machine; all may be called from any thread and allocate.
+// Every parse_* function throws a Failure with exit 2 that names the flag, the text found and a
+// right one. None of them touches the machine. Any thread; they allocate.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +30,10 @@ struct SliceSpec {
   bool fail_closed = true;
   bool swap_fast = false;
   bool free_memory =
-      false;  // --wait, --evict-idle: the memory must be free, not only below the limit
+      false;  // --wait, --evict-idle: the memory must be free, not only within the limit
   bool overcommit = false;  // shares may sum to more than the whole
 
-  // True when a limit was asked for that level observe does not hold.
+  // True when the spec has a limit that level observe does not enforce.
   bool limits_time() const {
     return share_permille != 0 || max_permille != 0 || priority != ALLOT_PRIORITY_NORMAL;
   }
@@ -41,7 +42,7 @@ struct SliceSpec {
 // "8G", "0:8G", "GPU-1a2b:none", and several of them joined by commas.
 std::vector<MemoryLimit> parse_gpu_mem(std::string_view flag, std::string_view text);
 
-// "8G" or "none", in bytes. 0 is refused: a slice without memory is a typing error.
+// "8G" or "none", in bytes. Refuses 0: a slice without memory is a typing error.
 uint64_t parse_limit(std::string_view flag, std::string_view text);
 
 // "0,1", "GPU-1a2b,GPU-3c4d": non-empty parts, none twice.
@@ -61,7 +62,8 @@ bool parse_fail(std::string_view flag, std::string_view text);  // true = closed
 // Throws unless `name` may name a slice (abi/region.h, ALLOT_NAME_BYTES).
 void check_name(std::string_view flag, const std::string& name);
 
-// `<program>-<pid>` with what a name may not hold replaced: the name of a slice without --name.
+// `<program>-<pid>` without characters that a name may not have: the name of a slice without
+// --name.
 std::string default_name(const std::string& program, int pid);
 
 const char* priority_text(uint32_t priority);

@@ -1,5 +1,5 @@
-// Waits are on the pipe, which closes when the child ends; only the last instant, between the closing and
-// the zombie, is asked for in steps of a millisecond.
+// Waits are on the pipe, which closes when the child ends; only the last instant, between the
+// closing and the zombie, is asked for in steps of a millisecond.
 #include "cli/worker.h"
 
 #include <fcntl.h>

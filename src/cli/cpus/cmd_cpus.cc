@@ -59,7 +59,7 @@ MachineView read_machine(const std::string& root) {
   if (!allowed) throw_failure(allowed.error());
   view.topology.allowed = *allowed & view.topology.online;
   std::string folder = cpus::lease_folder(std::getenv(ALLOT_ENV_DIR));
-  // Looking must not make the folder; without it there are no leases.
+  // A listing must not make the folder; without it there are no leases.
   if (!view.fs.exists(folder)) return view;
   if (cpus::Expected<cpus::LockedLedger> ledger = cpus::LockedLedger::open(folder))
     view.leases = ledger->read(view.fs);

@@ -1,5 +1,6 @@
-// allot cpus: what this machine's CPUs are, who has which, and what a change to them would do. One
-// function per subcommand, each in its own file; the flags that name a slice of CPUs are shared with
+// allot cpus: which CPUs this machine has, which slice has which of them, and what a change would
+// do. One function per subcommand, each in its own file. The flags that name a slice of CPUs are
+// shared with
 // `allot run`.
 #pragma once
 
@@ -40,10 +41,10 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags);
 // The slice that the flags ask for. Throws Failure (usage).
 cpus::SliceRequest slice_request(const CpuFlags& flags, const std::string& name);
 
-// Throws what a lower folder could not do as a Failure: usage for what was typed, refused otherwise.
+// Throws an error of a lower folder as a Failure: exit 2 for wrong usage, 125 otherwise.
 [[noreturn]] void throw_failure(const cpus::Failure& failure);
 
-// The machine that a command looks at: this one, or with --machine DIR a captured one.
+// The machine that a command examines: this one, or with --machine DIR a captured one.
 struct MachineView {
   cpus::FsRoot fs;
   cpus::Topology topology;
@@ -51,7 +52,7 @@ struct MachineView {
   std::vector<cpus::Lease> leases;  // of this machine
 };
 MachineView read_machine(const std::string& root);
-// The cpuset tree in the model, or nothing with the reason.
+// The cpuset tree in the model; when there is none, the reason.
 std::optional<cpus::TreeModel> read_tree(const MachineView& machine, std::string* why_not);
 
 }  // namespace allot::cli

@@ -1,4 +1,4 @@
-// allot cpus attach: moves a running process with all its threads.
+// allot cpus attach: moves a running process and all its threads.
 #include <nlohmann/json.hpp>
 
 #include "cli/cpus/cmd_cpus.h"

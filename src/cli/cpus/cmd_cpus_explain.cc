@@ -1,4 +1,4 @@
-// allot cpus explain: why a change to a cpuset or a mask fails, or does not do what was asked.
+// allot cpus explain: why a change to a cpuset or a mask fails or does not do what the user wants.
 #include <nlohmann/json.hpp>
 
 #include "cli/cpus/cmd_cpus.h"

@@ -1,4 +1,4 @@
-// allot cpus plan: who would get which CPUs and what each write would do; changes nothing.
+// allot cpus plan: which slice would get which CPUs, and what each write would do; changes nothing.
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -19,7 +19,8 @@ struct CpusPlanOptions {
   bool as_json = false;
 };
 
-// "alice=8", "bob=4,gpu=1,cores,exclusive", "carol=0-3:mems=auto": name, CPUs, then words after ':'.
+// "alice=8", "bob=4,gpu=1,cores,exclusive", "carol=0-3:mems=auto": name, CPUs, then words after
+// ':'.
 cpus::SliceRequest tenant_of(const std::string& text) {
   size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {

@@ -1,4 +1,4 @@
-// allot cpus watch: holds slices as they were given until it is stopped; every action is logged.
+// allot cpus watch: keeps slices on their CPUs until it is stopped; logs every action.
 #include <signal.h>
 
 #include <atomic>
@@ -73,8 +73,8 @@ void watch(CpusWatchOptions options) {
                  options.watch.folder);
     first = false;
     if (options.once || (options.seconds > 0 && now - from >= options.seconds)) break;
-    // A write to a watched file ends the wait at once; what cannot be listened to is polled this often,
-    // five times within the second that a restoration may take.
+    // A write to a watched file ends the wait at once. Files without such events are polled this
+    // often, five times within the second that a repair may take.
     watcher.wait(200);
   }
 }

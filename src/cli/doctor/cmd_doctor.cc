@@ -1,4 +1,4 @@
-// allot doctor: what of a slice can be enforced on this machine, and why the rest cannot.
+// allot doctor: which limits this machine can enforce, and why it cannot enforce the rest.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 

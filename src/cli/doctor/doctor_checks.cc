@@ -1,5 +1,5 @@
-// The checks about the machine and its driver. Each says what it looked at, so that a reader can check
-// it by hand; none changes anything.
+// The checks of the machine and its driver. Each says what it found where, so that a reader can
+// verify it by hand; none changes anything.
 #include "cli/doctor/doctor_checks.h"
 
 #include <dirent.h>
@@ -34,7 +34,7 @@ std::string real_path(const std::string& path) {
   return realpath(path.c_str(), buffer) != nullptr ? buffer : path;
 }
 
-// Loads `path` in a child, as the loader would at a program's start. Empty when that went well.
+// Loads `path` in a child, as the loader does when a program starts. Empty when that works.
 std::string load_problem(const std::string& path) {
   int ends[2];
   if (pipe(ends) != 0) return describe_errno(errno);
@@ -119,7 +119,7 @@ void check_exports(const DriverFiles& driver, Findings* findings) {
   size_t known = 0;
   std::vector<std::string> unknown;
   for (const std::string& name : exported_functions(driver.cuda)) {
-    // "cu" and a capital: the driver API. The rest of the exports are the driver's own business.
+    // "cu" and a capital letter: the driver API. Other exports are the driver's own.
     if (!name.starts_with("cu") || name.size() < 3 || name[2] < 'A' || name[2] > 'Z') continue;
     if (driver::cuda().find_by_symbol(name.c_str()) != nullptr) {
       ++known;

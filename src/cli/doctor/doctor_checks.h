@@ -1,4 +1,4 @@
-// What `allot doctor` looks at. Each check is a function from the machine to findings.
+// The checks of `allot doctor`. Each is a function from the machine to findings.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ namespace allot::cli {
 enum class Verdict {
   kGood,     // works
   kNote,     // worth knowing; nothing to do
-  kProblem,  // limits cannot be held, or not as asked: doctor exits 1
+  kProblem,  // limits cannot be enforced, or not as asked: doctor exits 1
 };
 
 struct Finding {
@@ -26,7 +26,7 @@ using Findings = std::vector<Finding>;
 
 // The driver's libraries, its version, its GPUs, MIG. `inventory` is the driver's answer.
 void check_driver(const DriverFiles& driver, const Inventory& inventory, Findings* findings);
-// Exports of libcuda that the driver table does not list: what limits might miss.
+// Exports of libcuda that the driver table does not list: limits may miss them.
 void check_exports(const DriverFiles& driver, Findings* findings);
 // Our preloaded libraries: present, and loadable into a process of this machine.
 void check_shim(Findings* findings);
@@ -34,13 +34,13 @@ void check_shim(Findings* findings);
 void check_region(Findings* findings);
 // MPS, by its environment and its processes.
 void check_mps(Findings* findings);
-// Whether LD_PRELOAD reaches programs: `program` (may be empty), and what in general ignores it.
+// Whether LD_PRELOAD reaches `program` (may be empty), and which programs in general ignore it.
 void check_preload(const std::string& program, Findings* findings);
 // The environment-only way: our variables and HAMi's, as this shell has them.
 void check_environment(Findings* findings);
-// What is enforced, and how surely.
+// What is enforced, and how strictly.
 void check_memory(bool gpus_found, Findings* findings);
-// Which level GPU time would be held by here, and which ones are in force in the slices that run.
+// The level that would enforce GPU time here, and the levels in force in the slices that run.
 void check_time(const Inventory& inventory, Findings* findings);
 // Pids of processes whose short name begins with `name`.
 std::vector<std::string> processes_named(std::string_view name);

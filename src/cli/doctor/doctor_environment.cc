@@ -1,4 +1,5 @@
-// The checks about programs and the shell: whether LD_PRELOAD reaches them, and which variables are set.
+// The checks of programs and the shell: whether LD_PRELOAD reaches them, and which variables are
+// set.
 #include <unistd.h>
 
 #include <array>

@@ -1,8 +1,8 @@
-// The check about GPU time: which level would hold it here, and why not a better one.
+// The check of GPU time: which level would enforce it here, and why not a better one.
 //
-// Whether the driver answers the calls of level channel can be known only from inside a process that works
-// on the GPU; its agent says in its client what it found. So this check says what can be seen from outside,
-// and adds what the agents of running slices say.
+// Only a process that works on the GPU can know whether the driver accepts the calls of level
+// channel; its agent publishes what it found in its client. So this check says what is visible from
+// outside, and adds what the agents of running slices publish.
 #include <cstdlib>
 #include <map>
 #include <set>

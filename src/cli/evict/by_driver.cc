@@ -1,4 +1,4 @@
-// The driver's way of evict.h, by its checkpoint calls.
+// Moves a slice by the driver's checkpoint calls (evict.h).
 #include <algorithm>
 
 #include "cli/evict/evict_base.h"
@@ -42,8 +42,8 @@ class Move : MoveBase {
   CheckpointDriver driver_;
 };
 
-// What the driver says counts, not what a command that was killed may have left in the file. Processes that
-// the driver does not know, and that hold nothing, have nothing to move.
+// The driver's word counts, not what a killed command may have left in the file. Processes that the
+// driver does not know and that hold nothing have nothing to move.
 void Move::ask_states() {
   driver_.start();
   for (Target& target : targets_) {
@@ -102,7 +102,8 @@ void Move::refuse_what_cannot_move() const {
   }
 }
 
-// By what the driver says is free on the card: a restore that fails there may cost the process.
+// Compares with the free memory that the driver reports: a restore that fails there may kill the
+// process.
 void Move::refuse_without_room() const {
   PerGpu need{};
   for (const Target& target : targets_) {
@@ -153,7 +154,7 @@ void Move::move_all_out() {
              answer.late ? fmt::format("no answer within {:.0f} s", move_limit(target))
                          : cuda_text(answer.result));
     } else {
-      target.phase = Phase::kLost;  // ended meanwhile; its charge goes with its slot
+      target.phase = Phase::kLost;  // ended meanwhile; its charge ends with its slot
     }
   }
 }
@@ -205,7 +206,7 @@ std::string Move::lost_text() const {
   return text;
 }
 
-// Every process runs again, as far as the driver does it.
+// Lets every process run again, as far as the driver can.
 void Move::undo_evict() {
   for (Target& target : targets_) {
     CUprocessState state = CU_PROCESS_STATE_RUNNING;
@@ -224,7 +225,7 @@ void Move::undo_evict() {
   unlock_all();
 }
 
-// What came back goes to the host again: a slice is evicted as a whole.
+// Moves what came back to the host again: a slice is evicted as a whole.
 void Move::undo_restore() {
   for (Target& target : targets_) {
     if (target.phase != Phase::kLocked) continue;

@@ -1,7 +1,9 @@
-// The fast way of evict.h: each process moves its own memory as it is ordered to (AllotSwap in abi/region.h).
+// Moves a slice the fast way (evict.h): each process obeys an order to move its own memory
+// (AllotSwap in abi/region.h).
 //
-// All processes get an order at once and are waited for one after the other. An order that is not obeyed in time is
-// followed by the one to run on. What must not happen here: a process left held because another one failed.
+// All processes get their orders at once; then the command waits for one after the other. A process
+// that does not obey in time gets the order to run on. What must not happen here: a process stays
+// held because another one failed.
 #include <algorithm>
 
 #include "cli/evict/swap_orders.h"
@@ -15,7 +17,7 @@ namespace {
 
 using core::load;
 
-constexpr double kObeySeconds = 3;  // beside what is waited for
+constexpr double kObeySeconds = 3;  // on top of the time for work or copies
 
 uint64_t sum(const PerGpu& bytes) {
   uint64_t total = 0;
@@ -44,7 +46,8 @@ class FastMove : SwapOrders {
   void undo_evict();
 };
 
-// The processes, and how far each one is. Those that hold nothing and do not obey have nothing to move.
+// The processes, and the state of each. Those that hold nothing and do not obey have nothing to
+// move.
 void FastMove::look() {
   find_targets();
   for (Target& target : targets_) {
@@ -107,7 +110,8 @@ void FastMove::say_what_stays() const {
                            size_text(stays), text.empty() ? "" : " (" + text + ")"));
 }
 
-// Orders all that concerned() names; throws after all have answered, for the first that came to another state.
+// Gives an order to all that concerned() names. Throws after all have answered, for the first that
+// reached another state.
 template <class Concerned>
 void FastMove::all_become(AllotSwapState state, Concerned concerned) {
   std::vector<std::pair<Target*, uint32_t>> told;
@@ -133,7 +137,7 @@ void FastMove::all_become(AllotSwapState state, Concerned concerned) {
   if (!failed.empty()) throw Failure(kExitRefused, failed);
 }
 
-// The same, for the way back: whoever can, does.
+// The same for the way back, where every process does what it can.
 template <class Concerned>
 void FastMove::try_all(AllotSwapState state, Concerned concerned) {
   try {
@@ -151,7 +155,7 @@ void FastMove::tell(const Target& target, bool out) const {
       out ? fmt::format("; waited {:.2f} s for its work", target.process.lock_seconds) : ""));
 }
 
-// Every process runs again that can.
+// Lets every process run again that can.
 void FastMove::undo_evict() {
   try_all(ALLOT_SWAP_RUNS, [](const Target& target) { return target.phase != Phase::kLost; });
   if (!any_in(Phase::kMoved)) flag(false);
@@ -210,7 +214,7 @@ Moved FastMove::restore() {
   try {
     all_become(ALLOT_SWAP_HELD, out);
   } catch (const Failure& failure) {
-    // A slice is evicted as a whole: what came back goes again.
+    // A slice is evicted as a whole: what came back moves out again.
     try_all(ALLOT_SWAP_OUT, [&](const Target& target) {
       return target.phase == Phase::kLocked &&
              std::find(came.begin(), came.end(), target.slot) != came.end();

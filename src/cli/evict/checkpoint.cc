@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 enum Operation : uint32_t { kHello, kState, kLock, kCheckpoint, kRestore, kUnlock };
 
-// Replies of the child that are no CUDA result.
+// Replies of the child that are not CUDA results.
 constexpr int32_t kNoLibrary = -1;
 constexpr int32_t kNoEntries = -2;
 constexpr double kHelloSeconds = 60;  // a cold driver on an 8-GPU machine needs up to 20 s
@@ -61,7 +61,7 @@ int32_t open_driver(const DriverFiles& driver, Entries* entries) {
   entries->unlock =
       symbol<CUresult(int, CUcheckpointUnlockArgs*)>(library, "cuCheckpointProcessUnlock");
   if (!entries->all()) return kNoEntries;
-  // Asked for by the driver where the card's persistence mode is off.
+  // The driver requires it where the GPU's persistence mode is off.
   return entries->init(0);
 }
 
@@ -99,7 +99,8 @@ bool readable_within(int fd, double seconds) {
   }
 }
 
-// Sequenced packets: a message comes whole or not at all, and a peer that is gone is an error, not SIGPIPE.
+// Sequenced packets: a message arrives whole or not at all, and a peer that is gone is an error,
+// not SIGPIPE.
 template <class T>
 bool send_whole(int fd, const T& message) {
   return send(fd, &message, sizeof message, MSG_NOSIGNAL) == sizeof message;
@@ -144,7 +145,7 @@ void CheckpointDriver::serve(const DriverFiles& driver, int in, int out) {
     }
     if (!send_whole(out, reply)) break;
   }
-  _exit(0);  // not exit: the parent's buffers and handlers are not ours to run
+  _exit(0);  // not exit: the buffers and handlers are the parent's
 }
 
 void CheckpointDriver::start() {
@@ -208,7 +209,7 @@ bool CheckpointDriver::state(uint32_t pid, CUprocessState* state, CheckpointAnsw
 CheckpointAnswer CheckpointDriver::lock(uint32_t pid, double seconds) {
   const double ms = seconds * 1000 < 1 ? 1 : seconds * 1000;  // 0 would be for ever
   const auto timeout_ms = static_cast<uint32_t>(ms < 4e9 ? ms : 4e9);
-  // The driver's own limit first; ours for a driver that does not keep it.
+  // The driver's own limit first; then ours, for a driver that does not keep its own.
   return ask({kLock, static_cast<int32_t>(pid), timeout_ms}, seconds + kQuickSeconds);
 }
 

@@ -1,10 +1,11 @@
 // The driver's checkpoint calls, made in a child process on behalf of a command.
 //
-// The command never loads the driver: its library is large, opens devices, and a call that does not come back
-// must be given up without giving up what has been done so far. So a child opens the real library by its
-// path, and makes one call after the other as it is told through a pipe; one that is too late is killed, and
-// the next call gets a new child. The driver's own protocol is with the process that is moved, so a child's
-// death leaves that one in one of the four states, which can be asked for again.
+// The command never loads the driver: its library is large and opens devices, and a call that does
+// not return must be abandoned without losing the work so far. So a child opens the real library by
+// its path and makes one call after the other, as a pipe tells it. A child that is too late is
+// killed, and the next call gets a new one. The driver's own protocol is with the process whose
+// memory moves, so a child's death leaves that process in one of the four states, which the driver
+// can report again.
 #pragma once
 
 #include <sys/types.h>
@@ -17,7 +18,7 @@
 
 namespace allot::cli {
 
-// What a call came to. `late`: it did not answer in time.
+// The result of a call. `late`: it did not return in time.
 struct CheckpointAnswer {
   CUresult result = CUDA_ERROR_UNKNOWN;
   bool late = false;
@@ -32,17 +33,18 @@ class CheckpointDriver {
   CheckpointDriver(const CheckpointDriver&) = delete;
   CheckpointDriver& operator=(const CheckpointDriver&) = delete;
 
-  // Starts the child, which initialises the driver. Throws a Failure (exit 125): no driver, or one without
-  // these entries (before 570). Blocks up to 60 s.
+  // Starts the child, which initialises the driver. Throws a Failure (exit 125): no driver, or a
+  // driver without these entries (before 570). Blocks up to 60 s.
   void start();
 
   // State of a process. False with the reason in `answer` when the driver does not know it.
   bool state(uint32_t pid, CUprocessState* state, CheckpointAnswer* answer = nullptr);
 
-  // Blocks further calls of the process and waits until what it has submitted has ended; at most `seconds`
-  // (NOT_READY, and it runs on). Then LOCKED.
+  // Blocks further calls of the process and waits until its submitted work has ended. Then it is
+  // LOCKED. After `seconds`: NOT_READY, and the process runs on.
   CheckpointAnswer lock(uint32_t pid, double seconds);
-  // LOCKED -> CHECKPOINTED: memory to the host, everything on the card given back. And back again.
+  // LOCKED -> CHECKPOINTED: moves the memory to the host and frees everything on the GPU. And back
+  // again.
   CheckpointAnswer checkpoint(uint32_t pid, double seconds);
   CheckpointAnswer restore(uint32_t pid, double seconds);
   // LOCKED -> RUNNING.
@@ -68,7 +70,7 @@ class CheckpointDriver {
   int from_ = -1;
 };
 
-// "out of memory" for CUDA_ERROR_OUT_OF_MEMORY, "CUDA error 304" for what has no words here.
+// "out of memory" for CUDA_ERROR_OUT_OF_MEMORY, "CUDA error 304" for a result without words here.
 std::string cuda_text(CUresult result);
 
 }  // namespace allot::cli

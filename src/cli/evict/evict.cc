@@ -1,4 +1,4 @@
-// Which way of evict.h a slice goes.
+// Chooses the way in which a slice moves (evict.h).
 #include "cli/evict/evict.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace {
 
 using core::load;
 
-// Whether a process is held or out by the fast way, whatever the slice's flags say.
+// Whether a process is held or moved out the fast way, whatever the slice's flags say.
 bool held_fast(const AllotSliceFile& file) {
   const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
@@ -22,7 +22,8 @@ bool held_fast(const AllotSliceFile& file) {
   return false;
 }
 
-// What is under way already goes on its way; else as it was asked for, or as the slice was started.
+// A slice that is partly moved continues in the same way; else the user's choice counts, or how the
+// slice was started.
 bool goes_fast(const char* command, OpenSlice& slice, const std::string& name,
                const MoveOptions& options) {
   const AllotSliceFile& file = *slice->file;

@@ -1,18 +1,20 @@
 // Moves the GPU memory of a slice to the host and back: by the driver's checkpoint calls, or fast.
 //
-//   evict      look, say no         nothing has been touched so far
-//              flag EVICTED         agents let go: channels run, no descriptor of the driver is kept
-//              lock    p1 p2 p3     calls of the programs wait from now on; what is submitted ends
-//              move    p1 p2 p3     memory to the host, the card's is free
-//   restore    move    p1 p2 p3     back, at the same addresses
-//              flag off             agents hold the slice again
+//   evict      check                nothing has been touched so far
+//              flag EVICTED         agents detach: channels run, no descriptor of the driver is kept
+//              lock    p1 p2 p3     calls of the programs wait from now on; submitted work ends
+//              move    p1 p2 p3     memory to the host; the GPU's is free
+//   restore    move    p1 p2 p3     back, to the same addresses
+//              flag off             agents enforce the limits again
 //              unlock  p1 p2 p3
 //
-// All are locked before the first is moved, so that one which cannot stop costs the others a pause and no
-// more. Whatever fails after the flag is undone in the opposite order: the slice runs on, or stays wholly
-// evicted. The fast way (`run --swap fast`, docs/adr/0008) has the same order; what the driver does there, each
-// process does for its own memory, and what cannot move stays on the card. What must not happen here: a process left locked or half of a slice moved without anybody being
-// told. A command that is killed in between leaves such a slice; `restore` mends it from any state.
+// All processes are locked before the first one moves, so that one which cannot stop costs the
+// others only a pause. A failure after the flag undoes the steps in the opposite order: the slice
+// runs on, or stays wholly evicted. The fast way (`run --swap fast`, docs/adr/0008) has the same
+// order; there each process does for its own memory what the driver does here, and memory that
+// cannot move stays on the GPU. What must not happen here: a process stays locked, or half of a
+// slice moves, and nobody is told. A command that is killed in between leaves such a slice;
+// `restore` repairs it from any state.
 #pragma once
 
 #include <functional>
@@ -38,7 +40,7 @@ struct Moved {
   std::vector<MovedProcess> processes;
   uint64_t bytes = 0;
   double seconds = 0;    // of all
-  bool nothing = false;  // it was so already
+  bool nothing = false;  // nothing to do
   const char* way = "driver";
 };
 
@@ -52,12 +54,14 @@ struct MoveOptions {
   std::function<void(const std::string&)> say = [](const std::string&) {};
 };
 
-// Both throw a Failure (exit 125) that says what was wrong and in which state the slice is now. They block for
-// as long as memory takes to move (some 2 GB/s to the host, 5 GB/s back), and hold the file's lock meanwhile.
+// Both throw a Failure (exit 125) that says what was wrong and which state the slice is in now.
+// They block as long as the memory takes to move (some 2 GB/s to the host, 5 GB/s back), and hold
+// the file's lock meanwhile.
 Moved evict(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 Moved restore(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 
-// Bytes of host memory that a process may still take: what the machine has left, and its cgroups.
+// Bytes of host memory that a process may still take: the least that the machine and its cgroups
+// have left.
 uint64_t host_room(uint32_t pid);
 
 }  // namespace allot::cli

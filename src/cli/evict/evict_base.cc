@@ -23,12 +23,12 @@ using core::load;
 namespace {
 
 constexpr uint64_t kHostMargin = 256ull << 20;
-constexpr double kLeastBytesPerSecond = 100e6;  // of a move; slower is given up
+constexpr double kLeastBytesPerSecond = 100e6;  // a slower move is abandoned
 constexpr double kMoveSeconds = 60;
 constexpr int kLookMs = 2;
 constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
-// One command at a time works on a slice.
+// Only one command at a time works on a slice.
 sys::Fd lock_file(const std::string& command, const std::string& path, const std::string& name) {
   auto file = sys::open_file(sys::Root{}, path.c_str(), O_RDONLY | O_NOFOLLOW);
   if (!file) refuse("{}: {}: {}", command, path, describe(file.error()));

@@ -1,8 +1,10 @@
-// What both ways of moving a slice's memory share: which processes, one command at a time, the flag, the waits.
+// What both ways of moving a slice's memory share: the list of processes, the lock for one command
+// at a time, the flag, the waits.
 //
-// The ways: by_driver.cc (the driver's checkpoint calls), by_processes.cc (the processes themselves, `--swap fast`).
-// What must not happen here: a signal that ends the command between two steps (it counts as a failure, and what
-// was done is undone), or a number of the slice's file that is used without a bound.
+// The ways: by_driver.cc (the driver's checkpoint calls), by_processes.cc (the processes
+// themselves, `--swap fast`). What must not happen here: a signal ends the command between two
+// steps (it counts as a failure, and the steps are undone); a number of the slice's file is used
+// without a bound.
 #pragma once
 
 #include <array>
@@ -16,7 +18,8 @@
 
 namespace allot::cli {
 
-// A signal that would end the command waits until nothing is half done, and then counts as a failure.
+// Holds back a signal that would end the command until nothing is half done; then it counts as a
+// failure.
 class HoldSignals {
  public:
   HoldSignals();
@@ -39,7 +42,7 @@ struct Target {
   uint64_t word = 0;
   MovedProcess process;
   PerGpu on_gpu{};   // charged
-  PerGpu movable{};  // of it, by the fast way
+  PerGpu movable{};  // the part that can move the fast way
   std::array<uint64_t, ALLOT_KINDS> by_kind{};
   Phase phase = Phase::kRuns;
 };
@@ -58,21 +61,23 @@ class MoveBase {
   bool software() const { return (flags() & ALLOT_SLICE_SOFTWARE) != 0; }
   bool flagged() const { return (flags() & ALLOT_SLICE_EVICTED) != 0; }
 
-  // The live processes, from the file. Refuses where one lives in another pid namespace.
+  // The live processes, from the file. Refuses if one lives in another pid namespace.
   void find_targets();
   bool still_there(const Target& target) const;
 
-  // `need`: what the move takes of the host, without the margin.
+  // `need`: host memory for the move, without the margin.
   void refuse_without_host_memory(uint64_t need) const;
-  // "..., 3 GiB are free" for the first GPU whose `need` the driver says is not free; empty when all fit.
+  // "..., 3 GiB are free" for the first GPU that has less than `need` free, as the driver says;
+  // empty when all fit.
   std::string missing_room(const PerGpu& need) const;
 
-  // Marks the slice as evicted by this way, or as not.
+  // Marks the slice as evicted in this way, or as not evicted.
   void flag(bool on);
-  // Until all agents have let go, or hold again. Processes that have none or that end are not waited for.
+  // Waits until all agents are detached, or attached again. Does not wait for processes that have
+  // no agent or that end.
   bool wait_for_agents(bool detached);
 
-  // The end of every restore. Agents first: what is to be held is held before the programs go on.
+  // The end of every restore. Agents first: limits are in force before the programs resume.
   template <class Unlock>
   void go_on(Unlock unlock) {
     flag(false);
@@ -83,9 +88,9 @@ class MoveBase {
 
   bool all_in(Phase phase) const;
   bool any_in(Phase phase) const;
-  uint64_t bytes_to_move() const;  // out: of those that are not there yet
+  uint64_t bytes_to_move() const;  // out: of the processes that are not out yet
   Moved report(uint64_t begin_ns) const;
-  Moved nothing_to_do() const;  // it was so already
+  Moved nothing_to_do() const;  // the slice is in that state already
 
   const char* command_;
   OpenSlice& slice_;
@@ -98,7 +103,8 @@ class MoveBase {
   std::vector<Target> targets_;
 };
 
-// The ways themselves; as evict() and restore(). The fast one is for slices that were started for it.
+// The two ways, with the contract of evict() and restore(). The fast one is for slices started with
+// `--swap fast`.
 Moved evict_by_driver(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 Moved restore_by_driver(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 Moved evict_fast(OpenSlice& slice, const std::string& name, const MoveOptions& options);

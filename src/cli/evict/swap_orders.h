@@ -1,8 +1,9 @@
-// Orders to the processes of a slice that swaps fast, and their answers (AllotSwap in abi/region.h).
+// Orders to the processes of a slice that swaps fast, and their answers (AllotSwap in
+// abi/region.h).
 //
-// An order is a serial and a state; the process answers with the serial, the state it came to and, where that is
-// another one, why. A process obeys the latest order. What must not happen here: an answer to an earlier command
-// taken for one to this.
+// An order is a serial and a state. The process answers with the serial, the state that it reached,
+// and the reason if that is another state. A process obeys the latest order. What must not happen
+// here: the answer to an earlier command is taken for the answer to this one.
 #pragma once
 
 #include "cli/evict/evict_base.h"
@@ -19,16 +20,17 @@ class SwapOrders : protected MoveBase {
   // Whether the process has a thread that obeys.
   bool obeys(const Target& target) const;
 
-  // Gives an order; the serial to wait for.
+  // Gives an order; returns the serial to wait for.
   uint32_t order(const Target& target, AllotSwapState state);
 
-  // Until the process has answered or has ended: true, and its phase is known. Sleeps on the answer.
+  // Waits until the process has answered or ended: true, and its phase is known. Sleeps on the
+  // answer.
   bool wait_for(Target& target, uint32_t serial, double seconds);
 
-  // Waits for an order that a killed command has left, or calls it off (`run`).
+  // Waits for an order that a killed command has left, or cancels it (`run`).
   void settle(bool run);
 
-  // Why a process did not come to the state it was ordered to, for people.
+  // Why a process did not reach the ordered state, for people.
   std::string why_not(const Target& target, AllotSwapState wanted) const;
 };
 

@@ -1,4 +1,4 @@
-// Section headers are enough here: the vendor's library has them, and doctor only reports.
+// Reads section headers, which is enough: the vendor's library has them, and doctor only reports.
 #include "cli/gpus/elf_exports.h"
 
 #include <elf.h>

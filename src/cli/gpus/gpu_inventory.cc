@@ -1,4 +1,4 @@
-// From what a user typed to the GPUs meant. Pure but for the Failures; the asking is gpu_query.cc.
+// From the user's words to GPUs. Pure except for the Failures; gpu_query.cc asks the driver.
 #include "cli/gpus/gpu_inventory.h"
 
 #include <algorithm>
@@ -22,7 +22,8 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-// "0 (GPU-1a2b3c4d-0000-0000), 1 (GPU-...)": what a user may choose from, short enough for one line.
+// "0 (GPU-1a2b3c4d-0000-0000), 1 (GPU-...)": what a user may choose from, short enough for one
+// line.
 std::string list_of(const Inventory& inventory) {
   constexpr size_t kShown = 8;
   std::string out;
@@ -36,7 +37,7 @@ std::string list_of(const Inventory& inventory) {
 }
 
 bool selects(const Gpu& gpu, std::string_view selector) {
-  const bool instance = gpu.uuid_text.starts_with("MIG-");  // has its card's index: only by UUID
+  const bool instance = gpu.uuid_text.starts_with("MIG-");  // shares its GPU's index: only by UUID
   if (all_digits(selector) && selector.size() <= 3) {
     return !instance && std::to_string(gpu.index) == selector;
   }
@@ -106,7 +107,7 @@ std::vector<ChosenGpu> choose_gpus(const Inventory& inventory, const SliceSpec& 
     refuse("--gpu: {} GPUs, but a slice holds at most {}; choose some with --gpu", chosen.size(),
            ALLOT_MAX_GPUS);
   }
-  // A limit for every GPU first, so that one for a single GPU overrides it whatever the order.
+  // A limit for every GPU first, so that one for a single GPU overrides it in any order.
   bool have_common = false;
   for (const MemoryLimit& limit : spec.memory) {
     if (!limit.gpu.empty()) continue;

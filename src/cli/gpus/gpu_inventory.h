@@ -1,9 +1,9 @@
-// Which GPUs there are, as the driver says, and which of them a user means.
+// Which GPUs the driver lists, and which of them the user means.
 //
-// The driver is asked in a short-lived child process: its libraries are large, open devices and may
-// hang or crash, and a command that only waits for a program should carry none of that. NVML is asked
-// first (no context, no GPU memory); where it is missing, CUDA. Both are opened by absolute path, so
-// that the answer is the machine's (inside a slice: the slice's).
+// A short-lived child process asks the driver: its libraries are large, open devices and may hang
+// or crash, and a command that only waits for a program should carry none of that. It asks NVML
+// first (no context, no GPU memory), and CUDA where NVML is missing. It opens both by absolute
+// path, so that the answer is the machine's (inside a slice: the slice's).
 #pragma once
 
 #include <array>
@@ -26,8 +26,8 @@ struct Gpu {
   std::string name;
   uint64_t total_bytes = 0;
   uint64_t free_bytes = 0;
-  bool free_known = false;   // CUDA tells it only inside a context, which we do not make
-  bool mig_enabled = false;  // a card that is divided; its instances stand in the list after it
+  bool free_known = false;   // CUDA says it only inside a context, which we do not make
+  bool mig_enabled = false;  // a divided GPU; its instances follow in the list
 };
 
 struct Inventory {
@@ -39,8 +39,8 @@ struct Inventory {
   std::string problem;         // why there is no list; empty when there is one
 };
 
-// Asks the driver (or the software GPU) at `driver`. Never throws for the machine's sake: an answer
-// that could not be had is a list without GPUs and a `problem`. Blocks up to 60 s; forks.
+// Asks the driver (or the software GPU) at `driver`. Never throws for an error of the machine:
+// without an answer it returns a list without GPUs and a `problem`. Blocks up to 60 s; forks.
 Inventory ask_driver(const DriverFiles& driver);
 
 // The same, but a missing answer is a Failure (exit 125) that says what to do.
@@ -52,8 +52,8 @@ std::string uuid_to_text(const Uuid& uuid, std::string_view prefix = "GPU");
 // The bytes of such a text, with or without its prefix; false when it is not a whole UUID.
 bool uuid_from_text(std::string_view text, Uuid* uuid);
 
-// The GPU that `selector` means: an index, a UUID, or the beginning of one (with or without "GPU-").
-// Throws a Failure (exit 125) that lists what there is when none or several match.
+// The GPU that `selector` means: an index, a UUID, or the beginning of one (with or without
+// "GPU-"). Throws a Failure (exit 125) that lists the GPUs when none or several match.
 const Gpu& find_gpu(const Inventory& inventory, std::string_view flag, std::string_view selector);
 
 // One GPU of a slice and its limit.
@@ -62,9 +62,9 @@ struct ChosenGpu {
   uint64_t limit_bytes;
 };
 
-// The GPUs of a slice: those of --gpu, or all, each with the limit that --gpu-mem gives it. Throws a
-// Failure: unknown GPU, a limit for a GPU that --gpu leaves out, two limits for one GPU, a limit
-// above the card, more GPUs than a slice can hold.
+// The GPUs of a slice: those of --gpu, or all, each with the limit that --gpu-mem gives it. Throws
+// a Failure for an unknown GPU, a limit for a GPU that --gpu leaves out, two limits for one GPU, a
+// limit above the GPU's memory, or more GPUs than a slice can hold.
 std::vector<ChosenGpu> choose_gpus(const Inventory& inventory, const SliceSpec& spec);
 
 }  // namespace allot::cli

@@ -1,8 +1,8 @@
 // Asks a driver for its GPUs in a child process, which answers as JSON through a pipe.
 //
 // What must not happen here: the command itself loading the driver (cuInit forks helpers and takes
-// 0.2 s, a broken driver may hang). Inside a slice, its libraries are loaded already and answer in the
-// driver's place: then this is what the slice sees, as with nvidia-smi.
+// 0.2 s, a broken driver may hang). Inside a slice our libraries are loaded already and answer
+// instead of the driver: then this is what the slice sees, as with nvidia-smi.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -183,7 +183,7 @@ json ask_here(const DriverFiles& driver) {
   _exit(0);  // not exit: the parent's buffers and handlers are not ours to run
 }
 
-// Everything the child writes until it closes the pipe; false when the time is over.
+// Reads everything that the child writes until it closes the pipe; false when the time is over.
 bool read_answer(int in, std::string* text) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(kAnswerSeconds);
   for (;;) {

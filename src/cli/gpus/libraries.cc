@@ -1,5 +1,5 @@
-// Paths only; nothing is loaded here. What must not happen: taking our own preloaded library for the
-// driver.
+// Paths only; nothing is loaded here. What must not happen here: our own preloaded library is taken
+// for the driver.
 #include "cli/gpus/libraries.h"
 
 #include <unistd.h>
@@ -35,7 +35,8 @@ bool readable(const std::string& path) {
   return access(path.c_str(), R_OK) == 0;
 }
 
-// The file chosen by the variable `chosen_by`, else the one the loader would take if ours were not there.
+// The file that the variable `chosen_by` names, else the one that the loader would take without our
+// libraries.
 std::string find_library(const char* name, const char* chosen_by) {
   if (const char* chosen = std::getenv(chosen_by); chosen != nullptr && *chosen != '\0') {
     if (*chosen != '/') {
@@ -44,7 +45,7 @@ std::string find_library(const char* name, const char* chosen_by) {
     }
     return readable(chosen) ? chosen : "";
   }
-  // Inside a slice of another installation, LD_LIBRARY_PATH leads to its libraries first.
+  // Inside a slice of another installation, LD_LIBRARY_PATH names the libraries of that one first.
   const char* other = std::getenv(ALLOT_ENV_LIBDIR);
   const std::string ours = other != nullptr && *other != '\0' ? other : shim_folder();
   sys::LibraryQuery query{name};

@@ -21,8 +21,8 @@ std::string own_executable();
 std::string shim_folder();
 std::string sim_folder();
 
-// The preloaded libraries, checked to be there and to be loadable into a program of this machine by
-// path (LD_PRELOAD splits at spaces and colons). Throws a Failure (exit 125) that says what is missing.
+// The preloaded libraries. Checks that they are there and that LD_PRELOAD can name them (it splits
+// at spaces and colons). Throws a Failure (exit 125) that says what is missing.
 struct ShimFiles {
   std::string folder;
   std::string cuda;
@@ -30,8 +30,9 @@ struct ShimFiles {
 };
 ShimFiles need_shim();
 
-// The machine's driver: ALLOT_REAL_CUDA / ALLOT_REAL_NVML, else the loader's search (LD_LIBRARY_PATH,
-// its cache, the usual folders) without ours and without the toolkit's stubs. Empty where not found.
+// The machine's driver: ALLOT_REAL_CUDA and ALLOT_REAL_NVML, else the loader's search
+// (LD_LIBRARY_PATH, its cache, the usual folders) without our libraries and without the toolkit's
+// stubs. Empty when not found.
 DriverFiles find_driver();
 
 // The software GPU's libraries; throws a Failure (exit 125) when this build has none.

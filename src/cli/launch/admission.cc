@@ -17,7 +17,7 @@ namespace {
 constexpr int kPatienceMs = 2000;
 constexpr int kLockLookMs = 5;
 
-// Not by its header, <sys/file.h>, which is ours by that name.
+// Declared here, because <sys/file.h> names our own header.
 bool lock(int folder) {
   return syscall(SYS_flock, folder, LOCK_EX | LOCK_NB) == 0;
 }

@@ -1,9 +1,9 @@
-// Whether a share of GPU time, or memory, may be promised: the shares of all slices on a GPU sum to at most
-// 100 %; what is free of its memory is what no slice was promised and nobody uses.
+// Whether a share of GPU time, or GPU memory, may be promised. The shares of all slices on a GPU
+// sum to at most 100 %; its free memory is what no slice was promised and nobody uses.
 //
-// Two commands that ask at the same moment must not both be told yes: whoever asks holds a lock on the
-// region's folder until his own share stands in his file. The lock belongs to the open folder, so it goes
-// with the process. Somebody who never lets go delays others by kPatience and no longer.
+// Two commands at the same moment must not both get the same share: a command holds a lock on the
+// region's folder until its own share is in its slice's file. The lock belongs to the open folder,
+// so it ends with the process. A command that never releases it delays others by kPatience at most.
 #pragma once
 
 #include <cstdint>
@@ -16,18 +16,20 @@ namespace allot::cli {
 
 class Admission {
  public:
-  // Takes the lock and reads what is promised in `folder`. `except_path`: the slice that asks, which does not
-  // count.
+  // Takes the lock and reads what is promised in `folder`. `except_path` is the caller's own slice,
+  // which does not count.
   Admission(const std::string& folder, const std::string& except_path);
   ~Admission();
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
 
-  // Throws a NotNow (exit 125) that says who has what, unless `share_permille` of this GPU is left. 0 fits.
+  // Throws a NotNow (exit 125) that lists the shares of the slices, unless `share_permille` of this
+  // GPU is left. 0 fits.
   void check(const Uuid& gpu, const std::string& label, uint32_t share_permille) const;
 
-  // The same for memory, for those who want it free and not only below their limit. Free is what the card has
-  // free, less what slices were promised and have not taken yet. Limits of evicted slices do not count.
+  // The same for memory that must be free, not only below a limit. Free is what the GPU has free,
+  // minus what slices were promised and have not taken yet. The limits of evicted slices do not
+  // count.
   void check_memory(const Gpu& gpu, uint64_t bytes) const;
 
  private:

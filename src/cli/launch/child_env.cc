@@ -1,5 +1,5 @@
-// Builds the list anew instead of calling setenv: the command's own environment, and with it the
-// children that ask the driver, must stay outside the slice.
+// Builds a new list instead of calling setenv: the command's own environment, and so the children
+// that ask the driver, must stay outside the slice.
 #include "cli/launch/child_env.h"
 
 #include <algorithm>
@@ -92,7 +92,7 @@ std::vector<std::string> slice_environment(const SliceEnvironment& slice,
   env.set(ALLOT_ENV_SLICE, slice.slice_path);
   env.set(ALLOT_ENV_LIBDIR, slice.shim.folder);
   env.set(ALLOT_ENV_FAIL, slice.fail_closed ? "closed" : "open");
-  env.unset(ALLOT_ENV_DISABLE);  // would undo the slice that was just asked for
+  env.unset(ALLOT_ENV_DISABLE);  // it would disable the new slice
   if (!slice.visible_gpus.empty()) env.set("CUDA_VISIBLE_DEVICES", slice.visible_gpus);
   if (slice.simulated) {
     env.set(ALLOT_ENV_REAL_CUDA, slice.sim.cuda);

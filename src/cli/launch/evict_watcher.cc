@@ -1,5 +1,5 @@
-// See evict_watcher.h. It reads the file ten times a second: a process that wants to resume has waited for its
-// memory to be moved out and back, which takes longer than that.
+// See evict_watcher.h. It reads the file ten times a second: a process that wants to resume has
+// waited for its memory to be moved out and back, which takes longer than that.
 #include "cli/launch/evict_watcher.h"
 
 #include <chrono>

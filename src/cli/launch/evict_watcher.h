@@ -1,8 +1,8 @@
-// What `allot run` does for its slice while the program runs: brings it back when it was evicted idle and has
-// work again, and, with ALLOT_SIGNALS=1, evicts it at SIGUSR2 and restores it at SIGUSR1.
+// What `allot run` does for its slice while the program runs: restores it when it was evicted while
+// idle and has work again; with ALLOT_SIGNALS=1, evicts it at SIGUSR2 and restores it at SIGUSR1.
 //
-// A thread of the launcher, never anything in the program. What must not happen here: an eviction by hand
-// undone because the program wants to go on (only ALLOT_SLICE_RETURNS says so).
+// It is a thread of the launcher, never anything in the program. What must not happen here: it
+// undoes an eviction by hand because the program has work (only ALLOT_SLICE_RETURNS allows that).
 #pragma once
 
 #include <condition_variable>
@@ -16,13 +16,14 @@ namespace allot::cli {
 
 class LifeWatch {
  public:
-  // Starts the thread, which inherits the caller's signal mask. `signals`: take_signal() takes something.
+  // Starts the thread, which inherits the caller's signal mask. `signals`: take_signal() takes
+  // SIGUSR1 and SIGUSR2.
   LifeWatch(std::string name, bool signals);
   ~LifeWatch();  // waits for a move that is under way
   LifeWatch(const LifeWatch&) = delete;
   LifeWatch& operator=(const LifeWatch&) = delete;
 
-  // True: the signal was an order to us, and is not the program's.
+  // True: the signal was an order to the launcher, and does not go to the program.
   bool take_signal(int number);
 
  private:
@@ -38,7 +39,7 @@ class LifeWatch {
   std::condition_variable changed_;
   Order order_ = Order::kNone;
   bool quit_ = false;
-  bool said_ = false;  // why it cannot come back yet
+  bool said_ = false;  // has said why the slice cannot come back yet
   std::thread thread_;
 };
 

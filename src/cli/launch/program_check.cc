@@ -39,7 +39,7 @@ bool gains_privileges(const std::string& path) {
       about.st_gid != getegid()) {
     return true;
   }
-  // File capabilities raise AT_SECURE as well, except for root, who has them already.
+  // File capabilities raise AT_SECURE as well, except for root, which has them already.
   return geteuid() != 0 && getxattr(path.c_str(), "security.capability", nullptr, 0) > 0;
 }
 
@@ -50,7 +50,7 @@ std::string read_at(int file, size_t bytes, off_t offset) {
   return text;
 }
 
-// The interpreter of a "#!" line, empty when it is no such line.
+// The interpreter of a "#!" line; empty when it is not such a line.
 std::string script_interpreter(std::string_view head) {
   if (!head.starts_with("#!")) return "";
   head.remove_prefix(2);
@@ -130,7 +130,7 @@ Preload preload_effect(const std::string& path) {
     const std::string head = read_at(file, 512, 0);
     const std::string interpreter = script_interpreter(head);
     Preload effect = Preload::kWorks;
-    // The kernel ignores the set-user-ID bits of a script, so only what is not one counts.
+    // The kernel ignores the set-user-ID bits of a script, so they count only on other files.
     if (interpreter.empty() && gains_privileges(current)) {
       effect = Preload::kSetId;
     } else if (head.starts_with(ELFMAG)) {

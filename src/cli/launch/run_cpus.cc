@@ -34,8 +34,7 @@ class CpuSlice : public StartHook {
     entered_ = new (page) cpus::Entered;
   }
 
-  // With --exec we get here only when the program could not become us: out of the group, or it could
-  // not be removed.
+  // With --exec we get here only when exec failed: leave the group, or it cannot be removed.
   ~CpuSlice() override {
     if (program_ == getpid()) {
       cpus::leave(placement_);
@@ -96,7 +95,7 @@ std::unique_ptr<StartHook> RunCpus::place(const std::string& name, int gpu, size
   if (!wanted()) return nullptr;
   cpus::SliceRequest request = slice_request(*flags_, name);
   if (request.gpu < 0 && gpu >= 0) {
-    // sysfs and the driver both count by bus address, unless one of them hides some of the cards.
+    // sysfs and the driver both order GPUs by bus address, unless one of them hides some GPUs.
     const cpus::Expected<cpus::Topology> topology = cpus::read_topology(cpus::FsRoot());
     if (topology && topology->gpus.size() == gpus) request.gpu = gpu;
   }

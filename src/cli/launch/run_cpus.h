@@ -1,9 +1,9 @@
-// The CPU half of `allot run`: places the slice before the fork, puts the program onto it before exec,
-// says what was reached, and gives the CPUs back at the end.
+// The CPU half of `allot run`: chooses the CPUs before the fork, moves the program onto them before
+// exec, says what it achieved, and gives the CPUs back at the end.
 //
-// Must not happen: a program that starts without the CPUs that were asked for and is not told so. What
-// the child reads back after entering travels to the parent through a shared page, because between fork
-// and exec nothing may allocate.
+// What must not happen here: a program starts without the CPUs that the user asked for, and the
+// user is not told. The child reports what it read back after entering through a shared page,
+// because between fork and exec nothing may allocate.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -17,16 +17,18 @@ namespace allot::cli {
 
 struct CpuFlags;
 
-// What `run` was asked for. A build without src/cpus has no such flags, and wanted() is false.
+// The flags of `run` about CPUs. A build without src/cpus has none, and wanted() is false.
 class RunCpus {
  public:
   void add_flags(CLI::App& run);
   bool wanted() const;
-  // True when no flag of `run` speaks of GPUs: then they are left alone, and need not be there.
+  // True when no flag of `run` concerns GPUs: then it does not touch them, and the machine need not
+  // have any.
   bool only(const CLI::App& run) const;
-  // Places the slice, near GPU `gpu` of the `gpus` that the driver shows unless the user named one
-  // (-1: none). Throws a Failure, and then nothing is left changed. The slice is given back with the
-  // hook. Needs a single-threaded caller with the SignalGuard held, so that no signal comes in between.
+  // Chooses the CPUs, near GPU `gpu` of the `gpus` that the driver lists unless the user named one
+  // (-1: none). Throws a Failure; nothing is changed then. The hook's destructor gives the CPUs
+  // back. Needs a single-threaded caller that holds the SignalGuard, so that no signal comes in
+  // between.
   std::unique_ptr<StartHook> place(const std::string& name, int gpu, size_t gpus) const;
 
  private:

@@ -1,6 +1,7 @@
-// See run_wait.h. Nobody is woken: whoever ends or shrinks need not know who waits. What must not happen here:
-// a slice that runs evicted for another's sake, or one evicted in vain again and again: each is tried once. One that
-// somebody else moves at this moment was not tried.
+// See run_wait.h. Nobody wakes a waiting command: a slice that ends or shrinks does not know about
+// it. What must not happen here: a slice that has work is evicted to make room; a slice is evicted
+// in vain again and again. So each is tried once. A slice that another command moves at this moment
+// does not count as tried.
 #include "cli/launch/run_wait.h"
 
 #include <unistd.h>
@@ -20,9 +21,9 @@ namespace {
 
 constexpr int kExitTimedOut = 124;  // as timeout(1)
 constexpr long kLookNs = 500'000'000;
-constexpr double kOthersMoveSeconds = 5;  // also without --wait: for a move by somebody else to end
+constexpr double kOthersMoveSeconds = 5;  // wait for another command's move, even without --wait
 
-// Sleeps, unless a signal says to give up.
+// Sleeps, unless a signal ends the wait.
 void pause_or_give_up() {
   sigset_t set;
   sigemptyset(&set);
@@ -60,7 +61,7 @@ bool holds_any_of(const SliceView& slice, const std::vector<ChosenGpu>& gpus) {
   return false;
 }
 
-enum class Room { kMade, kSoon, kNone };  // kSoon: somebody else moves one of them
+enum class Room { kMade, kSoon, kNone };  // kSoon: another command moves one of them
 
 Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
                        std::set<std::string>* tried,
@@ -68,14 +69,14 @@ Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
   Room room = Room::kNone;
   for (const SliceView& slice : read_region().slices) {
     if (slice.uid != geteuid() || slice.priority != ALLOT_PRIORITY_LOW || slice.evicted()) continue;
-    // Without a launcher nobody would bring it back.
+    // Without a launcher nobody would restore it.
     if (slice.launcher_pid <= 0 || !idle_for(slice, seconds) || !holds_any_of(slice, gpus))
       continue;
     if (!tried->insert(slice.name).second) continue;
     try {
       OpenSlice open("run", slice.name);
       MoveOptions move;
-      move.timeout_seconds = 2;  // it was idle: what does not stop at once has work again
+      move.timeout_seconds = 2;  // it was idle: if it does not stop at once, it has work again
       move.returns = true;
       const Moved moved = evict(open, slice.name, move);
       say(fmt::format(

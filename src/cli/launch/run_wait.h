@@ -19,10 +19,11 @@ struct WaitOptions {
   bool asked() const { return wait || evict_idle_seconds >= 0; }
 };
 
-// Makes the slice's file once its memory and share are free (spec.free_memory), asking the driver again every
-// half second. Makes room first by evicting idle slices of low priority of this user, one after the other.
-// `inventory` owns what `gpus` points to; its figures of free memory are brought up to date. Throws a Failure:
-// as SliceFile; 124 when the time is over; 128 + number after a signal (those of SignalGuard must be blocked).
+// Makes the slice's file once its memory and share are free (spec.free_memory); asks the driver
+// again every half second. First makes room by evicting this user's idle slices of low priority,
+// one after the other. `inventory` owns what `gpus` points to; this call updates its figures of
+// free memory. Throws a Failure: as SliceFile; 124 when the time is over; 128 + number after a
+// signal (the caller must have blocked those of SignalGuard).
 std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& spec,
                                       Inventory* inventory, const std::vector<ChosenGpu>& gpus,
                                       const DriverFiles& driver, const WaitOptions& options,

@@ -1,5 +1,6 @@
-// Creation is by name: the file appears complete or not at all (shm::create_slice), but its GPUs are
-// added after that. Nobody can be in the slice yet, since its path is handed to the program later.
+// Creation is by name: the file appears complete or not at all (shm::create_slice), but its GPUs
+// are added after that. No process can be in the slice yet, because the program gets its path
+// later.
 #include "cli/launch/slice_file.h"
 
 #include <unistd.h>
@@ -35,7 +36,7 @@ namespace {
          describe(error));
 }
 
-// A file of another version may be in use by programs of that version; create_slice would replace it.
+// Programs of another version may be using a file of that version; create_slice would replace it.
 void refuse_foreign(const std::string& name, const std::string& path) {
   Result<shm::Slice> existing = shm::open_slice(path.c_str(), false);
   if (existing) shm::unmap(*existing);
@@ -88,7 +89,7 @@ void SliceFile::write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>
     if (!index)
       refuse("GPU {}: {}; this is a fault of allot", entry.gpu->index, describe(index.error()));
     AllotGpu& gpu = slice_.file->gpus[*index];
-    // A MIG instance has its card's index, which would say less than its UUID.
+    // A MIG instance has the index of its GPU, which says less than its UUID.
     if (!entry.gpu->uuid_text.starts_with("MIG-")) {
       __atomic_store_n(&gpu.index_plus_one, entry.gpu->index + 1, __ATOMIC_RELAXED);
     }

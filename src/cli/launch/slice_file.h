@@ -10,9 +10,9 @@
 
 namespace allot::cli {
 
-// Makes the file with all its limits; the destructor removes it unless processes that outlive the
-// program still stand in it (then the next command that finds it empty does). With `run --exec` the
-// destructor never runs, and the same holds.
+// Makes the file with all its limits. The destructor removes it, unless processes that outlive the
+// program are still in it; then the next command that finds it empty removes it. So it is with `run
+// --exec`, where the destructor never runs.
 class SliceFile {
  public:
   // Throws a Failure (exit 125): name in use, folder not usable, no room, share not left.

@@ -1,4 +1,4 @@
-// One loop over sigwaitinfo: no handler, hence nothing that runs at an unexpected moment.
+// One loop over sigwaitinfo, with no handler: nothing runs at an unexpected moment.
 #include "cli/launch/supervise.h"
 
 #include <fcntl.h>
@@ -16,7 +16,7 @@ namespace {
 constexpr std::array kPassedOn = {SIGINT,  SIGTERM,  SIGHUP,  SIGQUIT, SIGUSR1,
                                   SIGUSR2, SIGWINCH, SIGCONT, SIGTSTP};
 
-constexpr int kHookRefused = -1;  // where otherwise an errno stands
+constexpr int kHookRefused = -1;  // in place of an errno
 
 sigset_t waited_for() {
   sigset_t set;
@@ -34,8 +34,8 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   return out;
 }
 
-// Executes, by env(1)'s rules: what the kernel does not take for a program is given to the shell.
-// Returns the errno of the failure. Between fork and exec, so it allocates nothing itself.
+// Executes the program by env(1)'s rules: the shell runs a file that the kernel does not recognise.
+// Returns the errno of the failure. Runs between fork and exec, so it allocates nothing itself.
 int execute(const char* file, char* const* argv, char* const* shell_argv, char* const* env) {
   execve(file, argv, env);
   if (errno == ENOEXEC) {
@@ -69,7 +69,7 @@ struct ExecPlan {
                             missing ? " (the file, or the interpreter it names)" : ""));
 }
 
-// Reports the child's failed exec through a pipe that a successful one closes. 0 = it runs.
+// Reads the child's exec error from a pipe that a successful exec closes. 0 = the program runs.
 int exec_failure(int pipe_end) {
   int why = 0;
   ssize_t n;
@@ -89,7 +89,7 @@ bool has_terminal() {
   return terminal >= 0;
 }
 
-// Collects what happened to the child. True when it has ended; then *status is set.
+// Reaps the child's changes of state. True when it has ended; then *status is set.
 bool reap(pid_t child, int* status) {
   for (;;) {
     const pid_t pid = waitpid(child, status, WUNTRACED | WNOHANG);
@@ -97,9 +97,10 @@ bool reap(pid_t child, int* status) {
     if (pid < 0) refuse("waitpid: {}", describe_errno(errno));
     if (pid == 0) return false;
     if (!WIFSTOPPED(*status)) return true;
-    // A shell with job control waits for us, not for the child: stop as well. SIGSTOP, because the
-    // gentler ones are blocked here. We go on from here when the shell continues us. Without a terminal
-    // whoever stopped the child continues the child, and we must be awake to see it end.
+    // A shell with job control waits for us, not for the child, so we stop as well. By SIGSTOP,
+    // because the gentler signals are blocked here. We continue from here when the shell continues
+    // us. Without a terminal the process that stopped the child also continues it, and we must be
+    // awake to see it end.
     if (!has_terminal()) continue;
     raise(SIGSTOP);
     kill(child, SIGCONT);
@@ -113,7 +114,7 @@ int wait_for(pid_t child, const SignalTaker& taker) {
     siginfo_t info = {};
     const int number = sigwaitinfo(&set, &info);
     if (number < 0 || number == SIGCHLD || (taker && taker(number))) continue;
-    // SIGCONT has already continued us, and may be all the child is waiting for.
+    // SIGCONT has already continued us, and the child may wait for nothing else.
     if (number == SIGCONT || !from_kernel(info)) kill(child, number);
   }
   return WIFSIGNALED(status) ? kExitSignalBase + WTERMSIG(status) : WEXITSTATUS(status);
@@ -124,15 +125,15 @@ int wait_for(pid_t child, const SignalTaker& taker) {
 SignalGuard::SignalGuard() {
   const sigset_t set = waited_for();
   sigprocmask(SIG_BLOCK, &set, &old_mask_);
-  // With SIGCHLD ignored (some parents leave it so) the kernel would throw the exit status away.
+  // Some parents leave SIGCHLD ignored; then the kernel would discard the exit status.
   struct sigaction usual = {};
   usual.sa_handler = SIG_DFL;
   sigaction(SIGCHLD, &usual, &old_child_action_);
 }
 
 SignalGuard::~SignalGuard() {
-  // What came while the program ended was for the program. Unblocked, it would kill us instead, and a
-  // Ctrl-C just before the end would turn the program's exit status into 130.
+  // A signal that came while the program ended was for the program. Unblocked, it would kill us
+  // instead, and a Ctrl-C just before the end would turn the program's exit status into 130.
   const sigset_t set = waited_for();
   constexpr timespec kAtOnce = {0, 0};
   int number;

@@ -1,10 +1,10 @@
-// Runs one program as a child and stands in for it: signals, job control and exit status.
+// Runs one program as a child and behaves like it: signals, job control and exit status.
 //
-// The child stays in our process group, so the terminal's foreground group is right without our doing
-// anything, and what the terminal sends (Ctrl-C, Ctrl-\, Ctrl-Z, a hang-up, a new size) reaches the
-// child from the kernel. Signals that somebody sends to us alone are passed on; those the kernel sent
-// to the whole group are not, or the child would get them twice. When the child stops, we stop; when
-// we are continued, so is the child.
+// The child stays in our process group, so the terminal's foreground group is right by itself, and
+// the kernel delivers the terminal's signals (Ctrl-C, Ctrl-\, Ctrl-Z, a hang-up, a new size) to the
+// child. We pass on a signal that somebody sends to us alone, but not one that the kernel sent to
+// the whole group, or the child would get it twice. When the child stops, we stop; when we are
+// continued, we continue the child.
 #pragma once
 
 #include <sys/types.h>
@@ -22,23 +22,23 @@ struct Program {
   std::vector<std::string> env;
 };
 
-// Blocks the signals that supervise() passes on, from before the slice is made until it is unmade: a
-// signal in between waits, so no slice is left behind. One at a time, main thread; the destructor takes
-// the signals that still wait and puts the former mask and the former SIGCHLD action back.
+// Blocks the signals that supervise() passes on, from before the slice is made until it is removed:
+// a signal in between waits, so no slice is left behind. One at a time, main thread. The destructor
+// takes the signals that still wait and restores the old mask and the old SIGCHLD action.
 class SignalGuard {
  public:
   SignalGuard();
   ~SignalGuard();
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
-  void restore() const;  // in a child before exec: as if we had never been there
+  void restore() const;  // in a child before exec: the old mask and action
 
  private:
   sigset_t old_mask_;
   struct sigaction old_child_action_;
 };
 
-// What else a run does around the start of its program, such as putting it onto its CPUs.
+// What else a run does around the start of its program, such as moving it onto its CPUs.
 class StartHook {
  public:
   virtual ~StartHook() = default;
@@ -47,15 +47,15 @@ class StartHook {
   virtual bool enter() = 0;
   virtual std::string refusal() const = 0;  // why enter() was false, as a line
   virtual void started(pid_t program) = 0;  // `program` is about to run, or runs
-  virtual void say() const = 0;             // tells the user what enter() came to
+  virtual void say() const = 0;             // tells the user what enter() achieved
 };
 
-// Looks at a signal before it is passed on; true: it was not for the program.
+// Sees a signal before it is passed on; true: it was not for the program.
 using SignalTaker = std::function<bool(int)>;
 
 // Starts `program`, waits for its end, returns its exit status, or 128 + the signal that killed it.
-// Throws a Failure when it could not be started: 127 not found, 126 not executable, 125 else. Needs the
-// guard held. Blocks as long as the program runs. `hook` may be null.
+// Throws a Failure when it could not be started: 127 not found, 126 not executable, 125 otherwise.
+// The caller must hold the guard. Blocks as long as the program runs. `hook` may be null.
 int supervise(const Program& program, const SignalGuard& guard, StartHook* hook = nullptr,
               const SignalTaker& taker = nullptr);
 

@@ -1,5 +1,5 @@
-// See agent_view.h. A client counts while the process it names still stands in its slot; whether its agent can
-// run is another question, answered by the heartbeat.
+// See agent_view.h. A client counts while the process that it names still has its slot. Whether its
+// agent can run is another question, which the heartbeat answers.
 #include "cli/region/agent_view.h"
 
 #include "core/shared.h"
@@ -51,7 +51,7 @@ const char* state_text(const ClientView& client) {
 std::string state_text(const std::vector<ClientView>& clients, uint32_t gpu, bool frozen) {
   bool active = false;
   bool throttled = false;
-  bool running = false;  // something that a freeze has not stopped
+  bool running = false;  // a client that a freeze has not stopped
   for (const ClientView& client : clients) {
     if (client.gpu != gpu || !client.answers) continue;
     running = running || !(client.frozen() || client.untouched());

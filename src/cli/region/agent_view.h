@@ -1,6 +1,6 @@
-// What the agents of a slice say about themselves: their clients, copied and checked.
+// What the agents of a slice publish about themselves: their clients, copied and checked.
 //
-// Works on a mapped file and on a copy alike. Every byte is the slice's own: indexes are bounded,
+// Works on a mapped file and on a copy alike. The slice writes every byte: indexes are bounded,
 // numbers are only shown.
 #pragma once
 
@@ -24,30 +24,32 @@ struct ClientView {
   uint32_t window_permille = 0;
   uint64_t used_ns = 0;
   uint64_t throttled_ns = 0;
-  bool answers = false;  // its agent has lately shown a sign of life
+  bool answers = false;  // its agent has a recent heartbeat
 
   bool active() const { return (flags & ALLOT_CLIENT_ACTIVE) != 0; }
   bool open() const { return (flags & ALLOT_CLIENT_OPEN) != 0; }
   bool saturates() const { return (flags & ALLOT_CLIENT_SATURATES) != 0; }
   bool frozen() const { return (flags & ALLOT_CLIENT_FROZEN) != 0; }
-  // Nothing of this process has run on the GPU yet, so there is nothing to hold.
+  // Nothing of this process has run on the GPU yet, so there is nothing to limit.
   bool untouched() const { return level == ALLOT_LEVEL_AUTO && !active(); }
 };
 
 // The clients whose process still has its slot. Any thread; allocates.
 std::vector<ClientView> read_clients(const AllotSliceFile& file);
 
-// True where the process of a client has ended since, also while nobody has reaped it or cleared its slot: what
-// waits for the agents' answers must not wait for this one. Reads /proc; any thread; does not block.
+// True when the process of a client has ended since, even if nobody has reaped it or cleared its
+// slot yet: a command that waits for the agents must not wait for this one. Reads /proc; any
+// thread; does not block.
 bool has_ended(const AllotSliceFile& file, const ClientView& client);
 
-// "active", "idle", "throttled" (has work, may not run now) or "frozen". What most of it is, of several.
+// "active", "idle", "throttled" (has work, may not run now) or "frozen". Of several clients, the
+// state of the busiest.
 const char* state_text(const ClientView& client);
 std::string state_text(const std::vector<ClientView>& clients, uint32_t gpu, bool frozen);
 
-// Why a level is in force, in a few words; empty where nothing is to be said.
+// Why a level is in force, in a few words; empty where there is no special reason.
 const char* reason_text(uint32_t reason);
-// A short name for the same, for --json; "none" where nothing is to be said.
+// A short name for the same, for --json; "none" where there is no special reason.
 const char* reason_name(uint32_t reason);
 
 }  // namespace allot::cli

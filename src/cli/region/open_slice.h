@@ -1,4 +1,4 @@
-// A slice opened for a change: by name, in the region's folder.
+// Opens a slice of the region's folder by name, to change it.
 #pragma once
 
 #include <string>
@@ -10,8 +10,8 @@ namespace allot::cli {
 // Holds the mapping for as long as the command needs it.
 class OpenSlice {
  public:
-  // `command` stands at the start of complaints ("set", "freeze"). Throws a Failure (exit 125): no such
-  // slice, another user's, another version's.
+  // `command` ("set", "freeze") begins the error lines. Throws a Failure (exit 125): no such slice,
+  // another user's, another version's.
   OpenSlice(const std::string& command, const std::string& name);
   ~OpenSlice();
   OpenSlice(const OpenSlice&) = delete;
@@ -22,7 +22,8 @@ class OpenSlice {
   const std::string& folder() const { return folder_; }
   const std::string& path() const { return path_; }
 
-  // Says that a number of the slice has changed, and wakes its agents, so that it counts now.
+  // Records that a number of the slice has changed and wakes its agents, so that it takes effect
+  // now.
   void tell_agents();
 
  private:

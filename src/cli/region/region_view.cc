@@ -1,5 +1,5 @@
-// Listings read a copy of each file, never the mapping: what its owner does to it meanwhile cannot hurt
-// the reader. Only this user's own files are opened for writing, to tidy them up.
+// Listings read a copy of each file, never a mapping: nothing that its owner does meanwhile can
+// hurt the reader. Only this user's own files are opened for writing, to clean them up.
 #include "cli/region/region_view.h"
 
 #include <pwd.h>
@@ -30,7 +30,7 @@ std::string user_name(uint32_t uid) {
   return entry != nullptr ? entry->pw_name : std::to_string(uid);
 }
 
-// The command line of a process, words joined by spaces; `fallback` where /proc does not tell.
+// The command line of a process, words joined by spaces; `fallback` where /proc has none.
 std::string command_line(uint32_t pid, const std::string& fallback) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
   std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
@@ -80,8 +80,8 @@ uint64_t idle_since(const AllotSlot& slot, const std::vector<ClientView>& client
   return now > begin ? now - begin : 0;
 }
 
-// The live slots, and by their sum what each GPU holds: for a read-only file the account word cannot
-// be mended, and its dead processes must not count.
+// The live slots, and what each GPU holds as the sum of their charges: the account word of a
+// read-only file cannot be repaired, and its dead processes must not count.
 void copy_processes(const AllotSliceFile& file, SliceView* view) {
   const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
@@ -154,11 +154,12 @@ std::vector<std::string> slice_files(const std::string& folder) {
   return paths;
 }
 
-// Returns what dead processes of the slice held; removes it when nobody is left. True = removed.
+// Gives back what dead processes of the slice held; removes the slice when no process is left. True
+// = removed.
 bool tidy_up(const std::string& path) {
   Result<shm::Slice> slice = shm::open_slice(path.c_str(), true);
   if (!slice) {
-    // Of an earlier boot: nobody can stand in it. Another version's file is not ours to judge.
+    // A file of an earlier boot has no live process. We cannot judge a file of another version.
     return slice.error().code == Errc::kNotFound && shm::remove_slice(path.c_str(), 0).has_value();
   }
   bool removed = false;
@@ -203,7 +204,7 @@ RegionView read_region() {
     }
     Result<shm::Slice> slice = shm::open_slice(path.c_str(), false);
     if (!slice) {
-      // Gone between the listing and the opening: its program has just ended.
+      // Gone between listing and opening: its program has just ended.
       if (slice.error().code != Errc::kNotFound)
         view.unreadable.push_back({path, describe(slice.error())});
       continue;

@@ -1,8 +1,8 @@
-// The node region as listings show it: copied out of the mapped files, checked, with names.
+// The node region as listings show it: copied from the files, checked, with names.
 //
 // Slices write their files, so every number is copied once and bounded before it is used, and every
-// text is made harmless. Reading also tidies up: slots of dead processes are returned and files that
-// nobody stands behind are removed, as far as this user may.
+// text is made harmless. Reading also cleans up, as far as this user may: it ends the slots of dead
+// processes and removes files of slices with no live process.
 #pragma once
 
 #include <array>
@@ -25,8 +25,8 @@ struct ProcessView {
   std::vector<ClientView> clients;  // one per GPU it works on
   std::string command;          // "python train.py", or the short name where that cannot be read
   std::vector<ByKind> charges;  // one per entry of SliceView::gpus
-  uint32_t evicted = 0;         // AllotEvicted: what of it is on the host
-  uint64_t host_bytes = 0;      // of what it holds
+  uint32_t evicted = 0;         // AllotEvicted
+  uint64_t host_bytes = 0;      // the part of its charges that is on the host
   uint64_t idle_ns = 0;         // since it last had work for a GPU, or joined
 };
 
@@ -34,7 +34,7 @@ struct SliceGpuView {
   Uuid uuid{};
   int index = -1;            // as `allot gpus` counts; -1 = not known (environment-only way)
   uint64_t limit_bytes = 0;  // ALLOT_UNLIMITED = none
-  uint64_t used_bytes = 0;   // charged; host_bytes of it are not on the card
+  uint64_t used_bytes = 0;   // charged; host_bytes of it are not on the GPU
   uint64_t host_bytes = 0;
   uint64_t peak_bytes = 0;
   uint64_t physical_bytes = 0;
@@ -63,10 +63,10 @@ struct SliceView {
 
   bool frozen() const { return (flags & ALLOT_SLICE_FROZEN) != 0; }
   bool evicted() const { return (flags & ALLOT_SLICE_EVICTED) != 0; }
-  // "evicted", "evicting" while some of it is on the card still; empty where neither.
+  // "evicted"; "evicting" while some of it is still on the GPU; otherwise empty.
   const char* eviction_text() const;
   bool swaps_fast() const { return (flags & ALLOT_SLICE_SWAP_FAST) != 0; }
-  // By which way it was evicted, or would be: "driver" or "fast".
+  // The way in which it was evicted, or would be: "driver" or "fast".
   const char* eviction_way() const;
   bool software() const { return (flags & ALLOT_SLICE_SOFTWARE) != 0; }
   bool fail_closed() const { return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0; }
@@ -78,22 +78,22 @@ struct UnreadableSlice {
 };
 
 struct RegionView {
-  std::string folder;             // empty: there is none, hence no slices
+  std::string folder;             // empty: no folder, hence no slices
   std::vector<SliceView> slices;  // by name
   std::vector<UnreadableSlice> unreadable;
   std::vector<std::string> cleared;  // names of stale slices that were removed
-  std::vector<std::string> stale;    // stale too, but another user's to remove
+  std::vector<std::string> stale;    // stale too, but only another user may remove them
 };
 
-// The region folder, made when missing if `create`. Throws a Failure (exit 125) with the folder and
-// what to do; without `create`, a folder that is not there is an empty string.
+// The region folder; with `create` it is made when it is missing. Throws a Failure (exit 125) with
+// the folder and what to do. Without `create`, returns an empty string when there is no folder.
 std::string region_folder(bool create);
 
-// "<folder>/<name>.slice". Throws a Failure where that is no usable path.
+// "<folder>/<name>.slice". Throws a Failure when that is not a valid path.
 std::string slice_path(const std::string& folder, const std::string& name);
 
-// Reads every slice of the folder and clears what is stale. Throws only where the folder itself
-// cannot be used. Blocks on the file system.
+// Reads every slice of the folder and clears stale ones. Throws only when the folder itself is
+// unusable. Blocks on the file system.
 RegionView read_region();
 
 // Removes this user's stale slices in `folder`; returns the names. `run` calls it first.

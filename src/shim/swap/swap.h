@@ -1,7 +1,7 @@
 // `--swap fast`: memory keeps its addresses while its backing moves to the host and back.
 //
 //     cuMemAlloc of more than 1 MiB ---> reserve addresses, create, map    (memory/movable.cc)
-//     allot evict    hold: submissions wait, work drains                   (swap.cc, process/swap_gate.h)
+//     allot evict    hold: submissions wait, work drains                   (swap.cc; swap_gate.h)
 //                    out:  copy all to the host, unmap all                 (move.cc, copy.cc)
 //     allot restore  in:   create all, map at the same addresses, copy back
 //                    run:  the gate opens
