@@ -13,16 +13,17 @@
 namespace allot::cli {
 namespace {
 
-constexpr std::array kPassedOn = {SIGINT,  SIGTERM,  SIGHUP,  SIGQUIT, SIGUSR1,
-                                  SIGUSR2, SIGWINCH, SIGCONT, SIGTSTP};
+// Not passed on: what an instruction of our own causes, what the kernel does not let anybody catch, what it sends for
+// our own resources and our own reads and writes.
+constexpr std::array kOurOwn = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP, SIGSYS, SIGKILL,
+                                SIGSTOP, SIGXCPU, SIGXFSZ, SIGPIPE, SIGTTIN, SIGTTOU};
 
 constexpr int kHookRefused = -1;  // in place of an errno
 
 sigset_t waited_for() {
   sigset_t set;
-  sigemptyset(&set);
-  for (const int number : kPassedOn) sigaddset(&set, number);
-  sigaddset(&set, SIGCHLD);
+  sigfillset(&set);
+  for (const int number : kOurOwn) sigdelset(&set, number);
   return set;
 }
 
@@ -79,8 +80,18 @@ int exec_failure(int pipe_end) {
   return n == sizeof why ? why : 0;
 }
 
-bool from_kernel(const siginfo_t& info) {
-  return info.si_code == SI_KERNEL;
+// What the kernel sends goes to the whole group, the program included; but a terminal that hangs up tells the leader of
+// its session alone, and whoever runs as that (ssh -t, a terminal's own command) is waited for by nobody else.
+bool was_for_us_alone(int number, const siginfo_t& info) {
+  return info.si_code != SI_KERNEL || (number == SIGHUP && getsid(0) == getpid());
+}
+
+void pass_on(pid_t child, int number, const siginfo_t& info) {
+  if (info.si_code == SI_QUEUE) {
+    sigqueue(child, number, info.si_value);
+  } else {
+    kill(child, number);
+  }
 }
 
 bool has_terminal() {
@@ -89,13 +100,15 @@ bool has_terminal() {
   return terminal >= 0;
 }
 
-// Reaps the child's changes of state. True when it has ended; then *status is set.
+// Reaps the child's changes of state. True when it has ended; then *status is set. Processes that were left to us (as
+// process 1 of a container, or a subreaper) are reaped too, but none that another thread of ours has started.
 bool reap(pid_t child, int* status) {
   for (;;) {
-    const pid_t pid = waitpid(child, status, WUNTRACED | WNOHANG);
+    const pid_t pid = waitpid(-1, status, WUNTRACED | WNOHANG | __WNOTHREAD);
     if (pid < 0 && errno == EINTR) continue;
     if (pid < 0) refuse("waitpid: {}", describe_errno(errno));
     if (pid == 0) return false;
+    if (pid != child) continue;
     if (!WIFSTOPPED(*status)) return true;
     // A shell with job control waits for us, not for the child, so we stop as well. By SIGSTOP,
     // because the gentler signals are blocked here. We continue from here when the shell continues
@@ -114,8 +127,8 @@ int wait_for(pid_t child, const SignalTaker& taker) {
     siginfo_t info = {};
     const int number = sigwaitinfo(&set, &info);
     if (number < 0 || number == SIGCHLD || (taker && taker(number))) continue;
-    // SIGCONT has already continued us, and the child may wait for nothing else.
-    if (number == SIGCONT || !from_kernel(info)) kill(child, number);
+    // SIGCONT has already continued us, and may be all the child is waiting for.
+    if (number == SIGCONT || was_for_us_alone(number, info)) pass_on(child, number, info);
   }
   return WIFSIGNALED(status) ? kExitSignalBase + WTERMSIG(status) : WEXITSTATUS(status);
 }

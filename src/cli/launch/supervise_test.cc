@@ -2,6 +2,7 @@
 #include "cli/launch/supervise.h"
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -54,7 +55,8 @@ TEST(Supervise, AScriptWithoutInterpreterIsGivenToTheShell) {
 }
 
 TEST(Supervise, PassesSignalsThatAreSentToUsAlone) {
-  for (const char* name : {"INT", "TERM", "HUP", "USR1", "USR2", "WINCH", "QUIT"}) {
+  for (const char* name : {"INT", "TERM", "HUP", "USR1", "USR2", "WINCH", "QUIT", "ALRM", "VTALRM",
+                           "PROF", "IO", "PWR", "ABRT", "URG", "34", "64"}) {
     const std::string text(name);
     EXPECT_EQ(
         run(shell("trap 'exit 7' " + text + "; kill -" + text + " $PPID; while :; do :; done")), 7)
@@ -75,6 +77,15 @@ TEST(Supervise, ASignalThatStillWaitsAtTheEndIsDropped) {
         _exit(sigismember(&waiting, SIGINT) == 0 ? 5 : 6);
       },
       testing::ExitedWithCode(5), "");
+}
+
+// A container's process 1, and whoever else is left with orphans: they do not stay as zombies.
+TEST(Supervise, ReapsWhatIsLeftToIt) {
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  EXPECT_EQ(run(shell("p=$(sh -c 'sh -c \"exit 3\" >/dev/null & echo $!'); n=0; "
+                      "while [ -e /proc/$p ]; do n=$((n+1)); [ $n -gt 300000 ] && exit 5; done; exit 4")),
+            4);
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 TEST(Supervise, TheChildStartsWithOurFormerMask) {
