@@ -1,19 +1,11 @@
 // Runs one program as a child and behaves like it: signals, job control and exit status.
 //
-<<<<<<< HEAD
 // The child stays in our process group, so the terminal's foreground group is right by itself, and
 // the kernel delivers the terminal's signals (Ctrl-C, Ctrl-\, Ctrl-Z, a hang-up, a new size) to the
 // child. We pass on a signal that somebody sends to us alone, but not one that the kernel sent to
-// the whole group, or the child would get it twice. When the child stops, we stop; when we are
-// continued, we continue the child.
-=======
-// The child stays in our process group, so the terminal's foreground group is right without our doing
-// anything, and what the terminal sends (Ctrl-C, Ctrl-\, Ctrl-Z, a hang-up, a new size) reaches the
-// child from the kernel. Signals that somebody sends to us alone are passed on; those the kernel sent
-// to the whole group are not, or the child would get them twice. A hang-up that we get as the leader of a
-// session is passed on: nobody else got it. When the child stops, we stop; when we are continued, so is
-// the child. As process 1 of a container we also reap what is left to us.
->>>>>>> d05e45d (End with the terminal, forward every signal, reap orphans)
+// the whole group, or the child would get it twice; a hang-up that reaches us as the leader of a
+// session was sent to nobody else, so we pass it on. When the child stops, we stop; when we are
+// continued, we continue the child. As process 1 of a container we also reap what is left to us.
 #pragma once
 
 #include <sys/types.h>
@@ -31,15 +23,9 @@ struct Program {
   std::vector<std::string> env;
 };
 
-<<<<<<< HEAD
-// Blocks the signals that supervise() passes on, from before the slice is made until it is removed:
+// Blocks the signals that supervise() passes on (all that can be), from before the slice is made until it is removed:
 // a signal in between waits, so no slice is left behind. One at a time, main thread. The destructor
 // takes the signals that still wait and restores the old mask and the old SIGCHLD action.
-=======
-// Blocks the signals that supervise() passes on (all that can be), from before the slice is made until it is unmade: a
-// signal in between waits, so no slice is left behind. One at a time, main thread; the destructor takes
-// the signals that still wait and puts the former mask and the former SIGCHLD action back.
->>>>>>> d05e45d (End with the terminal, forward every signal, reap orphans)
 class SignalGuard {
  public:
   SignalGuard();
