@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that what our sources define under a driver entry's name can stand in for it.
+"""Checks that each function of ours with a driver entry's name has that entry's shape.
 
 The software GPU exports functions named like the driver's. One with a parameter too few, or with 32
 bits where the driver has 64, compiles, links and corrupts its caller. This program reads the functions

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Compares our tables and ABI headers with the vendor's headers, where a toolkit is on the machine.
 
-What the project knows of the driver stands in src/driver: tables of entries and our own declarations.
+src/driver has what the project knows of the driver: tables of entries and our own declarations.
 Both are facts copied by hand and go wrong silently, so this program holds them against cuda.h,
 cudaTypedefs.h and nvml.h:
 
   entries   every function that the headers declare is in the table, under the right name, first
             version and stream variant
   classes   no entry that looks like an allocation, a release or a submission is classed plain, unless
-            it stands in PLAIN_ON_PURPOSE with a reason
+            it is in PLAIN_ON_PURPOSE with a reason
   shapes    every function's parameters travel as the table says (tools/driver_shapes.py)
   layouts   two probe programs, one with the vendor's header and one with ours, print every size,
             offset, enumerator and constant that ours declares; they must print the same
@@ -32,7 +32,8 @@ from driver_layout import Compiler, check_layouts  # noqa: E402
 SKIPPED = 77
 INTERNAL = "#define __CUDA_API_VERSION_INTERNAL 1"  # also declares the entries that cuda.h renames away
 
-# Entries that look like an allocation, a release or a submission and are plain. Names without suffix.
+# Entries that look like an allocation, a release or a submission and are plain. Names without
+# suffix.
 PLAIN_ON_PURPOSE = {
     # Only addresses or properties, no memory behind them.
     "cuMemAddressReserve": "reserves addresses, not memory",
@@ -169,7 +170,7 @@ def check_classes(report, entries, declared):
     classes = {bare_name(entry.symbol): entry.cls for entry in entries}
     for name in sorted(PLAIN_ON_PURPOSE):
         if classes.get(name) != "plain":
-            report.fail(f"{name} stands in PLAIN_ON_PURPOSE but is {classes.get(name, 'not in the table')}")
+            report.fail(f"{name} is in PLAIN_ON_PURPOSE but is {classes.get(name, 'not in the table')}")
 
 
 def check_shapes(report, entries, shapes):

@@ -4,7 +4,7 @@
   i  32-bit integer or enumeration         d  double      S  smaller structure, in registers
   h  16-bit integer    c  8-bit integer    -  no parameter at all
 
-Two functions of one shape can stand in for each other at a call (System V AMD64 ABI, 3.2.3), and a
+Either of two functions of one shape can be called in place of the other (System V AMD64 ABI, 3.2.3), and a
 wrong shape is how a hook corrupts its caller. The tables carry the shape of every entry whose
 declaration is known; src/driver/signature.h checks a C++ function against it at compile time, and
 driver_parity.py checks the tables against the vendor's headers.

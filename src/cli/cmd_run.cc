@@ -218,7 +218,7 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
   sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G or --sim=80G,24G")
       ->type_name("[=SPEC]");
   sub->add_option("--fail", options->fail,
-                  "what to do where a limit cannot be enforced: closed refuses, open goes on "
+                  "what to do where a limit cannot be enforced: closed refuses, open continues "
                   "(default: closed)")
       ->type_name("open|closed");
   sub->add_option("--gpu-share", options->share,

@@ -159,7 +159,7 @@ class KillTest : public testing::Test {
     return sum;
   }
 
-  // What is held at one instant, seen while the others go on; false if they were too busy.
+  // What is held at one instant, while the others keep running; false if they were too busy.
   bool look(uint64_t* sum) const {
     uint64_t versions[kChildren];
     for (uint32_t i = 0; i < kChildren; ++i) versions[i] = board_->places[i].version;

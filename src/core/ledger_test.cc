@@ -261,7 +261,7 @@ TEST(Slots, AKillBetweenTakingAndLiveLeavesNothing) {
   EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_TAKING);
   ledger.reclaim(nobody, nullptr);
   EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_FREE);
-  file->slot_words[0] = ALLOT_SLOT_WORD(ALLOT_SLOT_TAKING, 5, 0);  // a taker nobody can ask after
+  file->slot_words[0] = ALLOT_SLOT_WORD(ALLOT_SLOT_TAKING, 5, 0);  // a taker that nobody can check
   ledger.reclaim(nobody, nullptr);
   EXPECT_EQ(ALLOT_SLOT_STATE(file->slot_words[0]), ALLOT_SLOT_TAKING);
 }

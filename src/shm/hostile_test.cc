@@ -1,5 +1,5 @@
 // Random damage to a slice's file: whoever reads it afterwards neither crashes nor hangs nor counts
-// wrong. The seed stands in the failure. A longer hunt: fuzz/region_fuzz.cc.
+// wrong. The failure names the seed. A longer hunt: fuzz/region_fuzz.cc.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>

@@ -458,8 +458,8 @@ TEST_F(RegionTest, WhoJoinsWhileItIsRemovedIsToldSo) {
   EXPECT_FALSE(slice_in_use(*slice, static_cast<uint32_t>(getpid())));
 }
 
-// Joining and removing at the same time, many times: whoever got a slot stands in the file that has
-// the name.
+// Joining and removing at the same time, many times: a process that got a slot is in the file that
+// has the name.
 TEST_F(RegionTest, AJoinedSliceKeepsItsName) {
   std::atomic<bool>* stop = static_cast<std::atomic<bool>*>(
       mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));

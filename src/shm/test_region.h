@@ -50,7 +50,7 @@ inline bool eventually(const std::function<bool()>& condition) {
   return condition();
 }
 
-// A child process that runs `body` and then waits to be killed or let go.
+// A child process that runs `body` and then waits until it is killed or released.
 class Child {
  public:
   explicit Child(const std::function<void()>& body) {

@@ -1,5 +1,5 @@
-// What a user can get wrong, and a machine: one line that says what was wrong, what was found and what
-// to do; exit 2 or 125 (126, 127); nothing half-made stays.
+// What a user can get wrong, and a machine: one line that says what was wrong, what was found and
+// what to do; exit 2 or 125 (126, 127); nothing half-made stays.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,7 +112,7 @@ TEST_F(BadInput, ARegionFileOfAnotherVersion) {
   close(file);
   refused(run({"--name", "a"}), 125, {"'a'", "another version", path});
   refused({"set", "a", "--gpu-mem", "1G"}, 125, {"another version", path});
-  // Listings and other slices go on.
+  // Listings and other slices keep working.
   const auto listing = json_of({"ps", "--json"});
   ASSERT_EQ(listing["unreadable"].size(), 1u);
   EXPECT_EQ(listing["unreadable"][0]["path"], path);

@@ -14,7 +14,8 @@ inline constexpr double kPatienceSeconds = 10;
 // Seconds, for deadlines.
 double now();
 
-// A program with its input and output in our hands. Killed and reaped at the latest by the destructor.
+// A program with its input and output in our hands. Killed and reaped at the latest by the
+// destructor.
 class Command {
  public:
   // `changes` are made to the test's own environment: an empty value takes a variable away.
@@ -32,7 +33,7 @@ class Command {
   std::string line();
 
   // Waits for the end: the exit status, or 128 + the signal; -1 when it did not end in time (it is
-  // killed then). Output that was not read by line() stands in out() and err() afterwards.
+  // killed then). Output that line() has not read is in out() and err() afterwards.
   int wait(double seconds = kPatienceSeconds * 3);
   const std::string& out() const { return out_; }
   const std::string& err() const { return err_; }

@@ -1,5 +1,5 @@
-// The region's folder as others may leave it: a full disk, and another user who wants to change a slice that is not
-// his. One line each, and nothing has changed.
+// The region's folder as others may leave it: a full disk, and a user who wants to change another
+// user's slice. One line each, and nothing has changed.
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -30,7 +30,8 @@ class Folder : public Machine {
       EXPECT_NE(got.err.find(text), std::string::npos) << got.err;
   }
 
-  // The command with its libraries where others may read them: a checkout may lie in a home that is closed to them.
+  // The command with its libraries where others may read them: a checkout may lie in a home that is
+  // closed to them.
   const std::string& open_binary() {
     namespace fs = std::filesystem;
     if (!open_binary_.empty()) return open_binary_;
@@ -74,7 +75,7 @@ TEST_F(Folder, AnotherUsersSliceCannotBeChanged) {
   ASSERT_EQ(chown(region().c_str(), 0, kNobody), 0);
   ASSERT_EQ(chmod(region().c_str(), 03770), 0);
   ASSERT_EQ(chmod(folder().c_str(), 0755), 0);
-  const std::string sim = folder() + "/sim of nobody";  // each user has a software GPU of his own
+  const std::string sim = folder() + "/sim of nobody";  // each user has a software GPU of their own
   ASSERT_EQ(mkdir(sim.c_str(), 0700), 0);
   ASSERT_EQ(chown(sim.c_str(), kNobody, kNobody), 0);
   const auto program = start_gpu_program({"--name", "a", "--gpu-mem", "2G"});
@@ -85,11 +86,11 @@ TEST_F(Folder, AnotherUsersSliceCannotBeChanged) {
     SCOPED_TRACE(words[0]);
     expect_one_line(as_nobody(words), {"'a' is another user's slice", "only its owner"});
   }
-  // By a link of his own neither.
+  // Not by a link of their own either.
   std::filesystem::create_symlink(region() + "/a.slice", region() + "/b.slice");
   ASSERT_EQ(lchown((region() + "/b.slice").c_str(), kNobody, kNobody), 0);
   expect_one_line(as_nobody({"freeze", "b"}), {"'b'"});
-  // Nor does it become his by being asked for.
+  // Nor does it become theirs because they ask for it.
   expect_one_line(as_nobody({"run", "--sim", "--name", "a", "--", "true"}), {"no permission"});
   const auto slice = json_of({"ps", "--json"})["slices"][0];
   EXPECT_EQ(slice["gpus"][0]["limit_bytes"], 2 * kGiB);

@@ -44,7 +44,8 @@ TEST_F(Run, ArgumentsArriveAsWritten) {
 }
 
 TEST_F(Run, PassesSignalsOn) {
-  // A busy loop: a shell that is just about to wait in read would not see the signal before the read ends.
+  // A busy loop: a shell that is just about to wait in read would not see the signal before the
+  // read ends.
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH}) {
     const auto command =
         start({"run", "--sim", "--", "sh", "-c",
@@ -104,7 +105,7 @@ TEST_F(Run, AKilledLauncherLeavesASliceOnlyAsLongAsItsProgramRuns) {
   ASSERT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "ok");
   const pid_t program = std::stoi(ask(*command, "pid"));
   command->signal(SIGKILL);
-  // The pipe to the program is still ours: it goes on, and is held as before.
+  // The pipe to the program is still ours: it keeps running under its limit.
   EXPECT_EQ(ask(*command, "alloc " + std::to_string(kGiB)), "2");
   const auto slices = json_of({"ps", "--json"})["slices"];
   ASSERT_EQ(slices.size(), 1u);

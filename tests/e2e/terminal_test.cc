@@ -1,6 +1,6 @@
-// allot run under a terminal and a shell with job control: Ctrl-Z stops the whole job, fg goes on with
-// it, Ctrl-C reaches the program once. And as the leader of a session, without a shell: when the terminal hangs up,
-// everything ends.
+// allot run under a terminal and a shell with job control: Ctrl-Z stops the whole job, fg resumes
+// it, Ctrl-C reaches the program once. And as the leader of a session, without a shell: when the
+// terminal hangs up, everything ends.
 #include <poll.h>
 #include <pty.h>
 #include <sys/wait.h>
@@ -17,8 +17,8 @@
 namespace allot::e2e {
 namespace {
 
-// bash -c SCRIPT with a terminal of its own. The script must not end by itself: the end of a session's
-// leader hangs the terminal up, and Linux then throws away what was not read from it yet.
+// bash -c SCRIPT with a terminal of its own. The script must not end by itself: the end of a
+// session's leader hangs the terminal up, and Linux then throws away what was not read from it yet.
 class Terminal {
  public:
   Terminal(const std::string& script, const std::map<std::string, std::string>& environment)

@@ -1,7 +1,9 @@
-// `--fail closed` and `open` where the shim cannot enforce: no thread for the agent, and an agent that is lost while
-// the program runs. Refused with a CUDA error and one line, or gone on with and said; nothing stays stopped.
+// `--fail closed` and `open` where the shim cannot enforce: no thread for the agent, and an agent
+// that is lost while the program runs. The work is refused with a CUDA error and one line, or
+// continues and a line says so; nothing stays stopped.
 //
-// A thread is lost here as it would be outside: by ptrace the agent's thread alone is stopped, or made to end.
+// A thread is lost here as it would be outside: by ptrace the agent's thread alone is stopped, or
+// made to end.
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
@@ -129,7 +131,7 @@ class HeldThread {
   }
   explicit operator bool() const { return held_; }
   void detach() { ptrace(PTRACE_DETACH, tid_, nullptr, nullptr); }
-  // It stands in or behind a system call: that instruction again, as exit of this thread alone.
+  // It is in or after a system call: execute that instruction again, as exit of this thread alone.
   void end() {
     user_regs_struct regs = {};
     ASSERT_EQ(ptrace(PTRACE_GETREGS, tid_, nullptr, &regs), 0);
@@ -197,16 +199,16 @@ TEST(Closed, WorkGoesOnUnlimitedAndIsSaidToWhereTheSliceFailsOpen) {
   EXPECT_TRUE(wait_until(
       [&] { return client_says(worker.pid, ALLOT_LEVEL_OBSERVE, ALLOT_REASON_NO_AGENT); }));
   for (int i = 0; i < 3; ++i) EXPECT_EQ(read_line(worker), "at work");
-  EXPECT_TRUE(logs_once("thread is lost; this process goes on without limits"));
+  EXPECT_TRUE(logs_once("thread is lost; this process continues without limits"));
   write_line(worker, "end");
   const Outcome outcome = finish(worker);
   EXPECT_TRUE(outcome.ok()) << outcome.output;
   EXPECT_NE(outcome.output.find("result afterwards 0"), std::string::npos) << outcome.output;
-  EXPECT_EQ(lines_with(log_text(), "thread is lost; this process goes on without limits"), 1u)
+  EXPECT_EQ(lines_with(log_text(), "thread is lost; this process continues without limits"), 1u)
       << log_text();
 }
 
-// Held for a while and let go: everything is taken up again.
+// Held for a while and released: everything resumes.
 TEST(Closed, AnAgentThatGoesOnTakesItsWorkUpAgain) {
   Running worker = worker_with_agent(limited("open"));
   HeldThread agent = agent_of(worker);

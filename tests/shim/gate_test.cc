@@ -1,5 +1,5 @@
-// The gate: holds what puts work on the GPU and nothing else, lets it go again, keeps the work behind it
-// short, and never waits for what cannot come.
+// The gate: holds what puts work on the GPU and nothing else, releases it again, keeps the work
+// behind it short, and never waits for what cannot come.
 #include "shim/time/launch_gate.h"
 
 #include <atomic>
@@ -33,7 +33,8 @@ class Gate : public ShimTime {
   }
 };
 
-// Runs `submit` on a thread of its own against a closed gate; whether it was held until the gate opened.
+// Runs `submit` on a thread of its own against a closed gate; whether it was held until the gate
+// opened.
 void expect_held(const std::function<CUresult()>& submit) {
   std::atomic<bool> done{false};
   CUresult result = CUDA_ERROR_UNKNOWN;
@@ -101,7 +102,8 @@ TEST_F(Gate, LetsAllThreadsGoAtOnce) {
   EXPECT_LT(fastest, 50'000u);  // woken, and not after having looked again
 }
 
-// A window's end between any two instructions of a submitter: whoever closes sees it inside or it waits.
+// A window's end between any two instructions of a submitter: whoever closes sees it inside or it
+// waits.
 TEST_F(Gate, NobodyPassesAGateSeenClosedAndEmpty) {
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> launched{0};

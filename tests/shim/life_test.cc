@@ -1,7 +1,8 @@
-// How processes of a slice live and die: they fork, start others, become daemons, end with threads at work, crash with
-// handlers, are stopped, and lose their region. Others go on, nothing is lost, nobody is stuck.
+// How processes of a slice live and die: they fork, start others, become daemons, end with threads
+// at work, crash with handlers, are stopped, and lose their region. Others keep running, nothing is
+// lost, nobody is stuck.
 //
-// Death at any instant is stress_test.cc's; what the files themselves withstand stands in src/shm.
+// Death at any instant is stress_test.cc's; src/shm tests what the files themselves withstand.
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -138,7 +139,8 @@ TEST(Life, AProgramThatExecsAnotherGivesItsMemoryBack) {
   EXPECT_TRUE(finish(child).ok());
 }
 
-// Twice forked, in a session of its own, with no descriptor left, and its parent gone before it begins.
+// Twice forked, in a session of its own, with no descriptor left, and its parent gone before it
+// begins.
 CASE(LifeDaemon) {
   const std::string out = machine_folder() + "/daemon";
   if (fork() != 0) _exit(0);
@@ -256,8 +258,8 @@ SLICE_TEST(LifeAProgramThatSurvivesItsCrashesGoesOn) {
   EXPECT_EQ(survived, 20);
 }
 
-// As crash reporters do: a child that looks at the process, then the signal once more. From a thread of the
-// program, and while the slice's work is frozen.
+// As crash reporters do: a child that looks at the process, then the signal once more. From a
+// thread of the program, and while the slice's work is frozen.
 void report_and_die(int number) {
   const pid_t pid = fork();
   if (pid == 0) {
@@ -301,8 +303,8 @@ TEST(Life, ACrashReporterSeesTheProcessAndItDiesByItsSignal) {
 
 // ---- stopped --------------------------------------------------------------------------------
 
-// Works in steps and says, when asked, how long the longest since the last question took, the one under way too, in
-// microseconds.
+// Works in steps and says, when asked, how long the longest since the last question took, the one
+// under way too, in microseconds.
 CASE(LifeMetered) {
   Program program;
   static std::atomic<uint64_t> longest{0};
@@ -338,8 +340,8 @@ double median(std::vector<double> all) {
   return all[all.size() / 2];
 }
 
-// What a machine lets a sleeper oversleep meanwhile is not ours: taken off, and of several rounds the middle one
-// counts.
+// What a machine lets a sleeper oversleep meanwhile is not ours: taken off, and of several rounds
+// the middle one counts.
 struct Phase {
   double wait_ms;
 };
@@ -355,8 +357,8 @@ Phase measure(Running& metered, int ms) {
   return {std::max(0.0, longest_ms(metered) - noise)};
 }
 
-// Two slices with half of the GPU each (a holder of windows), or two processes of one (a stop in the middle of an
-// update of the account): one is stopped at a random instant, the other works on.
+// Two slices with half of the GPU each (a holder of windows), or two processes of one (a stop in
+// the middle of an update of the account): one is stopped at a random instant, the other works on.
 void a_stop_holds_up_nobody(bool own_slices) {
   const auto environment = [&](const char* name) {
     Environment made = slice_environment({.more = {{"ALLOT_SIM_CONTEXT", "16M"}}});
@@ -377,8 +379,8 @@ void a_stop_holds_up_nobody(bool own_slices) {
     stop.push_back(measure(metered, 150).wait_ms);
     kill(stopped.pid, SIGCONT);
   }
-  // On a quiet machine less than 10 ms more; here so much that a busy one passes, and waiting for the stopped one,
-  // or until it counts as gone (0.5 s), does not.
+  // On a quiet machine less than 10 ms more; here so much that a busy one passes, and waiting for
+  // the stopped one, or until it counts as gone (0.5 s), does not.
   EXPECT_LE(median(stop), median(quiet) + 60) << "ms";
   std::printf("longest step beside a running one %.2f ms, beside a stopped one %.2f ms\n",
               median(quiet), median(stop));

@@ -1,4 +1,5 @@
-// unfinished_work(): right about what runs, and harmless to captures and to streams and contexts that end.
+// unfinished_work(): right about what runs, and harmless to captures and to streams and contexts
+// that end.
 #include "shim/time/streams.h"
 
 #include <atomic>
@@ -123,7 +124,7 @@ TEST_F(Streams, AThreadsOwnStreamIsUnknownForAWhile) {
   EXPECT_CU(DRIVER(cuMemFree_v2)(block));
 }
 
-// A stream that is asked after while it is captured makes the capture useless.
+// A query of a stream during its capture makes the capture useless.
 TEST_F(Streams, CapturesAreNotBroken) {
   const Stream stream, side;
   Prober prober;
@@ -199,8 +200,8 @@ TEST_F(Streams, AThreadsOwnStreamCanBeCaptured) {
   EXPECT_EQ(ask(), Work::kNone);
 }
 
-// The software GPU frees a stream at its end: asking after it then is a use after free, and a handle that
-// is refused.
+// The software GPU frees a stream at its end: a query of it then is a use after free, and a handle
+// that is refused.
 TEST_F(Streams, StreamsEndWhileTheyAreAsked) {
   Prober prober;
   std::thread others[2];
@@ -232,7 +233,7 @@ TEST_F(Streams, ContextsEndWhileTheyAreAsked) {
   EXPECT_TRUE(wait_until([&, from = prober.asked()] { return prober.asked() > from + 3; }));
 }
 
-// What stands in the way of an end is the prober's one question, not the prober.
+// Only the prober's one question delays an end, not the prober itself.
 TEST_F(Streams, AnEndWaitsForTheQuestionAndNotForEver) {
   const Stream stream;
   auto& asked = shim::streams::table.asked_stream;
@@ -249,7 +250,7 @@ TEST_F(Streams, AnEndWaitsForTheQuestionAndNotForEver) {
   EXPECT_TRUE(wait_until(
       [&] { return shim::streams::find_stream(shim::streams::number(doomed)) == nullptr; }));
   ends.join();
-  EXPECT_GE(now_us() - begin, 1'000'000u);  // nobody answered: it went on after its patience
+  EXPECT_GE(now_us() - begin, 1'000'000u);  // nobody answered: it continued after its patience
   asked.store(0);
 }
 

@@ -1,14 +1,15 @@
 // Processes of a slice killed at any instant, by the thousand.
 //
-// Workers in two slices allocate, free, copy and wait on one software GPU under shares of its time; a parent kills
-// one after another with SIGKILL at random moments and starts new ones. Every so often all stand still and the
-// region is held against the truth: accounts equal a recount and cover what the living hold, no slot is
-// lost, no client of the dead counts. In between everybody goes on: nobody waits for the dead. The longest time that
-// an allocation of a survivor took stands beside the same less what the kernel says its thread waited for a CPU
-// (core/test_run_delay.h): on a busy machine that is most of it, and no waiting for the dead. The rest is the software
-// GPU's: of 42 survivors seen asleep in an allocation for more than 5 ms each waited for its lock (whose holder,
-// killed, had to get a CPU to die), none for anything of the region. What the region alone costs a survivor is
-// measured by ledger_kill_test.
+// Workers in two slices allocate, free, copy and wait on one software GPU under shares of its time;
+// a parent kills one after another with SIGKILL at random moments and starts new ones. Every so
+// often all stand still and the region is held against the truth: accounts equal a recount and
+// cover what the living hold, no slot is lost, no client of the dead counts. In between everybody
+// keeps running: nobody waits for the dead. The longest time that an allocation of a survivor took
+// stands beside the same less what the kernel says its thread waited for a CPU
+// (core/test_run_delay.h): on a busy machine that is most of it, and no waiting for the dead. The
+// rest is the software GPU's: of 42 survivors seen asleep in an allocation for more than 5 ms each
+// waited for its lock (whose holder, killed, had to get a CPU to die), none for anything of the
+// region. What the region alone costs a survivor is measured by ledger_kill_test.
 //
 // ALLOT_STRESS_ROUNDS=10000 (./dev stress) makes it long; ALLOT_STRESS_SEED repeats the kills; with
 // ALLOT_STRESS_OUT=FILE the figures are written there as JSON.
@@ -37,7 +38,8 @@ namespace {
 
 constexpr uint32_t kWorkers = 6;  // even ones in slice a, odd ones in b
 constexpr uint32_t kCheckEvery = 25;
-// Three workers' blocks and contexts of 16 MiB fit, but not a fourth's: what the dead held has to come back.
+// Three workers' blocks and contexts of 16 MiB fit, but not a fourth's: what the dead held has to
+// come back.
 constexpr uint64_t kHeldMost = 160 * kMiB;
 constexpr uint64_t kLimit = 640 * kMiB;
 

@@ -1,5 +1,5 @@
-// GPU time in whole processes on the software GPU: which level is in force, what a freeze holds, and that
-// nothing stays stopped when a process ends, stops or loses a call.
+// GPU time in whole processes on the software GPU: which level is in force, what a freeze holds,
+// and that nothing stays stopped when a process ends, stops or loses a call.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,7 +173,8 @@ SLICE_TEST(TimeAFreezeHoldsWorkAtTheGate, .more = {{ALLOT_ENV_LEVEL, "launch"}})
   freeze_holds_work();
 }
 
-// A thread that never stops submitting stands at the gate then, and the freeze is complete all the same.
+// A thread that never stops submitting stands at the gate then, and the freeze is complete all the
+// same.
 void freeze_of_a_busy_program_is_seen() {
   Program program;
   Writer writer;
@@ -282,7 +283,7 @@ TEST(TimeEnds, AFrozenProcessThatExitsOrAbortsIsGone) {
   ends_within_bound("throw", 0);
 }
 
-// Stopped and continued: the agent goes on where it was.
+// Stopped and continued: the agent resumes where it was.
 CASE(TimeWorker) {
   Program program;
   std::printf("ready\n");

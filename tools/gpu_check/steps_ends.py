@@ -1,4 +1,4 @@
-"""What becomes of a slice's channels, and of its neighbours, when its agent cannot go on.
+"""What happens to a slice's channels, and to its neighbours, when its agent cannot continue.
 
 Each case begins while the slice's window is closed, so that its channels are disabled: it is killed, crashes,
 exits, is stopped for a while, or its agent's thread alone is held or lost. None of it is in the list that fits six
@@ -145,8 +145,8 @@ def wait_for_level(machine, level, seconds):
 
 @step("t.ends_agent", "time_more", sim=True, cost=35, extra=True)
 def agent_lost(machine):
-    """The agent's thread alone is held, and let go again; then it ends. The program goes on, without a limit; what
-    it used so in an open window the ceiling over a second takes back when the agent goes on."""
+    """The agent's thread alone is held, and released; then it ends. The program runs on, without a limit; what
+    it used so in an open window the ceiling over a second takes back when the agent continues."""
     cases, judge = Cases(), Judge(machine)
     with programs(Program(machine, NAME, options=("--fail", "open"))) as (program,):
         program.ask("load 1ms", 60)

@@ -236,7 +236,7 @@ step("l.evict_40_fast", "life", cost=30)(lambda machine: evict_fast(machine, 40 
 
 @step("l.evict_works", "life", sim=True, cost=20)
 def evicted_at_work(machine):
-    """Evicted in the middle of its work, twice; it goes on, its limit holds, and freeze still stops it."""
+    """Evicted in the middle of its work, twice; it resumes, its limit holds, and freeze still stops it."""
     cases, name = Cases(), "gpu-check-life"
     with programs(Program(machine, name, options=("--gpu-max", "50"))) as (program,):
         program.ask(f"hold {64 * MIB if machine.sim else GIB}", 120)
@@ -339,7 +339,8 @@ def fault_beside_a_neighbour(machine):
     charged = sum(gpu["used_bytes"] for gpu in gone["gpus"]) if gone else 0
     cases.figures.update({"answer": answer, "held": held, "rates": [before, after]})
     of_before = after / before if before else 0
-    # The driver resets the engine for a fault: the whole card stands still for a moment (docs/limits.md).
+    # The driver resets the engine for a fault: the whole card stands still for a moment
+    # (docs/limits.md).
     lost_ms = (1 - during / before) * 500 if before else None
     cases.add("fault beside", None, of_before * 100,
               Judge(machine).at_least("of before", of_before, NEIGHBOUR),

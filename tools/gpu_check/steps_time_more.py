@@ -108,7 +108,7 @@ def steps_a_second(processes, seconds):
 
 @step("t.two_gpus", "time_more", needs=("torch",), cost=60, extra=True)
 def slices_of_two_gpus(machine):
-    """Two programs, each with kernels on two GPUs that wait for each other: an all-reduce goes on only while
+    """Two programs, each with kernels on two GPUs that wait for each other: an all-reduce progresses only while
     both of its GPUs are in its windows."""
     if machine.gpu is not None or len(machine.gpus()) < 2:
         raise Skip("needs two GPUs")

@@ -138,6 +138,6 @@ def torch_out_of_memory(machine):
     figures = {"limit_bytes": LIMIT, "exit_status": ran.status, "program": view}
     expect(view["error"] == "torch.OutOfMemoryError", f"the error is {view['error']}", figures)
     expect("8.00 GiB" in view["message"], "the error does not name the slice's size", figures)
-    expect(view["after"] is True, "the program did not go on", figures)
+    expect(view["after"] is True, "the program did not continue", figures)
     expect(ran.status == 0, f"exit status {ran.status}: {ran.err[-300:]}", figures)
     return figures

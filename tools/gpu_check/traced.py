@@ -40,13 +40,13 @@ class HeldThread:
         self.call(PTRACE_DETACH)
 
     def end(self):
-        """It stands in or behind a system call: that instruction again, as exit of this thread alone."""
+        """It is in or after a system call: execute that instruction again, as exit of this thread alone."""
         registers = (C.c_uint64 * REGISTERS)()
         self.call(PTRACE_GETREGS, data=C.byref(registers))
         code = self.call(PTRACE_PEEKTEXT, address=registers[RIP] - 2)
         if code & 0xffff != SYSCALL:
             self.detach()
-            raise OSError(0, "the thread stands in no system call")
+            raise OSError(0, "the thread is in no system call")
         registers[RIP] -= 2
         registers[RAX], registers[RDI], registers[ORIG_RAX] = SYS_EXIT, 0, 2**64 - 1
         self.call(PTRACE_SETREGS, data=C.byref(registers))

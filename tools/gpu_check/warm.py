@@ -1,4 +1,4 @@
-"""Work that may go on beside the first steps: loading frameworks into the page cache, compiling.
+"""Work that may run beside the first steps: loading frameworks into the page cache, compiling.
 
 A fresh machine reads PyTorch and JAX from a cold disk for a minute; the steps that only count bytes
 can run meanwhile. Steps that time anything call `settled` first.

@@ -1,7 +1,7 @@
 // Moves the GPU memory of a slice to the host and back: by the driver's checkpoint calls, or fast.
 //
 //   evict      check                nothing has been touched so far
-//              flag EVICTED         agents detach: channels run, no descriptor of the driver is kept
+//              flag EVICTED         agents detach: channels run, no driver descriptor is kept
 //              lock    p1 p2 p3     calls of the programs wait from now on; submitted work ends
 //              move    p1 p2 p3     memory to the host; the GPU's is free
 //   restore    move    p1 p2 p3     back, to the same addresses
@@ -32,7 +32,7 @@ struct MovedProcess {
   uint64_t bytes = 0;  // moved
   uint64_t stays_bytes =
       0;  // on the card, the fast way; the driver leaves some MiB that are not charged
-  double lock_seconds = 0;  // until its work had ended (evict), its calls went on (restore)
+  double lock_seconds = 0;  // until its work had ended (evict) or its calls resumed (restore)
   double move_seconds = 0;
 };
 

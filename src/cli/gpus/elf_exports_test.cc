@@ -25,7 +25,7 @@ bool has(const std::vector<std::string>& names, const std::string& name) {
 }
 
 TEST(ExportedFunctions, FindsWhatTheCLibraryDefines) {
-  // A sanitizer may stand in front of fopen: then the C library is another file.
+  // A sanitizer may replace fopen: then the C library is another file.
   std::string path = libc_path();
   if (path.find("libc.so") == std::string::npos) path = "/lib/x86_64-linux-gnu/libc.so.6";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "no C library at " << path;

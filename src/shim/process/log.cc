@@ -102,7 +102,7 @@ void log_no_slice(const char* why, int os_errno, bool closed) {
   TextBuf line(room, sizeof(room));
   begin(line).text(why);
   if (os_errno != 0) line.text(" (errno ").i64(os_errno).put(')');
-  line.text(closed ? "; GPU work is refused" : "; this process goes on without limits");
+  line.text(closed ? "; GPU work is refused" : "; this process continues without limits");
   write(line);
 }
 

@@ -211,7 +211,7 @@ class Program:
 
 
 def exit_when_told():
-    """In a thread of its own, for the other one may stand in the driver."""
+    """In a thread of its own, because the other one may be blocked in the driver."""
     signal.sigwait({signal.SIGUSR1})
     C.CDLL(None).exit(3)
 

@@ -1,4 +1,4 @@
-"""Asks for more than the slice, first at once, then bit by bit, and goes on after each refusal."""
+"""Asks for more than the slice, first at once, then bit by bit, and continues after each refusal."""
 import json
 
 import torch
