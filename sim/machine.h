@@ -80,19 +80,21 @@ struct Usage {
   uint64_t within(int64_t now_ns, int64_t span_ns) const;
 };
 
-// What the scheduler knows of one context. See timeline.h.
+// What the scheduler knows of one context. See turns.h.
 struct Group {
   std::atomic<uint32_t> used;
   std::atomic<uint32_t> bell;  // futex: raised when the group should look again
   std::atomic<uint32_t> stopped;
   std::atomic<uint32_t> timeslice_us;
   std::atomic<int64_t> resume_ns;
-  std::atomic<uint64_t> grant;        // counts grants
-  std::atomic<uint64_t> over;         // the last grant that has ended
-  std::atomic<int64_t> slice_end_ns;  // of the last grant
-  std::atomic<int64_t> ended_ns;      // where grant `over` ended: at or before its slice's end
+  std::atomic<uint64_t> grant;    // counts grants
+  std::atomic<uint64_t> over;     // the last grant that has ended
+  std::atomic<int64_t> end_ns;    // of the last grant; earlier when somebody comes to wait
+  std::atomic<int64_t> ended_ns;  // where grant `over` ended: at or before its end
+  std::atomic<int64_t> laid_ns;   // where the kernel that runs was begun or went on
   uint32_t slot;
   uint32_t waiting;
+  uint32_t cut;  // its last grant ended in the middle of a kernel, whose state waits to be restored
   int64_t ready_ns;
   int64_t grant_ns;  // where the grant starts; time before it is accounted
   Usage usage;
@@ -103,8 +105,8 @@ struct Timeline {
   uint32_t current;  // group + 1
   uint32_t running;  // `current` has work; else it only was the last one
   uint32_t high;     // groups ever used
-  uint32_t reserved;
-  int64_t free_ns;  // the GPU's work so far ends here
+  uint32_t saves;    // the last one to leave did so in the middle of a kernel
+  int64_t free_ns;   // the GPU's work so far ends here
   Usage usage;
   Group groups[kMaxGroups];
 };

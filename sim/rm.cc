@@ -42,7 +42,7 @@ struct Object {
   NvHandle parent;
   Context* context = nullptr;  // of groups and channels
   int index = 0;               // among the context's groups or channels
-  uint64_t timeslice_us = kDefaultSliceUs;
+  uint64_t timeslice_us = kDefaultTimesliceUs;
 };
 
 struct Rm {
@@ -321,7 +321,7 @@ bool make_channels(Context* c, RmContext* own, bool again) {
     if (!make(state.client, state.device[c->gpu], KEPLER_CHANNEL_GROUP_A, &own->groups[g], engine))
       return false;
     if (g == 0 && !again) {
-      NVA06C_CTRL_TIMESLICE_PARAMS slice{kDefaultSliceUs};
+      NVA06C_CTRL_TIMESLICE_PARAMS slice{kDefaultTimesliceUs};
       NVOS54_PARAMETERS p{state.client,
                           own->groups[0],
                           NVA06C_CTRL_CMD_SET_TIMESLICE,

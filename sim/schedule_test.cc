@@ -1,7 +1,7 @@
-// GPU time: slices between processes, RM's SET_TIMESLICE and FIFO_DISABLE_CHANNELS, utilisation.
+// GPU time: timeslices between processes, RM's SET_TIMESLICE and FIFO_DISABLE_CHANNELS, utilisation.
 //
 // Times are long enough, and tolerances wide enough, for two slow cores that others use too; the
-// timeline itself is exact (timeline.h).
+// timeline itself is exact (timeline.h); who runs when is tested in virtual time by turns_test.cc.
 #include <string.h>
 #include <unistd.h>
 
@@ -42,7 +42,7 @@ uint32_t disable(const Rm& rm, bool on) {
   return control(rm.client, rm.subdevice, NV2080_CTRL_CMD_FIFO_DISABLE_CHANNELS, &p, sizeof p);
 }
 
-uint32_t set_slice(const Rm& rm, uint64_t us) {
+uint32_t set_timeslice(const Rm& rm, uint64_t us) {
   NVA06C_CTRL_TIMESLICE_PARAMS p{us};
   return control(rm.client, rm.group, NVA06C_CTRL_CMD_SET_TIMESLICE, &p, sizeof p);
 }
@@ -75,10 +75,10 @@ Rm find_rm() {
 }
 
 // A process that keeps kernels of `kernel_ns` coming for a stretch and says how much it got done.
-void worker(uint64_t kernel_ns, uint64_t slice_us) {
+void worker(uint64_t kernel_ns, uint64_t timeslice_us) {
   start();
-  if (slice_us != 0) {
-    EXPECT_EQ(set_slice(find_rm(), slice_us), NV_OK);
+  if (timeslice_us != 0) {
+    EXPECT_EQ(set_timeslice(find_rm(), timeslice_us), NV_OK);
   }
   tell("ready");
   const int64_t from = std::stoll(listen());
@@ -123,11 +123,11 @@ TEST_F(SimSchedule, TwoBusyProcessesShareEqually) {
   EXPECT_NEAR(both, 91, 7);  // a switch costs: 9 % lost on the card
 }
 
-TEST_F(SimSchedule, SlicesAreWeights) {
+TEST_F(SimSchedule, TimeslicesAreWeights) {
   expect_share([] { worker(1'000'000, 2000); }, [] { worker(1'000'000, 6000); }, 25, 5);
 }
 
-TEST_F(SimSchedule, SlicesHoldForLongKernels) {
+TEST_F(SimSchedule, TimeslicesHoldForLongKernels) {
   expect_share([] { worker(20'000'000, 7000); }, [] { worker(20'000'000, 3000); }, 70, 7);
 }
 

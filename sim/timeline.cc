@@ -1,4 +1,4 @@
-// The scheduler. timeline.h says what it models; here stand the decisions, all under Timeline::lock.
+// Locks, sleeps and wakes around the decisions of turns.h.
 #include "timeline.h"
 
 #include <errno.h>
@@ -10,23 +10,17 @@
 
 #include <algorithm>
 
+#include "turns.h"
+
 namespace allot::sim {
 namespace {
-
-// A waiter lets the holder come to its slice's end by itself for this long.
-constexpr int64_t kGraceNs = 300'000;
 
 Timeline& line_of(uint32_t gpu) {
   return machine()->gpus[gpu].timeline;
 }
 
-int64_t switch_ns() {
-  static const int64_t value = [] {
-    const char* text = getenv("ALLOT_SIM_SWITCH_US");
-    return (text != nullptr ? strtoll(text, nullptr, 10) : 200) * 1000;
-  }();
-  return value;
-}
+// A waiter looks again so long after the holder's end.
+constexpr int64_t kLookNs = 300'000;
 
 class LineLock {
  public:
@@ -51,52 +45,13 @@ void wait_bell(Group& group, uint32_t seen, int64_t until_ns) {
           FUTEX_BITSET_MATCH_ANY);
 }
 
-// The next waiting group after the current one, in turn; 0 = none, else index + 1.
-uint32_t next_waiter(Timeline& line) {
-  for (uint32_t k = 0; k < line.high; k++) {
-    const uint32_t i = (line.current + k) % line.high;  // `current` is index + 1: starts behind it
-    Group& group = line.groups[i];
-    if (group.used == 0 || group.waiting == 0 || group.stopped != 0) continue;
-    if (slot_alive(group.slot)) return i + 1;
-    group.waiting = 0;
-  }
-  return 0;
-}
-
-void grant(Timeline& line, uint32_t number, int64_t now) {
-  Group& group = line.groups[number - 1];
-  int64_t start = std::max(line.free_ns, group.ready_ns);
-  if (number != line.current) start = std::max(start, line.free_ns + switch_ns());
-  start = std::max(start, now - kMaxLagNs);
-  line.current = number;
-  line.running = 1;
-  group.waiting = 0;
-  group.grant_ns = start;
-  group.slice_end_ns = start + static_cast<int64_t>(group.timeslice_us.load()) * 1000;
-  group.grant++;
-  ring(group);
-}
-
-// Ends the current grant at `at` and hands the GPU to whoever waits.
-void pass_on(Timeline& line, int64_t at, int64_t now) {
-  if (line.running != 0) {
-    Group& group = line.groups[line.current - 1];
-    line.free_ns = std::max(line.free_ns, at);
-    group.usage.add(group.grant_ns, at);
-    line.usage.add(group.grant_ns, at);
-    group.ended_ns = at;
-    group.over = group.grant.load();
-    line.running = 0;
-  }
-  if (const uint32_t next = next_waiter(line)) grant(line, next, now);
-}
-
-// Takes the GPU from a holder whose slice ended long ago, and gives it out when it is idle.
-void settle(Timeline& line, int64_t now) {
-  if (line.running == 0) return pass_on(line, 0, now);
-  const Group& holder = line.groups[line.current - 1];
-  if (holder.used != 0 && now < holder.slice_end_ns + kGraceNs) return;
-  if (next_waiter(line) != 0) pass_on(line, std::min<int64_t>(now, holder.slice_end_ns), now);
+Turns turns_of(Timeline& line) {
+  static const SwitchCosts costs = [] {
+    const char* text = getenv("ALLOT_SIM_SWITCH_US");
+    return SwitchCosts::of_total(text != nullptr ? strtoll(text, nullptr, 10) * 1000
+                                                 : kDefaultSwitchNs);
+  }();
+  return {line, costs, slot_alive, ring};
 }
 
 }  // namespace
@@ -107,11 +62,12 @@ uint32_t open_group(uint32_t gpu) {
   for (uint32_t i = 0; i < kMaxGroups; i++) {
     Group& group = line.groups[i];
     if (group.used != 0) continue;
-    group.timeslice_us = kDefaultSliceUs;
+    group.timeslice_us = kDefaultTimesliceUs;
     group.stopped = 0;
     group.waiting = 0;
     group.slot = my_slot();
-    group.ready_ns = group.slice_end_ns = group.resume_ns = 0;
+    group.ready_ns = group.end_ns = group.resume_ns = group.laid_ns = 0;
+    group.cut = 0;
     group.usage.total_ns = 0;
     for (auto& epoch : group.usage.epoch) epoch = 0;
     group.used = 1;
@@ -128,7 +84,7 @@ void close_group(uint32_t gpu, uint32_t index) {
   group.waiting = 0;
   if (line.current == index + 1) {
     const int64_t now = now_ns();
-    pass_on(line, std::min<int64_t>(now, group.slice_end_ns), now);
+    turns_of(line).leave(std::min<int64_t>(now, group.end_ns), now, false);
   }
   group.used = 0;
 }
@@ -145,9 +101,8 @@ void stop_group(uint32_t gpu, uint32_t index) {
   const int64_t now = now_ns();
   group.stopped = 1;
   // The holder may be asleep or late: it finds its grant ended here, and keeps what it did until then.
-  if (line.current == index + 1 && line.running != 0) {
-    pass_on(line, std::min<int64_t>(now, group.slice_end_ns), now);
-  }
+  Turns turns = turns_of(line);
+  if (turns.held_by(index)) turns.leave(std::min<int64_t>(now, group.end_ns), now, true);
   ring(group);
 }
 
@@ -158,8 +113,11 @@ void resume_group(uint32_t gpu, uint32_t index) {
   if (group.stopped == 0) return;
   group.resume_ns = now_ns();
   group.stopped = 0;
-  if (group.waiting != 0) group.ready_ns = std::max<int64_t>(group.ready_ns, group.resume_ns);
-  settle(line, group.resume_ns);
+  if (group.waiting != 0) {
+    turns_of(line).ask(index, std::max<int64_t>(group.ready_ns, group.resume_ns), group.resume_ns);
+  } else {
+    turns_of(line).settle(group.resume_ns);
+  }
   ring(group);
 }
 
@@ -167,8 +125,8 @@ void preempt_group(uint32_t gpu, uint32_t index) {
   Timeline& line = line_of(gpu);
   LineLock lock(line);
   Group& group = line.groups[index];
-  if (line.current != index + 1 || line.running == 0) return;
-  group.slice_end_ns = std::min<int64_t>(group.slice_end_ns, now_ns());
+  if (!turns_of(line).held_by(index)) return;
+  group.end_ns = std::min<int64_t>(group.end_ns, now_ns());
   ring(group);
 }
 
@@ -200,13 +158,14 @@ bool GpuHold::acquire(int64_t ready_ns, const std::atomic<bool>& quit) {
         group.waiting = 0;
         return false;
       }
+      Turns turns = turns_of(line);
       if (!asked) {
         grant_ = group.grant;
-        group.ready_ns = std::max<int64_t>(ready_ns, group.resume_ns);
-        group.waiting = 1;
+        turns.ask(group_, std::max<int64_t>(ready_ns, group.resume_ns), now);
         asked = true;
+      } else {
+        turns.settle(now);
       }
-      settle(line, now);
       if (group.grant != grant_) {
         grant_ = group.grant;
         held_ = true;
@@ -214,29 +173,22 @@ bool GpuHold::acquire(int64_t ready_ns, const std::atomic<bool>& quit) {
         return true;
       }
       const Group& holder = line.groups[line.current != 0 ? line.current - 1 : 0];
-      until = line.running != 0 ? std::max(holder.slice_end_ns + kGraceNs, now + 50'000)
-                                : now + 20'000'000;
+      until =
+          line.running != 0 ? std::max(holder.end_ns + kLookNs, now + 50'000) : now + 20'000'000;
     }
     wait_bell(group, bell, until);
   }
 }
 
-// At the end of the slice: another one when nobody waits. False when the GPU went to somebody else.
-bool GpuHold::extend() {
+// At the end of the grant: on, when nobody waits. False when the GPU went to somebody else.
+bool GpuHold::extend(bool in_kernel) {
   Timeline& line = line_of(gpu_);
   LineLock lock(line);
   Group& group = line.groups[group_];
   if (group.over == grant_) return held_ = false;
-  const int64_t now = now_ns(), end = group.slice_end_ns;
-  if (next_waiter(line) != 0) {
-    pass_on(line, end, now);
-    return held_ = false;
-  }
-  group.usage.add(group.grant_ns, end);
-  line.usage.add(group.grant_ns, end);
+  const int64_t now = now_ns();
+  if (!turns_of(line).go_on(group_, now, in_kernel)) return held_ = false;
   at_ns_ = std::max(at_ns_, now - kMaxLagNs);
-  group.grant_ns = std::max(end, at_ns_);
-  group.slice_end_ns = group.grant_ns + static_cast<int64_t>(group.timeslice_us.load()) * 1000;
   return true;
 }
 
@@ -244,7 +196,7 @@ void GpuHold::idle() {
   if (!held_) return;
   Timeline& line = line_of(gpu_);
   LineLock lock(line);
-  if (line.groups[group_].over != grant_) pass_on(line, at_ns_, now_ns());
+  if (line.groups[group_].over != grant_) turns_of(line).leave(at_ns_, now_ns(), false);
   held_ = false;
 }
 
@@ -257,19 +209,21 @@ int64_t GpuHold::run(int64_t duration_ns, int64_t ready_ns, const std::atomic<bo
     // A grant that has ended still entitles to its stretch: what was laid out before its end counts,
     // however late this thread comes to look.
     const auto limit = [&] {
-      return group.over == grant_ ? group.ended_ns.load() : group.slice_end_ns.load();
+      return group.over == grant_ ? group.ended_ns.load() : group.end_ns.load();
     };
     const int64_t start = std::max(at_ns_, ready_ns);
+    group.laid_ns = start;
     const int64_t target = std::min(start + left, limit());
     if (start < target || left == 0) {
       if (now_ns() < target) wait_bell(group, bell, target);
       const int64_t reached = std::min({target, now_ns(), limit()});
       left -= std::max<int64_t>(0, reached - start);
       at_ns_ = std::max(start, reached);
+      group.laid_ns = at_ns_;
       if (left <= 0) return at_ns_;
       if (reached < limit()) continue;  // the bell rang early
     }
-    if (!extend()) ready_ns = std::max(ready_ns, at_ns_);
+    if (!extend(left < duration_ns)) ready_ns = std::max(ready_ns, at_ns_);
   }
   return std::max(at_ns_, ready_ns);
 }

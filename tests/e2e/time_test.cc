@@ -196,7 +196,7 @@ TEST_F(GpuTime, TwoHostBoundProgramsDoAsWellAsUnderTheDriver) {
 }
 
 TEST_F(GpuTime, TheBaselineIsTheDriversOwnSlicing) {
-  // Two contexts and 2,048 us slices with 200 us a switch: 45 % each, which is what makes the rest worth it.
+  // Two contexts and timeslices of 2,048 us with 225 us a change: 45 % each, which is what makes the rest worth it.
   const json got =
       phases({"--no-allot", "--seconds", "1", "--slice", "load=graph", "--slice", "load=graph"});
   ASSERT_EQ(got.size(), 1u);
