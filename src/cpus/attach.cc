@@ -95,7 +95,8 @@ Expected<void> fence_process(const FsRoot& fs, const Hierarchy& h, const Topolog
              : now.empty()  ? "its cpuset is not visible here"
                             : foreign_group(h, now);
   if (!p.reason.empty()) return {};
-  GroupSpec spec{h.base + "/" + group_name(p.name, id), p.cpus, p.mems, request.slice.exclusive};
+  GroupSpec spec{h.base + "/" + group_name(p.name, id), p.cpus, p.mems,
+                 request.placement.exclusive};
   if (spec.mems.empty() && h.kind == CpusetKind::kV1) {
     Expected<GroupState> parent = read_group(fs, h, h.base);
     spec.mems = parent ? parent->effective_mems : t.allowed_mems;
@@ -159,20 +160,21 @@ Expected<AttachReport> attach(const AttachRequest& request) {
 
   AttachReport report;
   Placement& p = report.placement;
-  std::string folder = request.slice.folder.empty() ? lease_folder(nullptr) : request.slice.folder;
+  std::string folder =
+      request.placement.folder.empty() ? lease_folder(nullptr) : request.placement.folder;
   Made made{h, &p, "", {}, false};
   {
     Expected<LockedLedger> ledger = LockedLedger::open(folder);
     if (!ledger) return tl::unexpected<Failure>(ledger.error());
     sweep(fs, h);
-    if (!request.slice.use_cpuset) {
+    if (!request.placement.use_cpuset) {
       h.base.clear();
       h.why_not = "cpusets were not to be used";
     }
     std::vector<Lease> leases = ledger->read(fs);
     // What this process holds already is given up by moving it.
     std::erase_if(leases, [&](const Lease& lease) { return lease.member == *id; });
-    Expected<Placement> chosen = choose(*topology, topology->allowed, leases, request.slice);
+    Expected<Placement> chosen = choose(*topology, topology->allowed, leases, request.placement);
     if (!chosen) return tl::unexpected<Failure>(chosen.error());
     p = *chosen;
     p.folder = folder;

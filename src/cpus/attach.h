@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "cpus/failure.h"
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 
 namespace allot::cpus {
 
@@ -44,7 +44,7 @@ int threads_outside(pid_t pid, const CpuSet& cpus);
 
 struct AttachRequest {
   pid_t pid = 0;
-  SliceRequest slice;
+  PlacementRequest placement;
   bool follow = false;  // its descendants too
 };
 

@@ -6,7 +6,7 @@
 #include <charconv>
 
 #include "cpus/memory_policy.h"
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 
 namespace allot::cpus {
 namespace {
@@ -75,7 +75,7 @@ Held held_by(const std::vector<Lease>& leases) {
 
 // A list, or the CPUs of a GPU, as it stands: no planning, only the check against leases.
 Expected<void> take_fixed(const Topology& t, const CpuSet& allowed,
-                          const std::vector<Lease>& leases, const SliceRequest& request,
+                          const std::vector<Lease>& leases, const PlacementRequest& request,
                           Placement* p) {
   Held held = held_by(leases);
   CpuSet whole = t.threads_of_cores_touching(p->cpus);
@@ -101,7 +101,7 @@ Expected<void> take_fixed(const Topology& t, const CpuSet& allowed,
 }
 
 Expected<void> take_planned(const Topology& t, const CpuSet& allowed,
-                            const std::vector<Lease>& leases, const SliceRequest& request,
+                            const std::vector<Lease>& leases, const PlacementRequest& request,
                             int count, Placement* p) {
   Held held = held_by(leases);
   CpuSet housekeeping = default_housekeeping(t, allowed);
@@ -134,7 +134,7 @@ Expected<void> take_planned(const Topology& t, const CpuSet& allowed,
   return {};
 }
 
-Expected<void> take_mems(const Topology& t, const SliceRequest& request, Placement* p) {
+Expected<void> take_mems(const Topology& t, const PlacementRequest& request, Placement* p) {
   if (request.mems.empty()) return {};
   if (request.mems == "auto") {
     p->mems = nodes_for(t, p->cpus);
@@ -169,7 +169,7 @@ Expected<void> take_mems(const Topology& t, const SliceRequest& request, Placeme
 }  // namespace
 
 Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
-                           const std::vector<Lease>& leases, const SliceRequest& request) {
+                           const std::vector<Lease>& leases, const PlacementRequest& request) {
   Placement p;
   p.name = request.name;
   Expected<void> done;

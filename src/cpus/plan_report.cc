@@ -1,4 +1,4 @@
-// Planning several tenants and predicting the writes: see plan_report.h.
+// Planning several slices and predicting the writes: see plan_report.h.
 #include "cpus/plan_report.h"
 
 #include <fmt/format.h>
@@ -45,14 +45,14 @@ Lease lease_of(const Placement& p) {
 // a later one needs whole. Falls back to that when sharing or an exclusive rule sets them apart.
 Expected<std::vector<Placement>> place_together(const Topology& t, const CpuSet& allowed,
                                                 std::vector<Lease> held,
-                                                const std::vector<SliceRequest>& requests,
+                                                const std::vector<PlacementRequest>& requests,
                                                 int* cost) {
   std::vector<Placement> placed(requests.size());
   std::vector<size_t> counted;
   std::vector<Need> needs;
   bool exclusive = false;
   for (size_t i = 0; i < requests.size(); ++i) {
-    const SliceRequest& r = requests[i];
+    const PlacementRequest& r = requests[i];
     if (is_count(r.cpus)) {
       int count = 1 << 20;
       std::from_chars(r.cpus.data(), r.cpus.data() + r.cpus.size(), count);
@@ -75,9 +75,9 @@ Expected<std::vector<Placement>> place_together(const Topology& t, const CpuSet&
   Expected<Plan> plan = plan_cpus(t, free, housekeeping, needs);
   if (!plan && counted.size() > 1) return tl::unexpected<Failure>(plan.error());
   for (size_t n = 0; n < counted.size(); ++n) {
-    const SliceRequest& r = requests[counted[n]];
+    const PlacementRequest& r = requests[counted[n]];
     // With the CPUs fixed by the plan, the rest of the request (memory, GPU, notes) is as ever.
-    SliceRequest fixed = r;
+    PlacementRequest fixed = r;
     if (plan) fixed.cpus = to_list(plan->grants[n].cpus) + ",";
     Expected<Placement> p = choose(t, allowed, held, fixed);
     if (!p) return failure(p.error().code, r.name + ": " + p.error().text, p.error().os_errno);
@@ -89,9 +89,9 @@ Expected<std::vector<Placement>> place_together(const Topology& t, const CpuSet&
   return placed;
 }
 
-// Runs the writes for one tenant in the model, where the earlier tenants' groups are there already.
-void predict_writes(const FsRoot& fs, const SliceRequest& r, const Topology& t, TreeModel* tree,
-                    TenantPlan* out) {
+// Runs the writes for one slice in the model, where the earlier slices' groups are there already.
+void predict_writes(const FsRoot& fs, const PlacementRequest& r, const Topology& t, TreeModel* tree,
+                    SlicePlan* out) {
   const Hierarchy& h = tree->hierarchy;
   ProcessId self = identify(fs, getpid()).value_or(ProcessId{getpid(), 0});
   GroupSpec spec{h.base + "/" + group_name(out->name, self), out->cpus, out->mems, r.exclusive};
@@ -110,7 +110,7 @@ void predict_writes(const FsRoot& fs, const SliceRequest& r, const Topology& t, 
   steps.push_back({Step::Op::kWrite, procs_file(spec.path), std::to_string(self.pid)});
   bool whole = true;
   for (const Step& step : steps) {
-    // Enabling the controller is done once, by the first tenant.
+    // Enabling the controller is done once, by the first slice.
     std::string file = step.path.substr(step.path.rfind('/') + 1);
     std::string_view enabled = "cgroup.subtree_control";
     if (file == enabled &&
@@ -142,12 +142,12 @@ void predict_writes(const FsRoot& fs, const SliceRequest& r, const Topology& t, 
 
 Expected<MachinePlan> make_plan(const FsRoot& fs, const Topology& t, const CpuSet& allowed,
                                 const std::vector<Lease>& leases,
-                                const std::vector<SliceRequest>& requests, const TreeModel* tree,
-                                const std::string& why_no_tree) {
+                                const std::vector<PlacementRequest>& requests,
+                                const TreeModel* tree, const std::string& why_no_tree) {
   std::set<std::string> names;
-  for (const SliceRequest& r : requests) {
+  for (const PlacementRequest& r : requests) {
     if (!names.insert(r.name).second)
-      return failure(Errc::kExists, fmt::format("two tenants are called {}", r.name));
+      return failure(Errc::kExists, fmt::format("two slices are called {}", r.name));
   }
   MachinePlan plan;
   Expected<std::vector<Placement>> placed =
@@ -160,20 +160,20 @@ Expected<MachinePlan> make_plan(const FsRoot& fs, const Topology& t, const CpuSe
   if (tree != nullptr && !tree->hierarchy.base.empty()) scratch.emplace(*tree);
   for (size_t i = 0; i < requests.size(); ++i) {
     const Placement& p = (*placed)[i];
-    TenantPlan tenant;
-    tenant.name = p.name;
-    tenant.cpus = tenant.effective = p.cpus;
-    tenant.blocked = p.lease.blocked;
-    tenant.mems = p.mems;
-    tenant.notes = p.notes;
-    tenant.reason = tree != nullptr ? tree->hierarchy.why_not : why_no_tree;
-    if (scratch) predict_writes(fs, requests[i], t, &*scratch, &tenant);
-    busy.push_back(tenant.cpus);
-    plan.tenants.push_back(tenant);
+    SlicePlan slice;
+    slice.name = p.name;
+    slice.cpus = slice.effective = p.cpus;
+    slice.blocked = p.lease.blocked;
+    slice.mems = p.mems;
+    slice.notes = p.notes;
+    slice.reason = tree != nullptr ? tree->hierarchy.why_not : why_no_tree;
+    if (scratch) predict_writes(fs, requests[i], t, &*scratch, &slice);
+    busy.push_back(slice.cpus);
+    plan.slices.push_back(slice);
   }
   std::vector<double> shares = expected_time(busy, t.online);
-  for (size_t i = 0; i < plan.tenants.size() && !shares.empty(); ++i) {
-    plan.tenants[i].expected_cpus = shares[leases.size() + i];
+  for (size_t i = 0; i < plan.slices.size() && !shares.empty(); ++i) {
+    plan.slices[i].expected_cpus = shares[leases.size() + i];
   }
   return plan;
 }

@@ -1,4 +1,4 @@
-// What would happen if a set of tenants were started: who gets which CPUs, each write with its
+// What would happen if a set of slices were started: who gets which CPUs, each write with its
 // predicted outcome, what is in force afterwards and how much CPU time to expect. Nothing is changed.
 #pragma once
 
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpus/leases.h"
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 #include "cpus/tree_model.h"
 
 namespace allot::cpus {
@@ -17,7 +17,7 @@ struct PlannedStep {
   std::string why;  // the model's sentence; empty when it simply works
 };
 
-struct TenantPlan {
+struct SlicePlan {
   std::string name;
   CpuSet cpus, blocked, mems;
   std::string group;  // empty without a cpuset
@@ -30,16 +30,16 @@ struct TenantPlan {
 };
 
 struct MachinePlan {
-  std::vector<TenantPlan> tenants;
+  std::vector<SlicePlan> slices;
   int cost = 0;  // of the CPUs that were planned together (planner.h)
 };
 
 // Plans `requests` together, beside the `leases` that are held. `tree` may be null: then no writes are
 // predicted and the level is advised for `why_no_tree`.
-// Errors: those of choose(), with the tenant's name in front; kExists (two of the same name).
+// Errors: those of choose(), with the slice's name in front; kExists (two of the same name).
 Expected<MachinePlan> make_plan(const FsRoot& fs, const Topology& topology, const CpuSet& allowed,
                                 const std::vector<Lease>& leases,
-                                const std::vector<SliceRequest>& requests, const TreeModel* tree,
-                                const std::string& why_no_tree);
+                                const std::vector<PlacementRequest>& requests,
+                                const TreeModel* tree, const std::string& why_no_tree);
 
 }  // namespace allot::cpus

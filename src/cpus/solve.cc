@@ -3,7 +3,7 @@
 // What one need costs is a sum over the kinds of core in order of place, when it is remembered what of
 // the current package, node and domain is in use. So a table gives the exact least cost from any kind
 // on, and the ways to serve a need can be listed cheapest first without looking at others. The states
-// reached are ranked by what they have cost, plus the pieces they leave, plus a lower bound of what the
+// reached are ranked by what they have cost, plus the segments they leave, plus a lower bound of what the
 // needs to come must cost in them.
 #include <algorithm>
 #include <array>

@@ -197,13 +197,13 @@ std::vector<WatchAction> Watcher::look(double now_s) {
       leases = ledger->read(fs_);
   }
   online_ = fs_.read_list("/sys/devices/system/cpu/online").value_or(online_);
-  tenants_ = 0;
+  slices_ = 0;
   bool look_at_demand =
       options_.rebalance && (demand_looked_s_ < 0 || now_s - demand_looked_s_ >= options_.look_s);
   double seconds = demand_looked_s_ < 0 ? 0 : now_s - demand_looked_s_;
   for (const Lease& lease : leases) {
-    if (!options_.tenant.empty() && lease.name != options_.tenant) continue;
-    ++tenants_;
+    if (!options_.slice.empty() && lease.name != options_.slice) continue;
+    ++slices_;
     if (!lease.group.empty() && hierarchy_.kind != CpusetKind::kNone) {
       check_group(lease, now_s, &actions);
       check_member(lease, now_s, &actions);

@@ -30,7 +30,7 @@ namespace allot::cpus {
 
 struct WatchOptions {
   std::string folder;  // of the ledger; "" = lease_folder(nullptr)
-  std::string tenant;  // "" = all
+  std::string slice;   // "" = all
   bool dry_run = false;
   bool rebalance = true;
   double look_s = 0.5;     // least time between two looks at demand; shorter ones are noise
@@ -40,7 +40,7 @@ struct WatchOptions {
 
 struct WatchAction {
   enum class Kind { kRestore, kMoveBack, kRepin, kRebalance, kReport } kind;
-  std::string tenant;
+  std::string slice;
   std::string what;   // "wrote 0-3 to .../cpuset.cpus"; in a dry run what would be done
   std::string why;    // "it had become 0-2"
   bool done = false;  // false: dry run, quarrel or failure
@@ -60,7 +60,7 @@ class Watcher {
   // Waits until a watched file was written to, or for `timeout_ms`. True when something was written.
   bool wait(int timeout_ms);
   // Leases seen by the last look.
-  int tenants() const { return tenants_; }
+  int slices() const { return slices_; }
 
  private:
   struct ThreadSample {
@@ -95,14 +95,13 @@ class Watcher {
   FsRoot fs_;
   Hierarchy hierarchy_;
   CpuSet online_;
-  int tenants_ = 0;
+  int slices_ = 0;
   int inotify_ = -1;
   double demand_looked_s_ = -1;
   std::map<std::string, int> followed_;
   std::map<std::pair<pid_t, uint64_t>, ThreadSample> threads_;  // by tid and start time
   std::map<std::string, Quarrel> quarrels_;
-  std::map<std::string, std::string>
-      reported_;  // last report by tenant and subject, to say it once
+  std::map<std::string, std::string> reported_;  // last report by slice and subject, to say it once
 };
 
 }  // namespace allot::cpus

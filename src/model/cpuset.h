@@ -1,7 +1,7 @@
 // The cpuset rules of the Linux kernel, executable: what a write, an attach, a fork or a hotplug
 // event does to every group and task, and which errno it gives.
 //
-// How the pieces hang together (the kernel's names; one hierarchy, which is all that cpuset has):
+// How the segments hang together (the kernel's names; one hierarchy, which is all that cpuset has):
 //
 //      Cgroup "/"  <-- parent --  Cgroup "/a"  <-- parent --  Cgroup "/a/b"
 //         |  subsystem state         |                            |  (v2: none until the parent's

@@ -52,9 +52,9 @@ bool move_with(Method* m, int method, pid_t pid, const CpuSet& cpus, const std::
     return taskset(pid, cpus) || true;  // its exit status tells of vanished threads only
   AttachRequest request;
   request.pid = pid;
-  request.slice.name = "storm";
-  request.slice.cpus = to_list(cpus) + ",";
-  request.slice.folder = folder;
+  request.placement.name = "storm";
+  request.placement.cpus = to_list(cpus) + ",";
+  request.placement.folder = folder;
   if (method == 1) {
     Expected<BindReport> report = bind_stopped(pid, cpus);
     if (report) m->paused_ms.push_back(report->paused_ms);

@@ -56,10 +56,10 @@ class Attach : public testing::Test {
   AttachRequest ask(pid_t pid, bool use_cpuset) const {
     AttachRequest request;
     request.pid = pid;
-    request.slice.name = "attachtest";
-    request.slice.cpus = std::to_string(allowed_.last()) + ",";
-    request.slice.folder = folder_;
-    request.slice.use_cpuset = use_cpuset;
+    request.placement.name = "attachtest";
+    request.placement.cpus = std::to_string(allowed_.last()) + ",";
+    request.placement.folder = folder_;
+    request.placement.use_cpuset = use_cpuset;
     return request;
   }
   // Threads outside the set after a move while `chains` chains run, with the storm stopped for counting.
@@ -177,7 +177,7 @@ TEST_F(Attach, FailuresAreOneLineAndChangeNothing) {
   CpuSet before, after;
   get_affinity(victim, &before);
   AttachRequest request = ask(victim, true);
-  request.slice.cpus = "0-999";
+  request.placement.cpus = "0-999";
   Expected<AttachReport> report = attach(request);
   ASSERT_FALSE(report);
   EXPECT_NE(report.error().text.find("there is no CPU"), std::string::npos) << report.error().text;

@@ -177,14 +177,14 @@ def check_dying_process():
 
 def check_plan():
     plan = json.loads(run("plan", "--machine", MACHINES / "desktop", "--cpus", 4, "--json").stdout)
-    assert plan["tenants"][0]["cpus"] == "1-2,9-10", plan
-    plan = json.loads(run("plan", "--machine", MACHINES / "two_sockets", "--tenant", "a=8:gpu=0",
-                          "--tenant", "b=2:gpu=3:cores:exclusive", "--json").stdout)
-    a, b = plan["tenants"]
+    assert plan["slices"][0]["cpus"] == "1-2,9-10", plan
+    plan = json.loads(run("plan", "--machine", MACHINES / "two_sockets", "--slice", "a=8:gpu=0",
+                          "--slice", "b=2:gpu=3:cores:exclusive", "--json").stdout)
+    a, b = plan["slices"]
     assert b["cpus"] == "32-33,96-97" and a["effective"] == a["cpus"], plan
-    expect_line(run("plan", "--machine", MACHINES / "desktop", "--tenant", "a=9", "--tenant", "b=9"), 125, "no room for 9 CPUs for a")
+    expect_line(run("plan", "--machine", MACHINES / "desktop", "--slice", "a=9", "--slice", "b=9"), 125, "no room for 9 CPUs for a")
     expect_line(run("plan"), 2, "--cpus")
-    expect_line(run("plan", "--tenant", "a=1:near"), 2, "'near'")
+    expect_line(run("plan", "--slice", "a=1:near"), 2, "'near'")
 
 
 def check_show():

@@ -138,23 +138,23 @@ TEST(Explain, APathElsewhereIsRefused) {
   EXPECT_EQ(e.error().code, Errc::kNotFound);
 }
 
-SliceRequest tenant(const std::string& name, const std::string& cpus, int gpu = -1) {
-  SliceRequest r;
+PlacementRequest slice(const std::string& name, const std::string& cpus, int gpu = -1) {
+  PlacementRequest r;
   r.name = name;
   r.cpus = cpus;
   r.gpu = gpu;
   return r;
 }
 
-TEST(Plan, WritesArePredictedForEachTenant) {
+TEST(Plan, WritesArePredictedForEachSlice) {
   FakeTree tree("two_sockets", true, "6.1.0");
   TreeModel model = tree.load();
   Expected<MachinePlan> plan =
       make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                {tenant("a", "8", 0), tenant("b", "16", 2), tenant("c", "0-1")}, &model, "");
+                {slice("a", "8", 0), slice("b", "16", 2), slice("c", "0-1")}, &model, "");
   ASSERT_TRUE(plan) << plan.error().text;
   CpuSet all;
-  for (const TenantPlan& t : plan->tenants) {
+  for (const SlicePlan& t : plan->slices) {
     EXPECT_EQ(t.level, Level::kEnforced) << t.reason;
     EXPECT_EQ(t.effective, t.cpus);
     EXPECT_FALSE(all.overlaps(t.cpus));
@@ -164,8 +164,7 @@ TEST(Plan, WritesArePredictedForEachTenant) {
       EXPECT_EQ(step.os_errno, 0) << step.step.path << ": " << step.why;
     EXPECT_EQ(t.steps.size(), 4u);
   }
-  EXPECT_TRUE(tree.topology().node(1)->cpus.contains(plan->tenants[1].cpus))
-      << "GPU 2 is at node 1";
+  EXPECT_TRUE(tree.topology().node(1)->cpus.contains(plan->slices[1].cpus)) << "GPU 2 is at node 1";
 }
 
 TEST(Plan, AnExclusiveSiblingIsPredictedToRefuse) {
@@ -174,23 +173,23 @@ TEST(Plan, AnExclusiveSiblingIsPredictedToRefuse) {
   tree.set("/docker", "cpuset.cpu_exclusive", "1");
   TreeModel model = tree.load();
   Expected<MachinePlan> plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                                         {tenant("a", "4-7")}, &model, "");
+                                         {slice("a", "4-7")}, &model, "");
   ASSERT_TRUE(plan);
-  EXPECT_EQ(plan->tenants[0].level, Level::kAdvised);
-  EXPECT_EQ(plan->tenants[0].reason,
+  EXPECT_EQ(plan->slices[0].level, Level::kAdvised);
+  EXPECT_EQ(plan->slices[0].reason,
             "EINVAL: sibling /docker shares CPUs 4-5 and one of the two is exclusive");
 }
 
-TEST(Plan, WhatCannotBePlacedNamesTheTenant) {
+TEST(Plan, WhatCannotBePlacedNamesTheSlice) {
   FakeTree tree("desktop", true, "6.1.0");
   Expected<MachinePlan> plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                                         {tenant("a", "10"), tenant("b", "8")}, nullptr, "x");
+                                         {slice("a", "10"), slice("b", "8")}, nullptr, "x");
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().text,
             "no room for 10 CPUs for a, 8 CPUs for b: 16 CPUs on 8 cores are free");
   plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                   {tenant("a", "1"), tenant("a", "1")}, nullptr, "x");
-  EXPECT_EQ(plan.error().text, "two tenants are called a");
+                   {slice("a", "1"), slice("a", "1")}, nullptr, "x");
+  EXPECT_EQ(plan.error().text, "two slices are called a");
 }
 
 // Random steps on groups of our own: what explain predicts is what the kernel answers.

@@ -77,7 +77,7 @@ class Search {
     return state;
   }
 
-  int pieces() const {
+  int segments() const {
     std::vector<int> left(p_.domain_cores.size());
     for (size_t i = 0; i < free_.size(); ++i)
       left[static_cast<size_t>(p_.kinds[i].domain)] += free_[i];
@@ -90,7 +90,7 @@ class Search {
 
   void next(size_t need, int cost) {
     if (need == p_.needs.size()) {
-      int total = cost + pieces() * p_.costs.partial;
+      int total = cost + segments() * p_.costs.partial;
       if (total < best_) {
         best_ = total;
         reached_ = true;

@@ -24,7 +24,7 @@ double cpu_ms() {
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
 }
 
-// A machine of up to 64 CPUs with some cores in use, and 1 to 4 tenants.
+// A machine of up to 64 CPUs with some cores in use, and 1 to 4 slices.
 struct Random {
   std::mt19937 engine;
   int below(int n) { return static_cast<int>(engine() % static_cast<unsigned>(n)); }
@@ -77,10 +77,10 @@ struct Random {
   std::vector<Need> needs(const Topology& t, const CpuSet& free) {
     std::vector<Need> needs;
     int left = std::max(1, free.count() * (30 + below(80)) / 100);
-    int tenants = 1 + below(4);
-    for (int i = 0; i < tenants && left > 0; ++i) {
+    int slices = 1 + below(4);
+    for (int i = 0; i < slices && left > 0; ++i) {
       Need need;
-      need.count = i + 1 == tenants ? left : 1 + below(left);
+      need.count = i + 1 == slices ? left : 1 + below(left);
       need.unit = static_cast<Unit>(below(3));
       if (need.unit == Unit::kCores) need.count = (need.count + 1) / 2;
       need.node = chance(60) ? below(static_cast<int>(t.nodes.size())) : -1;
@@ -99,7 +99,7 @@ void expect_rules_kept(const Topology& t, const CpuSet& usable, const std::vecto
     ASSERT_TRUE(usable.contains(g.cpus | g.blocked));
     ASSERT_FALSE(g.cpus.overlaps(g.blocked));
     CpuSet cores = t.threads_of_cores_touching(g.cpus);
-    ASSERT_FALSE(cores.overlaps(taken)) << "two tenants share a core";
+    ASSERT_FALSE(cores.overlaps(taken)) << "two slices share a core";
     taken |= cores;
     int got = g.cpus.count();
     if (needs[i].unit == Unit::kThreads) {
@@ -163,9 +163,9 @@ TEST(Planner, LargeMachinesArePlannedWithinTenMilliseconds) {
   for (int round = 0; round < 50; ++round) {
     CpuSet usable = random.usable(*t);
     std::vector<Need> needs;
-    int tenants = 1 + random.below(8);
-    for (int i = 0; i < tenants; ++i) {
-      needs.push_back({"t", 1 + random.below(std::max(1, usable.count() / tenants - 2)),
+    int slices = 1 + random.below(8);
+    for (int i = 0; i < slices; ++i) {
+      needs.push_back({"t", 1 + random.below(std::max(1, usable.count() / slices - 2)),
                        Unit::kWhole, random.below(3) - 1});
     }
     double from = cpu_ms();
@@ -175,7 +175,7 @@ TEST(Planner, LargeMachinesArePlannedWithinTenMilliseconds) {
     expect_rules_kept(*t, usable, needs, *plan);
   }
   std::sort(times.begin(), times.end());
-  std::printf("256 CPUs, 1-8 tenants: median %.2f ms, slowest %.2f ms\n", times[times.size() / 2],
+  std::printf("256 CPUs, 1-8 slices: median %.2f ms, slowest %.2f ms\n", times[times.size() / 2],
               times.back());
   // Shared, slow and instrumented builders take longer; the figure proper is in bench/results/cpus.
   EXPECT_LT(times[times.size() / 2], 100);

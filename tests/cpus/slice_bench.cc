@@ -39,8 +39,8 @@ void report(const char* what, std::vector<double> ms) {
               ms[ms.size() * 99 / 100], ms.size());
 }
 
-SliceRequest request_for(const CpuSet& cpus, const std::string& folder) {
-  SliceRequest r;
+PlacementRequest request_for(const CpuSet& cpus, const std::string& folder) {
+  PlacementRequest r;
   r.name = "bench";
   r.cpus = to_list(cpus) + ",";
   r.folder = folder;
@@ -49,7 +49,7 @@ SliceRequest request_for(const CpuSet& cpus, const std::string& folder) {
 
 double with_slice(const CpuSet& cpus, const std::string& folder, bool use_cpuset) {
   Clock::time_point from = Clock::now();
-  SliceRequest r = request_for(cpus, folder);
+  PlacementRequest r = request_for(cpus, folder);
   r.use_cpuset = use_cpuset;
   Expected<Placement> p = place(r);
   if (!p) return -1;

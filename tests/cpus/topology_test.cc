@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "cpus/memory_policy.h"
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 
 namespace allot::cpus {
 namespace {
@@ -106,15 +106,15 @@ TEST(Topology, AFolderThatIsNoMachineSaysSo) {
 }
 
 // What a request gets on these machines, without touching anything.
-std::string chosen(const std::string& name, const SliceRequest& request,
+std::string chosen(const std::string& name, const PlacementRequest& request,
                    const std::vector<Lease>& leases = {}) {
   Topology t = machine(name);
   Expected<Placement> p = choose(t, t.allowed, leases, request);
   return p ? to_list(p->cpus) : "!" + p.error().text;
 }
 
-SliceRequest ask(const std::string& cpus, int gpu = -1, bool exclusive = false) {
-  SliceRequest request;
+PlacementRequest ask(const std::string& cpus, int gpu = -1, bool exclusive = false) {
+  PlacementRequest request;
   request.cpus = cpus;
   request.gpu = gpu;
   request.exclusive = exclusive;

@@ -14,7 +14,7 @@
 #include <filesystem>
 #include <functional>
 
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 
 namespace allot::cpus {
 namespace {
@@ -42,7 +42,7 @@ class Watch : public testing::Test {
   }
   // A program in a slice of all CPUs (or the last one); it runs `body` once it has entered.
   pid_t start(bool use_cpuset, const std::string& cpus, const std::function<void()>& body) {
-    SliceRequest request;
+    PlacementRequest request;
     request.name = "watched";
     request.cpus = cpus;
     request.folder = folder_;
@@ -105,7 +105,7 @@ TEST_F(Watch, AGroupThatAStrangerRewroteIsPutBackWithinASecond) {
   ASSERT_GT(start(true, to_list(allowed_), [] {}), 0);
   Watcher watcher(options_);
   EXPECT_TRUE(watcher.look(now_s()).empty());
-  EXPECT_EQ(watcher.tenants(), 1);
+  EXPECT_EQ(watcher.slices(), 1);
   ASSERT_EQ(perform({Step::Op::kWrite, hierarchy_.file(placement_->group, "cpus"),
                      std::to_string(allowed_.first())}),
             0);

@@ -207,7 +207,7 @@ class Run {
     return ops.size();
   }
 
-  // Leaves out ever smaller pieces for as long as the rest still fails.
+  // Leaves out ever smaller segments for as long as the rest still fails.
   void shrink(std::vector<Op> ops) {
     for (size_t piece = ops.size() / 2; piece > 0; piece = piece > 1 ? piece / 2 : 0) {
       for (size_t at = 0; at + piece <= ops.size();) {

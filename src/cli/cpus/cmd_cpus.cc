@@ -34,8 +34,8 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
     app.get_option(name)->needs(flags->given);
 }
 
-cpus::SliceRequest slice_request(const CpuFlags& flags, const std::string& name) {
-  cpus::SliceRequest request;
+cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::string& name) {
+  cpus::PlacementRequest request;
   request.name = name;
   request.cpus = flags.cpus;
   request.mems = flags.mems;

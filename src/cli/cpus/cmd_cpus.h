@@ -13,7 +13,7 @@
 #include "cpus/failure.h"
 #include "cpus/fs_root.h"
 #include "cpus/leases.h"
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 #include "cpus/topology.h"
 #include "cpus/tree_model.h"
 
@@ -39,7 +39,7 @@ struct CpuFlags {
 };
 void add_cpu_flags(CLI::App& app, CpuFlags* flags);
 // The slice that the flags ask for. Throws Failure (usage).
-cpus::SliceRequest slice_request(const CpuFlags& flags, const std::string& name);
+cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::string& name);
 
 // Throws an error of a lower folder as a Failure: exit 2 for wrong usage, 125 otherwise.
 [[noreturn]] void throw_failure(const cpus::Failure& failure);

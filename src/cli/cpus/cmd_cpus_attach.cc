@@ -21,9 +21,9 @@ void attach(const CpusAttachOptions& options, int* exit_status) {
   cpus::AttachRequest request;
   request.pid = options.pid;
   request.follow = options.follow;
-  request.slice = slice_request(
+  request.placement = placement_request(
       options.flags, options.name.empty() ? fmt::format("pid{}", options.pid) : options.name);
-  request.slice.use_cpuset = !options.no_cpuset;
+  request.placement.use_cpuset = !options.no_cpuset;
   cpus::Expected<cpus::AttachReport> report = cpus::attach(request);
   if (!report) throw_failure(report.error());
   const cpus::Placement& p = report->placement;

@@ -14,17 +14,17 @@ using nlohmann::json;
 
 struct CpusPlanOptions {
   CpuFlags flags;
-  std::vector<std::string> tenants;
+  std::vector<std::string> slices;
   std::string machine;
   bool as_json = false;
 };
 
 // "alice=8", "bob=4,gpu=1,cores,exclusive", "carol=0-3:mems=auto": name, CPUs, then words after
 // ':'.
-cpus::SliceRequest tenant_of(const std::string& text) {
+cpus::PlacementRequest parse_slice(const std::string& text) {
   size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
-    wrong_usage("--tenant {}: write NAME=CPUS, as in alice=8 or alice=8:gpu=1:exclusive", text);
+    wrong_usage("--slice {}: write NAME=CPUS, as in alice=8 or alice=8:gpu=1:exclusive", text);
   }
   CpuFlags flags;
   std::string_view rest = std::string_view(text).substr(equals + 1);
@@ -46,16 +46,16 @@ cpus::SliceRequest tenant_of(const std::string& text) {
                std::from_chars(word.data() + 4, word.data() + word.size(), flags.gpu).ec ==
                    std::errc{}) {
     } else {
-      wrong_usage("--tenant {}: '{}' is none of gpu=N, mems=LIST, cores, threads, exclusive", text,
+      wrong_usage("--slice {}: '{}' is none of gpu=N, mems=LIST, cores, threads, exclusive", text,
                   word);
     }
   }
-  return slice_request(flags, text.substr(0, equals));
+  return placement_request(flags, text.substr(0, equals));
 }
 
 json to_json(const cpus::MachinePlan& plan) {
-  json out{{"tenants", json::array()}, {"cost", plan.cost}};
-  for (const cpus::TenantPlan& t : plan.tenants) {
+  json out{{"slices", json::array()}, {"cost", plan.cost}};
+  for (const cpus::SlicePlan& t : plan.slices) {
     json steps = json::array();
     for (const cpus::PlannedStep& s : t.steps) {
       const char* op = s.step.op == cpus::Step::Op::kMkdir   ? "mkdir"
@@ -68,7 +68,7 @@ json to_json(const cpus::MachinePlan& plan) {
                        {"errno_name", cpus::errno_name(s.os_errno)},
                        {"why", s.why}});
     }
-    out["tenants"].push_back(
+    out["slices"].push_back(
         {{"name", t.name},
          {"cpus", to_list(t.cpus)},
          {"idle", to_list(t.blocked)},
@@ -86,7 +86,7 @@ json to_json(const cpus::MachinePlan& plan) {
 
 std::string to_text(const cpus::MachinePlan& plan) {
   Table table({"SLICE", "CPUS", "MEMORY", "EXPECTED", "LEVEL"});
-  for (const cpus::TenantPlan& t : plan.tenants) {
+  for (const cpus::SlicePlan& t : plan.slices) {
     std::string expected =
         t.expected_cpus < 0 ? "unknown" : fmt::format("{:.1f} CPUs", t.expected_cpus);
     std::string level(level_name(t.level));
@@ -98,7 +98,7 @@ std::string to_text(const cpus::MachinePlan& plan) {
     for (const std::string& note : t.notes) table.note("  " + note);
   }
   std::string text = table.text() + "\n";
-  for (const cpus::TenantPlan& t : plan.tenants) {
+  for (const cpus::SlicePlan& t : plan.slices) {
     for (const cpus::PlannedStep& s : t.steps) {
       std::string line = s.step.op == cpus::Step::Op::kMkdir
                              ? fmt::format("mkdir {}", s.step.path)
@@ -113,11 +113,11 @@ std::string to_text(const cpus::MachinePlan& plan) {
 }
 
 void plan(const CpusPlanOptions& options) {
-  std::vector<cpus::SliceRequest> requests;
-  for (const std::string& text : options.tenants) requests.push_back(tenant_of(text));
-  if (options.flags.wants_cpus()) requests.push_back(slice_request(options.flags, "run"));
+  std::vector<cpus::PlacementRequest> requests;
+  for (const std::string& text : options.slices) requests.push_back(parse_slice(text));
+  if (options.flags.wants_cpus()) requests.push_back(placement_request(options.flags, "run"));
   if (requests.empty())
-    wrong_usage("plan: say what to plan: --cpus N, or --tenant NAME=CPUS for each of several");
+    wrong_usage("plan: say what to plan: --cpus N, or --slice NAME=CPUS for each of several");
   MachineView m = read_machine(options.machine);
   std::string why_not;
   std::optional<cpus::TreeModel> tree = read_tree(m, &why_not);
@@ -138,9 +138,9 @@ void add_cpus_plan(CLI::App& cpus, int*) {
   CLI::App* app = cpus.add_subcommand(
       "plan", "who would get which CPUs, with every write and what the kernel would answer");
   add_cpu_flags(*app, &options->flags);
-  app->add_option("--tenant", options->tenants,
+  app->add_option("--slice", options->slices,
                   "NAME=CPUS[:gpu=N][:mems=LIST][:cores|threads][:exclusive]; once for each")
-      ->type_name("TENANT");
+      ->type_name("SLICE");
   app->add_option("--machine", options->machine, "a captured machine instead of this one")
       ->type_name("DIR");
   app->add_flag("--json", options->as_json, "print JSON");

@@ -34,7 +34,7 @@ double now_s() {
 void log(const cpus::WatchAction& a, double since, bool dry_run, bool as_json) {
   if (as_json) {
     print(nlohmann::json{{"s", since},
-                         {"slice", a.tenant},
+                         {"slice", a.slice},
                          {"kind", action_name(a.kind)},
                          {"what", a.what},
                          {"why", a.why},
@@ -47,7 +47,7 @@ void log(const cpus::WatchAction& a, double since, bool dry_run, bool as_json) {
     std::string outcome = !a.error.empty()     ? " FAILED: " + a.error
                           : dry_run && !report ? " (dry run: not done)"
                                                : "";
-    print(fmt::format("{:8.1f} s  {}: {}: {}: {}{}\n", since, harmless(a.tenant),
+    print(fmt::format("{:8.1f} s  {}: {}: {}: {}{}\n", since, harmless(a.slice),
                       action_name(a.kind), a.what, a.why, outcome));
   }
   std::fflush(stdout);
@@ -69,7 +69,7 @@ void watch(CpusWatchOptions options) {
     for (const cpus::WatchAction& a : watcher.look(now))
       log(a, now - from, options.watch.dry_run, options.as_json);
     if (first && !options.as_json)
-      fmt::print(stderr, "allot: watching {} slices in {}\n", watcher.tenants(),
+      fmt::print(stderr, "allot: watching {} slices in {}\n", watcher.slices(),
                  options.watch.folder);
     first = false;
     if (options.once || (options.seconds > 0 && now - from >= options.seconds)) break;
@@ -86,7 +86,7 @@ void add_cpus_watch(CLI::App& cpus, int*) {
   CLI::App* app = cpus.add_subcommand(
       "watch",
       "put back what hotplug, daemons or threads change; spread pinned threads that pile up");
-  app->add_option("slice", options->watch.tenant, "only this slice");
+  app->add_option("slice", options->watch.slice, "only this slice");
   app->add_flag("--dry-run", options->watch.dry_run, "only say what would be done");
   app->add_flag("--no-rebalance", options->no_rebalance, "put back drift only");
   app->add_flag("--once", options->once, "look once and end");

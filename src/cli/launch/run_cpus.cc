@@ -15,15 +15,15 @@
 namespace allot::cli {
 namespace {
 
-cpus::Placement place_or_throw(const cpus::SliceRequest& request) {
+cpus::Placement place_or_throw(const cpus::PlacementRequest& request) {
   cpus::Expected<cpus::Placement> placement = cpus::place(request);
   if (!placement) throw_failure(placement.error());
   return *placement;
 }
 
-class CpuSlice : public StartHook {
+class CpuHook : public StartHook {
  public:
-  explicit CpuSlice(const cpus::SliceRequest& request) : placement_(place_or_throw(request)) {
+  explicit CpuHook(const cpus::PlacementRequest& request) : placement_(place_or_throw(request)) {
     void* page = mmap(nullptr, sizeof(cpus::Entered), PROT_READ | PROT_WRITE,
                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) {
@@ -35,7 +35,7 @@ class CpuSlice : public StartHook {
   }
 
   // With --exec we get here only when exec failed: leave the group, or it cannot be removed.
-  ~CpuSlice() override {
+  ~CpuHook() override {
     if (program_ == getpid()) {
       cpus::leave(placement_);
       placement_.lease.member = {};
@@ -43,8 +43,8 @@ class CpuSlice : public StartHook {
     cpus::release(&placement_);
     munmap(entered_, sizeof *entered_);
   }
-  CpuSlice(const CpuSlice&) = delete;
-  CpuSlice& operator=(const CpuSlice&) = delete;
+  CpuHook(const CpuHook&) = delete;
+  CpuHook& operator=(const CpuHook&) = delete;
 
   pid_t start() override { return cpus::fork_into(placement_); }
   bool enter() override {
@@ -93,13 +93,13 @@ bool RunCpus::only(const CLI::App& run) const {
 
 std::unique_ptr<StartHook> RunCpus::place(const std::string& name, int gpu, size_t gpus) const {
   if (!wanted()) return nullptr;
-  cpus::SliceRequest request = slice_request(*flags_, name);
+  cpus::PlacementRequest request = placement_request(*flags_, name);
   if (request.gpu < 0 && gpu >= 0) {
     // sysfs and the driver both order GPUs by bus address, unless one of them hides some GPUs.
     const cpus::Expected<cpus::Topology> topology = cpus::read_topology(cpus::FsRoot());
     if (topology && topology->gpus.size() == gpus) request.gpu = gpu;
   }
-  return std::make_unique<CpuSlice>(request);
+  return std::make_unique<CpuHook>(request);
 }
 
 }  // namespace allot::cli

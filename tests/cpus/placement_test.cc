@@ -1,6 +1,6 @@
 // Slices on the running kernel: real groups where the cpuset tree is writable, affinity alone
 // everywhere. Each test leaves the machine as it found it, also when it fails.
-#include "cpus/slice.h"
+#include "cpus/placement.h"
 
 #include <dirent.h>
 #include <gtest/gtest.h>
@@ -43,8 +43,8 @@ class Slice : public testing::Test {
   }
 
   bool cpusets() const { return !hierarchy_.base.empty(); }
-  SliceRequest ask(const std::string& cpus, const std::string& name = "test") const {
-    SliceRequest request;
+  PlacementRequest ask(const std::string& cpus, const std::string& name = "test") const {
+    PlacementRequest request;
     request.cpus = cpus;
     request.name = name;
     request.folder = folder_;
@@ -112,7 +112,7 @@ TEST_F(Slice, AChildOfAPinnedShellIsNotPinnedInsideItsSlice) {
 }
 
 TEST_F(Slice, WithoutCpusetsTheLevelIsAdvisedAndSaysWhy) {
-  SliceRequest request = ask(last_cpu());
+  PlacementRequest request = ask(last_cpu());
   request.use_cpuset = false;
   Expected<Placement> p = place(request);
   ASSERT_TRUE(p) << p.error().text;
@@ -130,7 +130,7 @@ TEST_F(Slice, WithoutCpusetsTheLevelIsAdvisedAndSaysWhy) {
 TEST_F(Slice, MemoryIsBoundToTheNodesAskedFor) {
   Expected<Topology> t = read_topology(FsRoot{});
   if (!t || t->nodes.empty()) GTEST_SKIP() << "no memory nodes";
-  SliceRequest request = ask(last_cpu());
+  PlacementRequest request = ask(last_cpu());
   request.mems = "auto";
   Expected<Placement> p = place(request);
   ASSERT_TRUE(p) << p.error().text;
@@ -152,7 +152,7 @@ TEST_F(Slice, BadRequestsLeaveNothingChanged) {
     EXPECT_FALSE(p.error().text.empty());
     EXPECT_EQ(p.error().text.find('\n'), std::string::npos) << "one line";
   }
-  SliceRequest request = ask(last_cpu());
+  PlacementRequest request = ask(last_cpu());
   request.mems = "77";
   Expected<Placement> p = place(request);
   ASSERT_FALSE(p);
@@ -162,7 +162,7 @@ TEST_F(Slice, BadRequestsLeaveNothingChanged) {
 
 TEST_F(Slice, ExclusiveCpusAreHandedOutOnce) {
   if (allowed_.count() < 2) GTEST_SKIP() << "one CPU only";
-  SliceRequest request = ask(last_cpu(), "first");
+  PlacementRequest request = ask(last_cpu(), "first");
   request.exclusive = true;
   Expected<Placement> first = place(request);
   ASSERT_TRUE(first) << first.error().text;
@@ -192,7 +192,7 @@ TEST_F(Slice, ConcurrentRunsNeverGetTheSameExclusiveCpu) {
       close(go[1]);
       char byte;
       if (read(go[0], &byte, 1) < 0) _exit(3);  // returns at end of file: all start together
-      SliceRequest request = ask("1", "run" + std::to_string(i));
+      PlacementRequest request = ask("1", "run" + std::to_string(i));
       request.exclusive = true;
       request.unit = Unit::kThreads;
       Expected<Placement> p = place(request);
@@ -220,7 +220,7 @@ TEST_F(Slice, ConcurrentRunsNeverGetTheSameExclusiveCpu) {
   close(results[0]);
   close(results[1]);
   // They were killed with everything in place; the next run finds and removes all of it.
-  SliceRequest request = ask(std::to_string(given.first()) + ",", "after");
+  PlacementRequest request = ask(std::to_string(given.first()) + ",", "after");
   request.exclusive = true;
   Expected<Placement> after = place(request);
   ASSERT_TRUE(after) << after.error().text;
@@ -237,7 +237,7 @@ TEST_F(Slice, ALeaseOutlivesItsKilledLauncherAndEndsWithTheProgram) {
     ASSERT_EQ(pipe(tell), 0);
     pid_t launcher = fork();
     if (launcher == 0) {
-      SliceRequest request = ask(last_cpu(), "victim");
+      PlacementRequest request = ask(last_cpu(), "victim");
       request.exclusive = true;
       request.use_cpuset = use_cpuset;
       Expected<Placement> p = place(request);
@@ -257,7 +257,7 @@ TEST_F(Slice, ALeaseOutlivesItsKilledLauncherAndEndsWithTheProgram) {
     ASSERT_EQ(read(tell[0], &program, sizeof program), static_cast<ssize_t>(sizeof program));
     kill(launcher, SIGKILL);
     waitpid(launcher, nullptr, 0);
-    SliceRequest request = ask(last_cpu(), "next");
+    PlacementRequest request = ask(last_cpu(), "next");
     request.exclusive = true;
     Expected<Placement> p = place(request);
     EXPECT_FALSE(p) << "the program still runs there";

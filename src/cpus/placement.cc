@@ -1,5 +1,5 @@
-// Making, entering and giving back a slice: see slice.h. Choosing the CPUs is in choose.cc.
-#include "cpus/slice.h"
+// Making, entering and giving back a slice: see placement.h. Choosing the CPUs is in choose.cc.
+#include "cpus/placement.h"
 
 #include <fmt/format.h>
 #include <linux/sched.h>
@@ -60,7 +60,7 @@ std::string_view level_name(Level level) {
   return "none";
 }
 
-Expected<Placement> place(const SliceRequest& request) {
+Expected<Placement> place(const PlacementRequest& request) {
   FsRoot fs;
   Expected<Topology> topology = read_topology(fs);
   if (!topology) return failure(topology.error().code, topology.error().text);

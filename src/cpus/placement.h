@@ -29,7 +29,7 @@ namespace allot::cpus {
 enum class Level { kNone, kAdvised, kEnforced };
 std::string_view level_name(Level level);
 
-struct SliceRequest {
+struct PlacementRequest {
   std::string name = "run";
   std::string cpus;  // "4" (a number of CPUs), "0-3,8" or "3," (a list), "gpu" (those near the GPU)
   Unit unit = Unit::kWhole;
@@ -59,11 +59,11 @@ struct Placement {
 // Errors, each with one line for the user: kBadValue (the request's text; offline or missing CPUs),
 // kFull (no room, or leased to someone else), kNotFound (no such GPU), kNoPermission, kSystem.
 // Blocks up to 10 s for the ledger's lock. Single-threaded callers only, as it is meant for launchers.
-Expected<Placement> place(const SliceRequest& request);
+Expected<Placement> place(const PlacementRequest& request);
 
 // Only the choice: what place() would take on `topology` with `leases` held, without changing a thing.
 Expected<Placement> choose(const Topology& topology, const CpuSet& allowed,
-                           const std::vector<Lease>& leases, const SliceRequest& request);
+                           const std::vector<Lease>& leases, const PlacementRequest& request);
 
 // What the child found after entering. Plain data, so that it can be sent through a pipe.
 struct Entered {
