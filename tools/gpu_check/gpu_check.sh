@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpu_check.sh [memory|time [quick]|life] [--sim] [--only PREFIX,...] [--level L] [--build DIR] [--list] [--merge DIR,...]:
+# gpu_check.sh [memory|time [quick]|life] [--sim] [--only PREFIX,...] [--level L] [--build DIR] [--list] [--repeat N] [--merge DIR,...]:
 # checks a built tree against a real card.
 #
 # Needs build/bin and build/lib (or DIR's) as `./dev build` leaves them, and python3. Frameworks, a toolkit or

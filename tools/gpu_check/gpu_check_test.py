@@ -19,6 +19,7 @@ import steps_memory  # noqa: E402
 import steps_overhead  # noqa: E402,F401
 import steps_parity  # noqa: E402,F401
 import steps_processes  # noqa: E402,F401
+import steps_guarantee  # noqa: E402,F401
 import steps_time  # noqa: E402,F401
 import steps_time_overhead  # noqa: E402,F401
 import steps_time_torch  # noqa: E402,F401
@@ -76,6 +77,12 @@ class StepsTest(unittest.TestCase):
     def test_the_list_of_time_checks_fits_its_time(self):
         listed = [step for step in common.STEPS if main.kind_of(step) == "time" and not step.extra]
         self.assertLessEqual(sum(step.cost for step in listed), main.DEADLINE_S["time"])
+
+    def test_the_list_of_guarantees_fits_its_time(self):
+        listed = [step for step in common.STEPS if step.group == "time_guarantee"]
+        self.assertEqual(len(listed), 10)
+        calibrations = 30
+        self.assertLessEqual(sum(step.cost for step in listed) + calibrations, main.DEADLINE_S["guarantee"])
 
     def test_every_program_is_there(self):
         folder = os.path.dirname(os.path.abspath(__file__))

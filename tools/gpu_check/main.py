@@ -20,7 +20,7 @@ import common  # noqa: E402
 import time_cases  # noqa: E402
 from common import Machine, Skip, StepFailed  # noqa: E402
 
-DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "life": 290}
+DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "guarantee": 480, "life": 290}
 
 
 def first_line(command, cwd=None):
@@ -192,6 +192,8 @@ def read_options():
     parser.add_argument("--level", help="time: auto, channel, launch or observe for every slice")
     parser.add_argument("--gpu", type=int, metavar="INDEX",
                         help="of several GPUs this one; runs on different ones do not disturb each other")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N",
+                        help="time: the chosen steps N times, each run within its own time, and their medians")
     parser.add_argument("--merge", help="time: folders of earlier runs by commas; prints their medians")
     parser.add_argument("--build", help="build folder; default: build/ in the checkout")
     parser.add_argument("--list", action="store_true", help="name the steps and end")
@@ -210,6 +212,7 @@ def load_steps(kind):
         import steps_life  # noqa: F401
     else:
         import steps_ends  # noqa: F401
+        import steps_guarantee  # noqa: F401
         import steps_time  # noqa: F401
         import steps_time_more  # noqa: F401
         import steps_time_overhead  # noqa: F401
@@ -252,6 +255,35 @@ def run_all(machine, steps, options, results, folder):
     results.write("README.md", results.readme())
 
 
+def seconds_for(options, steps):
+    if options.kind != "time":
+        return DEADLINE_S[options.kind]
+    if steps and all(step.group == "time_guarantee" for step in steps):
+        return DEADLINE_S["guarantee"]
+    return DEADLINE_S["quick" if options.variant == "quick" else "time"]
+
+
+def run_once(options, steps, build, below):
+    """The steps, with their own results folder (`below` the usual one); the exit status and that folder."""
+    quick = options.kind == "time" and options.variant == "quick"
+    machine = Machine(options.root, build, options.sim, time.monotonic() + seconds_for(options, steps), quick,
+                      options.level, options.gpu)
+    about = describe(machine, options.kind)
+    folder = folder_of(machine, about)
+    if below:
+        folder = os.path.join(folder, below)
+        os.makedirs(folder, exist_ok=True)
+    results = Results(machine.root, folder, about)
+    try:
+        run_all(machine, steps, options, results, folder)
+    finally:
+        machine.close()
+    print("\n" + results.table() + f"\nresults in {folder}")
+    if results.cases():
+        print("\n" + results.cases())
+    return (1 if results.counts()["FAIL"] else 0), folder
+
+
 def main():
     options = read_options()
     if options.merge:
@@ -266,21 +298,14 @@ def main():
         if not os.access(os.path.join(build, "bin", program), os.X_OK):
             print(f"gpu_check: {build}/bin/{program} is not there; run ./dev build first", file=sys.stderr)
             return 2
-    quick = options.kind == "time" and options.variant == "quick"
-    limit = DEADLINE_S["quick" if quick else options.kind]
-    machine = Machine(options.root, build, options.sim, time.monotonic() + limit, quick, options.level,
-                      options.gpu)
-    about = describe(machine, options.kind)
-    folder = folder_of(machine, about)
-    results = Results(machine.root, folder, about)
-    try:
-        run_all(machine, steps, options, results, folder)
-    finally:
-        machine.close()
-    print("\n" + results.table() + f"\nresults in {folder}")
-    if results.cases():
-        print("\n" + results.cases())
-    return 1 if results.counts()["FAIL"] else 0
+    if options.repeat <= 1:
+        return run_once(options, steps, build, None)[0]
+    folders = []
+    for number in range(options.repeat):
+        print(f"run {number + 1} of {options.repeat}", flush=True)
+        folders.append(run_once(options, steps, build, f"run{number + 1}")[1])
+    os.environ.setdefault("OUT", os.path.dirname(folders[0]))
+    return merge(folders, prefixes(options))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def limits(machine):
     return (4.0, 6.0) if machine.sim else (POINTS, SECOND_POINTS)
 
 
-def share(machine, slices, seconds, phases=(), allot=True, warm=1.0, settle=0.5, env=None):
+def share(machine, slices, seconds, phases=(), allot=True, native=False, warm=1.0, settle=0.5, env=None):
     known = "calibrations.json" if env is None else "calibrations_elsewhere.json"
     line = [machine.bench, "share", "--json", "--seconds", seconds, "--warm", warm, "--settle", settle,
             "--calibration", os.path.join(machine.scratch, known)]
@@ -35,7 +35,9 @@ def share(machine, slices, seconds, phases=(), allot=True, warm=1.0, settle=0.5,
         line.append("--no-allot")
     elif machine.level:
         line += ["--level", machine.level]
-    total = warm + seconds + len(phases) * (seconds + settle)
+    if native:
+        line.append("--native")
+    total = (warm + seconds) * (2 if native else 1) + len(phases) * (seconds + settle)
     return machine.run(line, 40 + 2 * total, env=env).json()
 
 
