@@ -8,6 +8,9 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <fstream>
+#include <map>
+#include <string>
 #include <type_traits>
 
 #include "abi/env.h"
@@ -182,6 +185,35 @@ TEST(RegionAbi, SwapWordsComeApartAsTheyWerePut) {
   const uint32_t word = ALLOT_SWAP_WORD(0x1abcdefu, ALLOT_SWAP_OUT);
   EXPECT_EQ(ALLOT_SWAP_SERIAL(word), 0xabcdefu);
   EXPECT_EQ(ALLOT_SWAP_STATE(word), static_cast<uint32_t>(ALLOT_SWAP_OUT));
+}
+
+// The checks on a GPU run without this header, so their script repeats numbers of it: each line
+// "NAME = NUMBER" there must be one of these.
+TEST(RegionAbi, TheNumbersOfTheCheckScriptAreTheHeaders) {
+  const std::map<std::string, uint64_t> numbers = {
+      {"FLAGS", offsetof(AllotHeader, flags)},
+      {"CONFIG_SEQUENCE", offsetof(AllotHeader, config_sequence)},
+      {"WAKE_SEQ", offsetof(AllotHeader, wake_seq)},
+      {"CLIENTS", offsetof(AllotSliceFile, clients)},
+      {"CLIENT_BYTES", sizeof(AllotGpuClient)},
+      {"CLIENT_COUNT", ALLOT_MAX_CLIENTS},
+      {"CLIENT_FLAGS", offsetof(AllotGpuClient, flags)},
+      {"SLOT_WORDS", offsetof(AllotSliceFile, slot_words)},
+      {"FROZEN", ALLOT_SLICE_FROZEN},
+      {"CLIENT_ACTIVE", ALLOT_CLIENT_ACTIVE},
+      {"CLIENT_OPEN", ALLOT_CLIENT_OPEN},
+      {"CLIENT_FROZEN", ALLOT_CLIENT_FROZEN},
+  };
+  std::ifstream script(ALLOT_CHECK_SCRIPT);
+  std::map<std::string, uint64_t> found;
+  for (std::string line; std::getline(script, line);) {
+    const size_t name_end = line.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+    if (name_end == 0 || name_end == std::string::npos || line.compare(name_end, 3, " = ") != 0) {
+      continue;
+    }
+    found[line.substr(0, name_end)] = std::stoull(line.substr(name_end + 3));
+  }
+  EXPECT_EQ(found, numbers);
 }
 
 TEST(EnvAbi, NamesStandInScripts) {

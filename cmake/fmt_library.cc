@@ -1,6 +1,6 @@
-// The compiled half of libfmt 9, once, instead of in every file: the static library that Debian does not
-// ship (AllotFmt.cmake says why it is wanted). It is the library's own implementation header and the
-// instantiations that its other headers declare.
+// The compiled half of libfmt 9, once, instead of in every file: the static library that Debian
+// does not ship (AllotFmt.cmake says why we want it). It is the library's own implementation header
+// and the instantiations that its other headers declare.
 #include <fmt/format-inl.h>
 
 static_assert(FMT_VERSION / 10000 == 9, "see AllotFmt.cmake");

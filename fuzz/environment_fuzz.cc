@@ -1,11 +1,13 @@
-// The environment and the flags of a slice, of any content: what a process starts with (ALLOT_*, HAMi's names), what
-// it hands to its children, and the texts that `allot run` and `allot set` read.
+// The environment and the flags of a slice, of any content: what a process starts with (ALLOT_*,
+// HAMi's names), what it hands to its children, and the texts that `allot run` and `allot set`
+// read.
 //
-// The input is lines. One that begins with a byte below 32 is a variable by its number in kNames, with the rest
-// as its value; any other is the entry itself. An empty line ends the environment that the process starts with; what
-// follows is the one it makes for a child. Checked besides not reading or writing outside (the arrays are as
-// large as planned, to the byte): limits are in range, a name is a name, a child keeps every entry of its own,
-// has every variable of the slice, and being completed twice changes nothing.
+// The input is lines. One that begins with a byte below 32 is a variable by its number in kNames,
+// with the rest as its value; any other is the entry itself. An empty line ends the environment
+// that the process starts with; what follows is the one it makes for a child. Checked besides not
+// reading or writing outside (the arrays are as large as planned, to the byte): limits are in
+// range, a name is a name, a child keeps every entry of its own, has every variable of the slice,
+// and being completed twice changes nothing.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -24,7 +26,8 @@
 
 namespace allot::shm {
 
-// Stand for the machine (fuzz/CMakeLists.txt gives slice_search.cc these names): no file is made or read.
+// Stand for the machine (fuzz/CMakeLists.txt gives slice_search.cc these names): no file is made or
+// read.
 Result<void> fuzz_region_folder(const char* dir, bool, char* out) {
   if (dir != nullptr && dir[0] != '\0' && dir[0] != '/') return fail(Errc::kBadValue);
   TextBuf text(out, kPathBytes);

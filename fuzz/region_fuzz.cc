@@ -1,8 +1,8 @@
 // Slice files of any content.
 //
-// The input is a list of changes to a good file: area (1 byte), offset (2 bytes), length (1 byte), the
-// bytes. So the fuzzer spends its time behind the header's checks and not before them; area 0 is the
-// header itself. A last odd rest cuts the file to that many pages.
+// The input is a list of changes to a good file: area (1 byte), offset (2 bytes), length (1 byte),
+// the bytes. So the fuzzer spends its time behind the header's checks and not before them; area 0
+// is the header itself. A last odd rest cuts the file to that many pages.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

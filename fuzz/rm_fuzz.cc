@@ -1,7 +1,8 @@
-// RM calls of any content past the watcher: it must neither crash nor hand out handles of two clients.
+// RM calls of any content past the watcher: it must neither crash nor hand out handles of two
+// clients.
 //
-// The input is a list of calls: kind (1 byte), status (1), then 4 handles or classes of one byte each, so that the
-// fuzzer finds objects that belong together.
+// The input is a list of calls: kind (1 byte), status (1), then 4 handles or classes of one byte
+// each, so that the fuzzer finds objects that belong together.
 #include <cstdint>
 #include <cstdlib>
 

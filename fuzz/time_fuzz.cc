@@ -1,8 +1,8 @@
 // The policy of GPU time with slices of any content: what other users' files may say.
 //
-// The input is a moment (8 bytes) and then slices of 24 bytes each. Checked besides not crashing: a grant
-// lasts at least until after now, nobody that is frozen runs, what one says does not depend on the order of
-// the others.
+// The input is a moment (8 bytes) and then slices of 24 bytes each. Checked besides not crashing: a
+// grant lasts at least until after now, nobody that is frozen runs, what one says does not depend
+// on the order of the others.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

@@ -1,5 +1,5 @@
-// Sizes and percentages of any text: no crash, no value out of range, and what is accepted as a size
-// means the same when it is written out and read again.
+// Sizes and percentages of any text: no crash, no value out of range, and what is accepted as a
+// size means the same when it is written out and read again.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

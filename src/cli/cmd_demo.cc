@@ -90,7 +90,7 @@ bool tell_program(const Actor& actor, const json& said) {
   const bool oom = said.value("refused_with", json()) == "CUDA_ERROR_OUT_OF_MEMORY";
   const uint64_t granted = said.value("granted_bytes", uint64_t{0});
   const json before = said.value("memory_before", json::object());
-  print(fmt::format("  {:<6} sees a card of {} MiB; took {} MiB in steps of 64, then got {}\n",
+  print(fmt::format("  {:<6} sees a GPU of {} MiB; took {} MiB in steps of 64, then got {}\n",
                     actor.name, before.value("total", uint64_t{0}) / kMiB, granted / kMiB,
                     said.value("refused_with", json()).is_string()
                         ? said["refused_with"].get<std::string>()
@@ -131,11 +131,11 @@ bool play() {
   const Actor alice = {"alice", "3G", 3072 * kMiB};
   const Actor bob = {"bob", "5G", 5120 * kMiB};
   print(
-      "Two programs share one software GPU of 16 GiB. There is no card in this: the software GPU "
-      "is\n"
-      "allot's own stand-in for one, its memory is this machine's. Both programs take memory "
-      "until\n"
-      "they are refused.\n\n"
+      "Two programs share one software GPU of 16 GiB. It is allot's own simulation of a GPU, and "
+      "its\n"
+      "memory is this machine's: the demo needs no real GPU. Both programs take memory until they "
+      "are\n"
+      "refused.\n\n"
       "  $ allot run --sim=16G --gpu-mem 3G --name alice -- allot bench alloc --step 64M --hold "
       "60\n"
       "  $ allot run --sim=16G --gpu-mem 5G --name bob   -- allot bench alloc --step 64M --hold "
@@ -176,7 +176,8 @@ bool play() {
 void add_demo(CLI::App& app, int* exit_status) {
   CLI::App* sub =
       app.add_subcommand("demo", "show two programs on one software GPU, each held to its memory");
-  sub->footer("Takes a few seconds and no card. Exit status: 0 only if both programs were held.");
+  sub->footer(
+      "Takes a few seconds and needs no GPU. Exit status: 0 only if both programs were held.");
   sub->callback([exit_status] {
 #ifndef ALLOT_HAVE_BENCH
     refuse("demo: this build of allot has no 'bench', which the demo runs; build it whole");

@@ -1,5 +1,5 @@
-// Waits on pipes, never by sleeping; only a child that closed its output before it ended is asked for in
-// steps of a millisecond.
+// Waits on pipes, never by sleeping; only a child that closed its output before it ended is asked
+// for in steps of a millisecond.
 #include "tests/e2e/command.h"
 
 #include <fcntl.h>

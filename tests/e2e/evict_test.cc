@@ -1,4 +1,5 @@
-// Evict and restore as users type them, on the software GPU: contents, several processes, every way to fail.
+// Evict and restore as users type them, on the software GPU: contents, several processes, every way
+// to fail.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -28,8 +29,8 @@ class Evict : public MovingSlices {
     expect_second_kept();
   }
 
-  // Ends one of a slice's two processes while `command` waits for it. Stopped, it cannot answer; killed, it
-  // stays a zombie, as its parent is a program that knows of no child.
+  // Ends one of a slice's two processes while `command` waits for it. Stopped, it cannot answer;
+  // killed, it stays a zombie, as its parent is a program that knows of no child.
   void end_one_during(const std::string& command, const std::string& mark) {
     auto program = pair("a", "");
     const int first = std::stoi(ask(*program, "pid"));
@@ -258,7 +259,8 @@ TEST_F(Evict, AnIdleOneComesBackWhateverItCallsFirst) {
   EXPECT_EQ(ask(*idle, "check 3"), "ok");
 }
 
-// Seen as a wait without end: the idle one was just coming back from an eviction for somebody before.
+// Seen as a wait without end: the idle one was just coming back from an eviction for somebody
+// before.
 TEST_F(Evict, AnIdleOneThatIsBeingMovedIsTriedAgain) {
   environment["ALLOT_SIM_GPUS"] = "1x4G";
   auto idle = holder("a", 3, {"--gpu-mem", "3G", "--priority", "low"});

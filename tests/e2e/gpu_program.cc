@@ -10,9 +10,9 @@
 //   devices       "COUNT UUID ..." (hexadecimal)
 //   range         "ok" when the driver describes every block as one of cuMemAlloc
 //   ipc           the driver's error number for an IPC handle of the first block, 0 = it gave one
-//   pin           SYNC_MEMOPS for the first block, as users of RDMA set it: the driver's error number
-//   churn         saturates, copies and compares blocks of its own, also allocating and freeing, until the next
-//                 line comes: "ok" and how often, or "wrong"
+//   pin           SYNC_MEMOPS for the first block, as users of RDMA set it: the error number
+//   churn         fills, copies and compares blocks of its own, also allocating and freeing,
+//                 until the next line comes: "ok" and how often, or "wrong"
 //   capture       begins to capture a graph that fills the first block: "ok"
 //   launch VALUE  ends the capture and launches the graph, which fills with VALUE: "ok"
 //   pid           the process

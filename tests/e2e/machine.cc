@@ -1,4 +1,5 @@
-// See machine.h. What must not happen: a test that sees the machine's real region, or another test's.
+// See machine.h. What must not happen: a test that sees the machine's real region, or another
+// test's.
 #include "tests/e2e/machine.h"
 
 #include <poll.h>

@@ -1,4 +1,5 @@
-// Slices whose memory is evicted and restored, for the tests of both ways: what they hold, and whether it was kept.
+// Slices whose memory is evicted and restored, for the tests of both ways: what they hold, and
+// whether it was kept.
 #pragma once
 
 #include <fstream>
@@ -25,7 +26,8 @@ class MovingSlices : public Machine {
 
   bool evicted(const std::string& name) { return slice(name).value("evicted", false); }
 
-  // A program with 100 MiB in three blocks that hold `value`, `value` + 1, `value` + 2; one is small.
+  // A program with 100 MiB in three blocks that hold `value`, `value` + 1, `value` + 2; one is
+  // small.
   std::unique_ptr<Command> holder(const std::string& name, int value,
                                   const std::vector<std::string>& more = {}) {
     std::vector<std::string> flags = {"--name", name};
@@ -39,8 +41,8 @@ class MovingSlices : public Machine {
     return program;
   }
 
-  // A slice of two processes: the first talks to the test and holds 64 MiB of 5, the second holds 32 MiB of 9 and
-  // checks them when the test opens its pipe. `faults` are the second's.
+  // A slice of two processes: the first talks to the test and holds 64 MiB of 5, the second holds
+  // 32 MiB of 9 and checks them when the test opens its pipe. `faults` are the second's.
   std::unique_ptr<Command> pair(const std::string& name, const std::string& faults) {
     const std::string second = folder() + "/second";
     EXPECT_EQ(system(("mkfifo " + second + ".in").c_str()), 0);

@@ -1,5 +1,5 @@
-// `--swap fast`: the process moves its own memory, on the software GPU: contents, addresses, who waits, who is told
-// what, and every step that may fail.
+// `--swap fast`: the process moves its own memory, on the software GPU: contents, addresses, who
+// waits, who is told what, and every step that may fail.
 #include <signal.h>
 
 #include <fstream>

@@ -1,7 +1,8 @@
-// The program that terminal_test.cc runs in a slice: says what it was typed, and each Ctrl-C at once.
+// The program that terminal_test.cc runs in a slice: says what it was typed, and each Ctrl-C at
+// once.
 //
-// The handler itself writes. A program that looks at a flag (a shell's trap) misses a signal that comes
-// between its last look and its read(), and says nothing until the next line is typed.
+// The handler itself writes. A program that looks at a flag (a shell's trap) misses a signal that
+// comes between its last look and its read(), and says nothing until the next line is typed.
 #include <unistd.h>
 
 #include <csignal>

@@ -1,10 +1,12 @@
-// GPU time as users get it: slices under `allot run` on the software GPU, measured by `allot bench share`.
+// GPU time as users get it: slices under `allot run` on the software GPU, measured by `allot bench
+// share`.
 //
-// The software GPU's timeline is exact, but the programs and the agents run on whatever CPUs the machine has
-// left, so shares and ceilings are held to 4 points here; a card is held to 1 (bench/README.md). An agent that
-// gets no CPU opens its window late, and a program that gets none leaves gaps: what falls short is measured
-// again, twice at most. What must never happen, such as a ceiling that is passed, fails at once. Windows are a
-// few seconds, because the whole list has to fit into a minute.
+// The software GPU's timeline is exact, but the programs and the agents run on whatever CPUs the
+// machine has left, so shares and ceilings are held to 4 points here; a card is held to 1
+// (bench/README.md). An agent that gets no CPU opens its window late, and a program that gets none
+// leaves gaps: what falls short is measured again, twice at most. What must never happen, such as a
+// ceiling that is passed, fails at once. Windows are a few seconds, because the whole list has to
+// fit into a minute.
 #include <cmath>
 #include <functional>
 
@@ -93,7 +95,8 @@ TEST_F(GpuTime, SharesHoldAndChangeWhileTheProgramsRun) {
               });
 }
 
-// Steps of 13 ms: with short ones a host that gets the CPU late makes the load one that leaves gaps.
+// Steps of 13 ms: with short ones a host that gets the CPU late makes the load one that leaves
+// gaps.
 TEST_F(GpuTime, SharesHoldForProgramsThatWaitForEveryStep) {
   expect_soon({"--seconds", "2", "--slice", "share=30,load=step,kernel-us=400", "--slice",
                "share=70,load=step,kernel-us=400"},
@@ -177,7 +180,8 @@ TEST_F(GpuTime, UsedTimeIsWhatTheProgramsDid) {
               1, [](const json& got) { return used_problem(got[0]); });
 }
 
-// They fill each other's gaps: windows would waste them, and looks, wake-ups and timeslices must cost next to nothing.
+// They fill each other's gaps: windows would waste them, and looks, wake-ups and timeslices must
+// cost next to nothing.
 TEST_F(GpuTime, TwoHostBoundProgramsDoAsWellAsUnderTheDriver) {
   const std::string load = "load=launch-bound,kernel-us=400,inflight=20,busy=45";
   std::string last;
@@ -196,7 +200,8 @@ TEST_F(GpuTime, TwoHostBoundProgramsDoAsWellAsUnderTheDriver) {
 }
 
 TEST_F(GpuTime, TheBaselineIsTheDriversOwnSlicing) {
-  // Two contexts and timeslices of 2,048 us with 225 us a change: 45 % each, which is what makes the rest worth it.
+  // Two contexts and timeslices of 2,048 us with 225 us a change: 45 % each, which is what makes
+  // the rest worth it.
   const json got =
       phases({"--no-allot", "--seconds", "1", "--slice", "load=graph", "--slice", "load=graph"});
   ASSERT_EQ(got.size(), 1u);

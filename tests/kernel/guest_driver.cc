@@ -2,9 +2,10 @@
 // compares errno and complete state after every one.
 //
 // The run is cut into episodes of 200 operations, each from a freshly reset system and with its own
-// seed; so a failing one can be run again by itself, and be shrunk here, at memory speed, to the few
-// operations that matter. Asked for on the kernel command line:
-//   allot.mode=random allot.hierarchy=v1|v2|v1v2mode allot.seed=N allot.first=EPISODE allot.episodes=N
+// seed; so a failing one can be run again by itself, and be shrunk here, at memory speed, to the
+// few operations that matter. Asked for on the kernel command line:
+//   allot.mode=random allot.hierarchy=v1|v2|v1v2mode allot.seed=N allot.first=EPISODE
+//   allot.episodes=N
 //   allot.mode=replay (operations in /replay.txt, separated by ';')   allot.mode=shares
 // What it prints is read by tools/kernel_test.py: "T episode hashes", "MISMATCH ...", "REPLAY ...",
 // "DONE ...". What must not happen here: a rule of the kernel; those are the model's.

@@ -111,7 +111,8 @@ int GuestKernel::hotplug(int cpu, bool up) {
                     up ? "1" : "0");
 }
 
-// The kernel frees a removed group after an RCU grace period; until then it still counts as a child.
+// The kernel frees a removed group after an RCU grace period; until then it still counts as a
+// child.
 void GuestKernel::wait_groups(size_t count) {
   for (int i = 0; i < 20000; ++i) {
     std::string text = cached_read("proc", "cgroups");

@@ -1,8 +1,9 @@
-// The real kernel as the guest driver sees it: performs operations and reads the complete state back in
-// the form of Cpusets::observe(), so that the two can be compared line by line.
+// The real kernel as the guest driver sees it: performs operations and reads the complete state
+// back in the form of Cpusets::observe(), so that the two can be compared line by line.
 //
-// What the kernel does behind a caller's back is waited for here, with a bound: a removed group counts
-// as gone when the kernel has freed it, a switched-off controller when its state is off line.
+// What the kernel does behind a caller's back is waited for here, with a bound: a removed group
+// counts as gone when the kernel has freed it, a switched-off controller when its state is off
+// line.
 #pragma once
 
 #include <map>

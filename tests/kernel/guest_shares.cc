@@ -1,7 +1,8 @@
-// See guest_shares.h. A load is 2 to 12 spinning processes with random CPU masks: in every other load one
-// CPU each, which leaves the kernel no choice (pinned), else now and then several (mixed), where who shares
-// with whom is the kernel's choice and the model gives only what even sharing would be. Each is let run for a while before and during the measurement, and its run time read from
-// /proc/PID/schedstat.
+// See guest_shares.h. A load is 2 to 12 spinning processes with random CPU masks: in every other
+// load one CPU each, which leaves the kernel no choice (pinned), else now and then several (mixed),
+// where who shares with whom is the kernel's choice and the model gives only what even sharing
+// would be. Each is let run for a while before and during the measurement, and its run time read
+// from /proc/PID/schedstat.
 #include "guest_shares.h"
 
 #include <sched.h>

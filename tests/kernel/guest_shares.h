@@ -5,7 +5,8 @@
 
 namespace allot::kernel_test {
 
-// Runs `cases` random loads of spinning tasks and prints "SHARE case task predicted measured" lines.
+// Runs `cases` random loads of spinning tasks and prints "SHARE case task predicted measured"
+// lines.
 void run_shares(uint64_t seed, int cases);
 
 }  // namespace allot::kernel_test

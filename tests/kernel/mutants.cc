@@ -1,9 +1,11 @@
-// kernel_mutants TRACE...: replays recorded kernel runs against the true model and every broken one.
+// kernel_mutants TRACE...: replays recorded kernel runs against the true model and every broken
+// one.
 //
-// A trace holds, for each episode of a seed, a hash of errno and complete state that the real kernel
-// showed after every operation. The operations are generated anew from the seed. The true model must
-// give every hash; each mutation must miss at least one of some trace, or the comparison has a hole.
-// Prints one line per mutation; exit status 1 when the true model differs or a mutation survives.
+// A trace holds, for each episode of a seed, a hash of errno and complete state that the real
+// kernel showed after every operation. The operations are generated anew from the seed. The true
+// model must give every hash; each mutation must miss at least one of some trace, or the comparison
+// has a hole. Prints one line per mutation; exit status 1 when the true model differs or a mutation
+// survives.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>

@@ -1,9 +1,9 @@
 // One operation on a cpuset hierarchy, its one-line form, and the random generator of operations.
 //
-// The same generator runs in the guest, beside the real kernel, and on the host, where recorded runs are
-// replayed against broken models: equal seeds give equal operations as long as the model the generator
-// looks at is the true one. Tasks have virtual ids (1 is the driver, others from 101 up, never reused
-// within an episode), because real ones differ from run to run.
+// The same generator runs in the guest, beside the real kernel, and on the host, where recorded
+// runs are replayed against broken models: equal seeds give equal operations as long as the model
+// the generator looks at is the true one. Tasks have virtual ids (1 is the driver, others from 101
+// up, never reused within an episode), because real ones differ from run to run.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
 // Tasks that do what the guest driver tells them: make a thread or a process, sleep, exit.
 //
-// They share the driver's memory (CLONE_VM), so a command is a word in memory and a futex. None of them
-// has a thread-local area of its own: a subject calls the kernel by the instruction alone and must never
-// enter the C library. Between commands every subject sleeps, which is what the model assumes.
+// They share the driver's memory (CLONE_VM), so a command is a word in memory and a futex. None of
+// them has a thread-local area of its own: a subject calls the kernel by the instruction alone and
+// must never enter the C library. Between commands every subject sleeps, which is what the model
+// assumes.
 #pragma once
 
 #include <cstdint>

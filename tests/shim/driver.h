@@ -1,7 +1,8 @@
 // The driver as a test program calls it: entries found with dlsym, by exported symbol.
 //
-// Cuda("libcuda.so.1") is what a program gets (the shim, in a slice); Cuda(path) any other copy. Kept apart
-// from the shim's own list of calls on purpose: a wrong signature there must not be repeated here.
+// Cuda("libcuda.so.1") is what a program gets (the shim, in a slice); Cuda(path) any other copy.
+// Kept apart from the shim's own list of calls on purpose: a wrong signature there must not be
+// repeated here.
 #pragma once
 
 #include <dlfcn.h>

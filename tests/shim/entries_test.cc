@@ -1,4 +1,5 @@
-// Memory by the ways that programs of today seldom go: the entries of before CUDA 3.2, memory of other APIs.
+// Memory by the ways that programs of today seldom go: the entries of before CUDA 3.2, memory of
+// other APIs.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -2,9 +2,10 @@
 //
 //   SLICE_TEST(Name, options) { ... }
 //
-// is a GoogleTest whose body runs in a child: this program again, with the two libraries preloaded, limits in
-// its environment, and ALLOT_DIR and ALLOT_SIM_DIR in a folder that is removed afterwards. Other processes
-// of the same machine are made with run_case() and CASE(Name) { ... }; run_program() runs anything else.
+// is a GoogleTest whose body runs in a child: this program again, with the two libraries preloaded,
+// limits in its environment, and ALLOT_DIR and ALLOT_SIM_DIR in a folder that is removed
+// afterwards. Other processes of the same machine are made with run_case() and CASE(Name) { ... };
+// run_program() runs anything else.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -41,7 +42,8 @@ const std::string& machine_folder();
 Environment slice_environment(const Options& options);
 Environment bare_environment(const Options& options);
 
-// Runs a program to its end and takes its output. `environment` replaces everything but PATH and HOME.
+// Runs a program to its end and takes its output. `environment` replaces everything but PATH and
+// HOME.
 Outcome run_program(const std::vector<std::string>& command, const Environment& environment);
 
 // This program as the process of CASE(name), with the arguments at case_arguments().

@@ -63,7 +63,8 @@ inline std::string slice_file(const std::string& name = "default") {
   return machine_folder() + "/region/" + name + ".slice";
 }
 
-// What the accounts of the machine's slice say once the dead are cleared; UINT64_MAX when there is no file.
+// What the accounts of the machine's slice say once the dead are cleared; UINT64_MAX when there is
+// no file.
 inline uint64_t used_by_the_living(const std::string& name = "default") {
   auto slice = shm::open_slice(slice_file(name).c_str(), true);
   if (!slice) return UINT64_MAX;

@@ -187,7 +187,8 @@ SLICE_TEST(PoolMemoryMayBeFreedByCuMemFree) {
   }
 }
 
-// Acceptance test 7: pools by handle, kept memory, trim, and a pool destroyed before its last block.
+// Acceptance test 7: pools by handle, kept memory, trim, and a pool destroyed before its last
+// block.
 SLICE_TEST(PoolsByHandleKeepTrimAndEnd) {
   const Cuda cuda;
   start_cuda(cuda);
@@ -216,8 +217,8 @@ SLICE_TEST(PoolsByHandleKeepTrimAndEnd) {
   EXPECT_ALL_BACK(growth);
 }
 
-// A pool that keeps its memory serves requests below the limit although the slice is full, and gives up
-// what it does not need when something else asks.
+// A pool that keeps its memory serves requests below the limit although the slice is full, and
+// gives up what it does not need when something else asks.
 SLICE_TEST(MemoryKeptByAPoolIsUsedAndGivenUpAtTheLimit, "1G") {
   const Cuda cuda;
   start_cuda(cuda);
@@ -313,7 +314,8 @@ CUmemAllocationProp on_device(int device) {
   return prop;
 }
 
-// Acceptance test 5: charged where the memory is, whatever context is current; until released and unmapped.
+// Acceptance test 5: charged where the memory is, whatever context is current; until released and
+// unmapped.
 SLICE_TEST(VirtualMemoryIsChargedToItsDeviceUntilReleasedAndUnmapped, "8G", "2x80G") {
   const Cuda cuda;
   start_cuda(cuda, 0);

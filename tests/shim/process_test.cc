@@ -200,7 +200,8 @@ SLICE_TEST(ChildrenWithAnEmptiedEnvironmentKeepTheLimit, "5G") {
   }
 }
 
-// An environment that is completed keeps what it says: other variables, another LD_PRELOAD, ALLOT_DISABLE.
+// An environment that is completed keeps what it says: other variables, another LD_PRELOAD,
+// ALLOT_DISABLE.
 SLICE_TEST(ACompletedEnvironmentKeepsItsOwnEntries, "5G") {
   std::vector<std::string> entries = {"COLOUR=green", "LD_PRELOAD=libdl.so.2", "ALLOT_GPU_MEM=3G"};
   const std::vector<char*> envp = pointers(entries);
@@ -248,7 +249,8 @@ SLICE_TEST(ExecOfAMissingProgramReportsItsErrno) {
   EXPECT_EQ(posix_spawn(&pid, name, nullptr, nullptr, argv, empty), ENOENT);
 }
 
-// A failed exec leaves the slot as it was, and a forked child's end leaves the parent's charges alone.
+// A failed exec leaves the slot as it was, and a forked child's end leaves the parent's charges
+// alone.
 SLICE_TEST(TheEndOfAForkedChildLeavesTheParentsCharges) {
   const Cuda cuda;
   start_cuda(cuda);

@@ -136,8 +136,8 @@ TEST(Shim, DlopenByPathGivesTheDriverOutsideASliceAndWhenDisabled) {
   EXPECT_TRUE(disabled.ok()) << disabled.output;
 }
 
-// The variants of the table: what the shim gives for a name is, for every version and flag, either the
-// driver's own function or our hook for exactly that function.
+// The variants of the table: what the shim gives for a name is, for every version and flag, either
+// the driver's own function or our hook for exactly that function.
 struct Parity {
   const Cuda& shim;
   const Cuda& real;

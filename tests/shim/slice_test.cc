@@ -1,4 +1,5 @@
-// Several processes and several GPUs in one slice: races, deaths, visible devices, shared memory, limits.
+// Several processes and several GPUs in one slice: races, deaths, visible devices, shared memory,
+// limits.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -110,7 +111,8 @@ SLICE_TEST(ARequestThatNeedsADeadProcessesMemoryGetsIt, "4G") {
   finish(child);
 }
 
-// One of the racers: takes and gives back at the cap, checking that the card never holds more than the cap.
+// One of the racers: takes and gives back at the cap, checking that the card never holds more than
+// the cap.
 CASE(Races) {
   const Cuda cuda;
   const int rounds = std::atoi(case_arguments().at(0).c_str());
@@ -146,7 +148,8 @@ CASE(Races) {
 
 constexpr uint64_t kContextMiB = 518;  // what a process's first context takes on the software GPU
 
-// Acceptance test 4. ALLOT_RACE_ROUNDS and ALLOT_RACE_PROCESSES make it as long as wanted (10,000 x 64).
+// Acceptance test 4. ALLOT_RACE_ROUNDS and ALLOT_RACE_PROCESSES make it as long as wanted (10,000 x
+// 64).
 TEST(Shim, RacingProcessesNeverExceedTheCap) {
   const char* rounds = std::getenv("ALLOT_RACE_ROUNDS");
   const char* processes = std::getenv("ALLOT_RACE_PROCESSES");
@@ -176,7 +179,8 @@ TEST(Shim, RacingProcessesNeverExceedTheCap) {
   EXPECT_LT(granted, asked) << "nobody was ever refused: there was no race";
 }
 
-// Acceptance test 13. Three GPUs of different sizes show which one is meant; limits go by visible index.
+// Acceptance test 13. Three GPUs of different sizes show which one is meant; limits go by visible
+// index.
 CASE(PrintsTotals) {
   const Cuda cuda;
   int count = 0;
@@ -446,7 +450,8 @@ TEST(Shim, NvmlShowsTheSlice) {
   EXPECT_TRUE(finish(other).ok());
 }
 
-// Prints what the environment made of the slice: share, ceiling, priority, level of the first two GPUs.
+// Prints what the environment made of the slice: share, ceiling, priority, level of the first two
+// GPUs.
 CASE(TellsItsTime) {
   const Cuda cuda;
   start_cuda(cuda);

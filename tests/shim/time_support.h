@@ -1,8 +1,8 @@
 // Parts of the shim linked into a test program, in front of the software GPU.
 //
-// For what the whole library would do by itself and a test wants in hand: the prober, the gate. The program
-// counts as attached, with one GPU; there is no slice, so nothing is charged. One machine for all tests of
-// the program, removed at its end.
+// For what the whole library would do by itself and a test wants in hand: the prober, the gate. The
+// program counts as attached, with one GPU; there is no slice, so nothing is charged. One machine
+// for all tests of the program, removed at its end.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -19,7 +19,8 @@ namespace allot::shim_time {
 void* hook_named(const char* symbol);
 void* driver_named(const char* symbol);
 
-// HOOK(cuStreamCreate)(&stream, 0u): through the shim. DRIVER(...): past it. Typed by how it is called.
+// HOOK(cuStreamCreate)(&stream, 0u): through the shim. DRIVER(...): past it. Typed by how it is
+// called.
 struct Callable {
   void* at;
   template <class... A>

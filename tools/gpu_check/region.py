@@ -1,23 +1,35 @@
-"""A slice's region file as a script sees it: flags, clients and the bell (abi/region.h names the offsets)."""
+"""A slice's region file as a script sees it: flags, clients and wake_seq.
+
+The numbers are those of abi/region.h, which is not there where the checks run; abi/region_test.cc compares them.
+"""
 import ctypes as C
 import mmap
 import os
 import struct
 import time
 
-FLAGS, CONFIG_SEQUENCE, BELL = 124, 160, 188
-CLIENTS, CLIENT_BYTES, CLIENT_COUNT = 8192, 64, 256
-FROZEN, EVICTED = 16, 32
-CLIENT_ACTIVE, CLIENT_OPEN, CLIENT_FROZEN = 1, 4, 8
+FLAGS = 124
+CONFIG_SEQUENCE = 160
+WAKE_SEQ = 188
+CLIENTS = 8192
+CLIENT_BYTES = 64
+CLIENT_COUNT = 256
+CLIENT_FLAGS = 20
+SLOT_WORDS = 24576  # what follows the clients
+FROZEN = 16
+CLIENT_ACTIVE = 1
+CLIENT_OPEN = 4
+CLIENT_FROZEN = 8
+
 SYS_FUTEX, FUTEX_WAKE = 202, 1
 
 
 class Region:
     def __init__(self, path):
         self.file = os.open(path, os.O_RDWR)
-        self.map = mmap.mmap(self.file, 24576)
+        self.map = mmap.mmap(self.file, SLOT_WORDS)
         self.libc = C.CDLL(None)
-        self.bell = C.c_uint32.from_buffer(self.map, BELL)
+        self.wake_seq = C.c_uint32.from_buffer(self.map, WAKE_SEQ)
 
     def word(self, at):
         return struct.unpack_from("<I", self.map, at)[0]
@@ -27,14 +39,14 @@ class Region:
         struct.pack_into("<I", self.map, FLAGS, flags | bit if on else flags & ~bit)
         sequence = struct.unpack_from("<Q", self.map, CONFIG_SEQUENCE)[0]
         struct.pack_into("<Q", self.map, CONFIG_SEQUENCE, sequence + 1)
-        self.bell.value += 1
-        self.libc.syscall(C.c_long(SYS_FUTEX), C.byref(self.bell), C.c_int(FUTEX_WAKE), C.c_int(1 << 30), None,
+        self.wake_seq.value += 1
+        self.libc.syscall(C.c_long(SYS_FUTEX), C.byref(self.wake_seq), C.c_int(FUTEX_WAKE), C.c_int(1 << 30), None,
                           None, C.c_int(0))
 
     def clients(self):
-        """Where the flags of the taken clients stand."""
+        """Where the flags of the clients in use are."""
         places = (CLIENTS + i * CLIENT_BYTES for i in range(CLIENT_COUNT))
-        return [at + 20 for at in places if struct.unpack_from("<Q", self.map, at)[0] != 0]
+        return [at + CLIENT_FLAGS for at in places if struct.unpack_from("<Q", self.map, at)[0] != 0]
 
     def wait(self, done, seconds):
         """Seconds until `done(flags)` holds for each client; None when it does not."""
@@ -55,6 +67,6 @@ class Region:
         return self.wait(lambda flags: flags & CLIENT_OPEN, 5)
 
     def close(self):
-        del self.bell
+        del self.wake_seq
         self.map.close()
         os.close(self.file)

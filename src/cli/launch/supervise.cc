@@ -13,8 +13,8 @@
 namespace allot::cli {
 namespace {
 
-// Not passed on: what an instruction of our own causes, what the kernel does not let anybody catch, what it sends for
-// our own resources and our own reads and writes.
+// Not passed on: what an instruction of our own causes, what the kernel does not let anybody catch,
+// what it sends for our own resources and our own reads and writes.
 constexpr std::array kOurOwn = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP, SIGSYS, SIGKILL,
                                 SIGSTOP, SIGXCPU, SIGXFSZ, SIGPIPE, SIGTTIN, SIGTTOU};
 
@@ -80,8 +80,9 @@ int exec_failure(int pipe_end) {
   return n == sizeof why ? why : 0;
 }
 
-// What the kernel sends goes to the whole group, the program included; but a terminal that hangs up tells the leader of
-// its session alone, and whoever runs as that (ssh -t, a terminal's own command) is waited for by nobody else.
+// What the kernel sends goes to the whole group, the program included; but a terminal that hangs up
+// tells the leader of its session alone, and whoever runs as that (ssh -t, a terminal's own
+// command) is waited for by nobody else.
 bool was_for_us_alone(int number, const siginfo_t& info) {
   return info.si_code != SI_KERNEL || (number == SIGHUP && getsid(0) == getpid());
 }
@@ -100,8 +101,9 @@ bool has_terminal() {
   return terminal >= 0;
 }
 
-// Reaps the child's changes of state. True when it has ended; then *status is set. Processes that were left to us (as
-// process 1 of a container, or a subreaper) are reaped too, but none that another thread of ours has started.
+// Reaps the child's changes of state. True when it has ended; then *status is set. Processes that
+// were left to us (as process 1 of a container, or a subreaper) are reaped too, but none that
+// another thread of ours has started.
 bool reap(pid_t child, int* status) {
   for (;;) {
     const pid_t pid = waitpid(-1, status, WUNTRACED | WNOHANG | __WNOTHREAD);

@@ -23,9 +23,10 @@ struct Program {
   std::vector<std::string> env;
 };
 
-// Blocks the signals that supervise() passes on (all that can be), from before the slice is made until it is removed:
-// a signal in between waits, so no slice is left behind. One at a time, main thread. The destructor
-// takes the signals that still wait and restores the old mask and the old SIGCHLD action.
+// Blocks the signals that supervise() passes on (all that can be), from before the slice is made
+// until it is removed: a signal in between waits, so no slice is left behind. One at a time, main
+// thread. The destructor takes the signals that still wait and restores the old mask and the old
+// SIGCHLD action.
 class SignalGuard {
  public:
   SignalGuard();
