@@ -29,8 +29,8 @@ struct SliceSpec {
   AllotLevel level = ALLOT_LEVEL_AUTO;
   bool fail_closed = true;
   bool swap_fast = false;
-  bool free_memory =
-      false;  // --wait, --evict-idle: the memory must be free, not only within the limit
+  // --wait, --evict-idle: the memory must be free, not only within the limit.
+  bool free_memory = false;
   bool overcommit = false;  // shares may sum to more than the whole
 
   // True when the spec has a limit that level observe does not enforce.

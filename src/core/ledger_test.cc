@@ -248,8 +248,8 @@ TEST(Slots, AKillBetweenTakingAndLiveLeavesNothing) {
   TestFile file;
   Ledger ledger = file.ledger();
   file->slot_words[0] = ALLOT_SLOT_WORD(ALLOT_SLOT_TAKING, 5, 77);
-  file->slots[0].start_time =
-      12345;  // of whoever had it before: must not be held against the taker
+  // The start time of an earlier process must not count against the taker.
+  file->slots[0].start_time = 12345;
   file->header.slots_high = 1;
   auto start_unknown = [](void*, uint32_t pid, const AllotSlot& slot) {
     EXPECT_EQ(pid, 77u);

@@ -1,12 +1,12 @@
 #!/bin/sh
-# check_floor.sh LIBRARY: fails when a guest library needs a glibc newer than 2.28, any symbol of
+# check_floor.sh LIBRARY: fails when a guest library needs a glibc newer than 2.17, any symbol of
 # libstdc++, or a library besides libc and the dynamic linker.
 set -eu
 library=$1
 fails=0
 for version in $(objdump -T "$library" | grep -o 'GLIBC_[0-9.]*' | sort -u); do
-  newest=$(printf '%s\nGLIBC_2.28\n' "$version" | sort -V | tail -1)
-  if [ "$newest" != GLIBC_2.28 ]; then
+  newest=$(printf '%s\nGLIBC_2.17\n' "$version" | sort -V | tail -1)
+  if [ "$newest" != GLIBC_2.17 ]; then
     echo "needs $version:" >&2
     objdump -T "$library" | grep -F "$version" >&2
     fails=1

@@ -1,4 +1,4 @@
-// Holds guest code down to glibc 2.28 by naming old versions of symbols that moved since.
+// Holds guest code down to glibc 2.17 by naming old versions of symbols that moved since.
 //
 // glibc 2.34 moved libdl, libpthread and librt into libc and gave their symbols a new default
 // version, so that a library built there will not load on an older system. Old versions are still

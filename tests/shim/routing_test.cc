@@ -141,8 +141,8 @@ TEST(Shim, DlopenByPathGivesTheDriverOutsideASliceAndWhenDisabled) {
 struct Parity {
   const Cuda& shim;
   const Cuda& real;
-  std::map<void*, std::set<std::string>>
-      symbols_of_real;                  // the driver's address -> exported symbols
+  // The driver's address -> exported symbols.
+  std::map<void*, std::set<std::string>> symbols_of_real;
   std::map<void*, void*> hook_of_real;  // seen so far; must be one to one
   int hooked = 0;
 

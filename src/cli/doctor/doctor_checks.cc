@@ -155,7 +155,7 @@ void check_shim(Findings* findings) {
       } else {
         add(findings, Verdict::kProblem, "libraries",
             fmt::format("{} does not load: {}", path, problem),
-            "install allot whole; its libraries need glibc 2.28 or newer");
+            "install allot whole; its libraries need glibc 2.17 or newer");
       }
     }
   } catch (const Failure& failure) {

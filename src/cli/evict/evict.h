@@ -30,8 +30,8 @@ struct MovedProcess {
   uint32_t pid = 0;
   std::string command;
   uint64_t bytes = 0;  // moved
-  uint64_t stays_bytes =
-      0;  // on the card, the fast way; the driver leaves some MiB that are not charged
+  // On the GPU, the fast way. The driver's way leaves some MiB there that are not charged.
+  uint64_t stays_bytes = 0;
   double lock_seconds = 0;  // until its work had ended (evict) or its calls resumed (restore)
   double move_seconds = 0;
 };
@@ -47,8 +47,8 @@ struct Moved {
 enum class Way { kAsStarted, kDriver, kFast };
 
 struct MoveOptions {
-  double timeout_seconds =
-      30;                // evict: how long to wait for work that was submitted; restore: for agents
+  // How long evict waits for submitted work to end, and restore for agents.
+  double timeout_seconds = 30;
   bool returns = false;  // evict: its launcher restores it when it has work again
   Way way = Way::kAsStarted;
   std::function<void(const std::string&)> say = [](const std::string&) {};

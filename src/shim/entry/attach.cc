@@ -49,8 +49,8 @@ constexpr uint64_t kGuardBytes = 4096;
 constinit char slice_path[shm::kPathBytes] = {};
 constinit bool limits_by_environment = false;  // the environment alone sets them
 constexpr uint64_t kEvictedLookNs = 200'000'000;
-constexpr uint64_t kStartPatienceNs =
-    10'000'000'000;  // another thread may be initialising the driver
+// Another thread may be initialising the driver.
+constexpr uint64_t kStartPatienceNs = 10'000'000'000;
 
 // A page that is 0 in every child forked from now on (Linux 4.14; gVisor has no such page).
 void raise_fork_guard() {

@@ -52,8 +52,8 @@ struct Process {
   std::atomic<State> state{State::kOff};
   uint32_t pid = 0;
   std::atomic<std::atomic<uint32_t>*> fork_guard{nullptr};
-  std::atomic<bool> compare_pids{
-      false};  // the kernel has no MADV_WIPEONFORK: ask for the pid instead
+  // The kernel has no MADV_WIPEONFORK: compare the pid instead.
+  std::atomic<bool> compare_pids{false};
   shm::Slice slice;
   core::SlotId slot{0, 0};
   uint32_t device_count = 0;

@@ -169,8 +169,8 @@ void obey(uint32_t order) {
 
 void* swap_main(void*) {
   name_guest_thread("allot-swap");
-  const Scope
-      scope;  // what the driver calls of its own entries meanwhile is no call of the program
+  // What the driver calls of its own entries meanwhile is no call of the program.
+  const Scope scope;
   bool relaxed = false;
   uint32_t obeyed = 0;
   while (running.load(std::memory_order_acquire)) {
