@@ -137,7 +137,7 @@ CUresult open_context(Context* c, CUdevice device, unsigned flags) {
   c->gpu = gpu_of(device);
   c->flags = flags;
   if (!open_vram(c->gpu)) return CUDA_ERROR_OPERATING_SYSTEM;
-  if (const uint64_t bytes = context_overhead_bytes(); bytes > 0) {
+  if (const uint64_t bytes = c->green ? 0 : context_overhead_bytes(); bytes > 0) {
     c->overhead = take_pages(c->gpu, static_cast<uint32_t>(bytes / kPageBytes));
     if (c->overhead.empty()) return CUDA_ERROR_OUT_OF_MEMORY;
   }
@@ -168,6 +168,15 @@ CUresult open_context(Context* c, CUdevice device, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
+CUresult take_device_heap(Context* c) {
+  const uint64_t wanted = c->limits[CU_LIMIT_MALLOC_HEAP_SIZE];
+  if (wanted <= 8 << 20 || !c->device_heap.empty()) return CUDA_SUCCESS;
+  const uint64_t pages = (wanted - (8 << 20) + kPageBytes - 1) / kPageBytes;
+  if (pages > machine()->gpus[c->gpu].card_pages) return CUDA_ERROR_OUT_OF_MEMORY;
+  c->device_heap = take_pages(c->gpu, static_cast<uint32_t>(pages));
+  return c->device_heap.empty() ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+}
+
 void close_context(Context* c) {
   stop_executor(c);
   drop_context_modules(c);
@@ -181,6 +190,8 @@ void close_context(Context* c) {
   c->group = UINT32_MAX;
   give_pages(c->gpu, c->overhead, false);
   c->overhead.clear();
+  give_pages(c->gpu, c->device_heap, false);
+  c->device_heap.clear();
   count_context(c, -1);
   {
     std::lock_guard<std::mutex> lock(c->mutex);

@@ -8,6 +8,7 @@
 #include "handles.h"
 #include "memory.h"
 #include "runtime.h"
+#include "vmm.h"
 
 namespace allot::sim {
 
@@ -59,8 +60,7 @@ CUresult check(const CUDA_ARRAY3D_DESCRIPTOR* d, uint32_t* element) {
   if (d == nullptr || d->Width == 0) return CUDA_ERROR_INVALID_VALUE;
   if (d->NumChannels != 1 && d->NumChannels != 2 && d->NumChannels != 4)
     return CUDA_ERROR_INVALID_VALUE;
-  if ((d->Flags & (CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING)) != 0)
-    return CUDA_ERROR_NOT_SUPPORTED;
+  if ((d->Flags & CUDA_ARRAY3D_DEFERRED_MAPPING) != 0) return CUDA_ERROR_NOT_SUPPORTED;
   const uint32_t bytes = format_bytes(d->Format);
   if (bytes == 0) return CUDA_ERROR_NOT_SUPPORTED;  // packed and video formats
   if (d->Width > 131072 || d->Height > 65536 || d->Depth > 16384) return CUDA_ERROR_INVALID_VALUE;
@@ -88,13 +88,14 @@ CUresult create(CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR* d) {
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult r = check(d, &element); r != CUDA_SUCCESS) return r;
   Array* a = make_array(*d, element, c);
+  *out = reinterpret_cast<CUarray>(a);
+  if ((d->Flags & CUDA_ARRAY3D_SPARSE) != 0) return CUDA_SUCCESS;  // its memory is mapped into it
   a->block = allocate_block(c->gpu, c->device, c, Kind::kArray, bytes_of(a));
   if (a->block == nullptr) {
     Handles<Array>::bury(a);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   a->base = a->block->base;
-  *out = reinterpret_cast<CUarray>(a);
   return CUDA_SUCCESS;
 }
 
@@ -135,7 +136,8 @@ SIM_API cuArrayDestroy(CUarray handle) {
   if (!idle(a->context)) {
     if (const CUresult r = synchronize(a->context); r != CUDA_SUCCESS) return r;
   }
-  release_block(a->block);
+  if (a->block != nullptr) release_block(a->block);
+  unbind_all(reinterpret_cast<uint64_t>(a));
   Handles<Array>::bury(a);
   static_cast<void>(c);
   return CUDA_SUCCESS;

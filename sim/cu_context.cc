@@ -15,6 +15,7 @@ CUresult create(CUcontext* out, unsigned flags, CUdevice device) {
   if (out == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (!valid_device(device)) return CUDA_ERROR_INVALID_DEVICE;
   Context* c = new_context();
+  c->attached = 1;
   if (const CUresult r = open_context(c, device, flags); r != CUDA_SUCCESS) return r;
   if (!push_context(c)) {
     close_context(c);
@@ -115,13 +116,90 @@ SIM_API cuCtxCreate_v4(CUcontext* out, CUctxCreateParams* params, unsigned flags
 SIM_API cuCtxDestroy_v2(CUcontext handle) {
   SIM_ENTER();
   Context* c = to_context(handle);
-  if (c == nullptr || c->primary) return CUDA_ERROR_INVALID_CONTEXT;
+  if (c == nullptr || c->primary || c->green) return CUDA_ERROR_INVALID_CONTEXT;
   if (current_or_null() == c) pop_context();
   close_context(c);
   return CUDA_SUCCESS;
 }
 SIM_API cuCtxDestroy(CUcontext handle) {
   return cuCtxDestroy_v2(handle);
+}
+
+// Usage counts, deprecated and there: a context is made with 1 and ends at 0, with all that is in it.
+SIM_API cuCtxAttach(CUcontext* out, unsigned flags) {
+  SIM_CONTEXT(c);
+  if (out == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (c->primary) return CUDA_ERROR_INVALID_CONTEXT;
+  c->attached++;
+  *out = handle_of(c);
+  return CUDA_SUCCESS;
+}
+SIM_API cuCtxDetach(CUcontext handle) {
+  SIM_ENTER();
+  Context* c = to_context(handle);
+  if (c == nullptr || c->primary || c->green || current_or_null() != c)
+    return CUDA_ERROR_INVALID_CONTEXT;
+  if (--c->attached > 0) return CUDA_SUCCESS;
+  pop_context();
+  close_context(c);
+  return CUDA_SUCCESS;
+}
+
+// Contexts for displays are contexts.
+SIM_API cuGLCtxCreate_v2(CUcontext* out, unsigned flags, CUdevice device) {
+  SIM_ENTER();
+  return create(out, flags, device);
+}
+SIM_API cuGLCtxCreate(CUcontext* out, unsigned flags, CUdevice device) {
+  SIM_ENTER();
+  return create(out, flags, device);
+}
+SIM_API cuVDPAUCtxCreate_v2(CUcontext* out, unsigned flags, CUdevice device, unsigned, void*) {
+  SIM_ENTER();
+  return create(out, flags, device);
+}
+SIM_API cuVDPAUCtxCreate(CUcontext* out, unsigned flags, CUdevice device, unsigned, void*) {
+  SIM_ENTER();
+  return create(out, flags, device);
+}
+
+// Green contexts. A description of resources is only passed on; each green context holds the primary context of
+// its device, and the last to go may end it.
+SIM_API cuDevResourceGenerateDesc(CUdevResourceDesc* out, void* resources, unsigned count) {
+  SIM_ENTER();
+  if (out == nullptr || resources == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+  *out = reinterpret_cast<CUdevResourceDesc>(resources);
+  return CUDA_SUCCESS;
+}
+SIM_API cuGreenCtxCreate(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice device, unsigned flags) {
+  SIM_ENTER();
+  if (out == nullptr || desc == nullptr || flags != 1) return CUDA_ERROR_INVALID_VALUE;
+  CUcontext primary = nullptr;
+  if (const CUresult r = cuDevicePrimaryCtxRetain(&primary, device); r != CUDA_SUCCESS) return r;
+  Context* c = new_context();
+  c->green = true;
+  if (const CUresult r = open_context(c, device, 0); r != CUDA_SUCCESS) {
+    cuDevicePrimaryCtxRelease_v2(device);
+    return r;
+  }
+  *out = reinterpret_cast<CUgreenCtx>(c);
+  return CUDA_SUCCESS;
+}
+SIM_API cuGreenCtxDestroy(CUgreenCtx handle) {
+  SIM_ENTER();
+  Context* c = to_context(reinterpret_cast<CUcontext>(handle));
+  if (c == nullptr || !c->green) return CUDA_ERROR_INVALID_CONTEXT;
+  if (current_or_null() == c) pop_context();
+  const CUdevice device = c->device;
+  close_context(c);
+  return cuDevicePrimaryCtxRelease_v2(device);
+}
+SIM_API cuCtxFromGreenCtx(CUcontext* out, CUgreenCtx handle) {
+  SIM_ENTER();
+  Context* c = to_context(reinterpret_cast<CUcontext>(handle));
+  if (out == nullptr || c == nullptr || !c->green) return CUDA_ERROR_INVALID_VALUE;
+  *out = handle_of(c);
+  return CUDA_SUCCESS;
 }
 
 SIM_API cuCtxPushCurrent_v2(CUcontext handle) {

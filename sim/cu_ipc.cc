@@ -84,7 +84,7 @@ void drop_context_ipc(Context* c) {
 }
 }  // namespace allot::sim
 
-namespace {
+namespace allot::sim {
 
 CUresult open_memory(CUdeviceptr* out, const CUipcMemHandle& handle) {
   Context* c = nullptr;
@@ -131,20 +131,28 @@ CUresult open_memory(CUdeviceptr* out, const CUipcMemHandle& handle) {
   return CUDA_SUCCESS;
 }
 
-}  // namespace
-
-SIM_API cuIpcGetMemHandle(CUipcMemHandle* out, CUdeviceptr address) {
-  SIM_CONTEXT(c);
-  static_cast<void>(c);
-  Area area;
-  if (out == nullptr || !find_area(address, &area) || area.kind != Kind::kLinear) {
-    return CUDA_ERROR_INVALID_VALUE;
+CUresult close_memory(CUdeviceptr address) {
+  std::lock_guard<std::mutex> lock(ipc_lock());
+  for (auto it = opened().begin(); it != opened().end(); ++it) {
+    Block* block = it->second.block;
+    if (address < block->base || address >= block->base + block->span) continue;
+    if (--it->second.count == 0) {
+      opened().erase(it);
+      release_block(block);
+    }
+    return CUDA_SUCCESS;
   }
+  return CUDA_ERROR_INVALID_VALUE;
+}
+
+bool name_memory(uint64_t address, Kind kind, CUipcMemHandle* out) {
+  Area area;
+  if (!find_area(address, &area) || area.kind != kind) return false;
   std::lock_guard<std::mutex> lock(ipc_lock());
   Block* block = area.block;
   if (block->share == UINT32_MAX) {
     ShareName share;
-    if (!make_share(block->gpu, block->pages, &share)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!make_share(block->gpu, block->pages, &share)) return false;
     block->share = share.index;
     block->share_generation = share.generation;
   }
@@ -156,6 +164,15 @@ SIM_API cuIpcGetMemHandle(CUipcMemHandle* out, CUdeviceptr address) {
   name.pid = static_cast<uint32_t>(getpid());
   memset(out, 0, sizeof *out);
   memcpy(out->reserved, &name, sizeof name);
+  return true;
+}
+
+}  // namespace allot::sim
+
+SIM_API cuIpcGetMemHandle(CUipcMemHandle* out, CUdeviceptr address) {
+  SIM_CONTEXT(c);
+  static_cast<void>(c);
+  if (out == nullptr || !name_memory(address, Kind::kLinear, out)) return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
 }
 
@@ -173,17 +190,7 @@ SIM_API cuIpcCloseMemHandle(CUdeviceptr address) {
   if (!idle(c)) {
     if (const CUresult r = synchronize(c); r != CUDA_SUCCESS) return r;
   }
-  std::lock_guard<std::mutex> lock(ipc_lock());
-  for (auto it = opened().begin(); it != opened().end(); ++it) {
-    Block* block = it->second.block;
-    if (address < block->base || address >= block->base + block->span) continue;
-    if (--it->second.count == 0) {
-      opened().erase(it);
-      release_block(block);
-    }
-    return CUDA_SUCCESS;
-  }
-  return CUDA_ERROR_INVALID_VALUE;
+  return close_memory(address);
 }
 
 SIM_API cuIpcGetEventHandle(CUipcEventHandle* out, CUevent handle) {

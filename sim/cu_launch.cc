@@ -36,6 +36,7 @@ static CUresult launch(CUfunction f, const Shape& shape, CUstream stream, void**
                        void** extra, bool ptds) {
   Stream* s = nullptr;
   if (const CUresult r = find_stream(stream, ptds, &s); r != CUDA_SUCCESS) return r;
+  if (const CUresult r = take_device_heap(s->context); r != CUDA_SUCCESS) return r;
   Body body{std::in_place_type<KernelBody>};
   if (const CUresult r = make_kernel(f, shape, arguments, extra, &std::get<KernelBody>(body));
       r != CUDA_SUCCESS) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "ipc.h"
 #include "memory.h"
 #include "pool.h"
 #include "runtime.h"
@@ -111,6 +112,8 @@ SIM_API cuMemFree_v2(CUdeviceptr address) {
       return block->context->heap->release(address, block);
     case Kind::kPool:
       return free_in_pool(address, nullptr);
+    case Kind::kIpc:  // a block of an imported pool
+      return close_memory(address);
     case Kind::kGraph:
       return free_graph_memory(address);
     case Kind::kExternal:  // a buffer mapped from it

@@ -1,6 +1,9 @@
 // Entries of stream-ordered memory and pools.
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include "ipc.h"
 #include "memory.h"
 #include "pool_state.h"
 #include "runtime.h"
@@ -13,6 +16,7 @@ static CUresult allocate_async(CUdeviceptr* out, size_t bytes, Pool* pool, CUstr
   Stream* s = nullptr;
   if (const CUresult r = find_stream(stream, ptds, &s); r != CUDA_SUCCESS) return r;
   if (pool == nullptr) pool = current_pool(s->context->device);
+  if (pool->imported) return CUDA_ERROR_INVALID_VALUE;
   if (capturing(s)) return capture_allocation(s, pool->device, bytes, out);
   uint64_t at = 0;
   const CUresult r = allocate_in_pool(pool, s, bytes, &at);
@@ -29,6 +33,7 @@ static CUresult free_async(CUdeviceptr at, CUstream stream, bool ptds) {
   }
   Area area;
   if (!find_area(at, &area)) return CUDA_ERROR_INVALID_VALUE;
+  if (area.kind == Kind::kIpc) return close_memory(at);
   if (area.kind == Kind::kLinear && area.base == at) {  // cuMemAlloc's memory may be freed so too
     return submit(s,
                   TaskBody{[area] { area.block->context->heap->release(area.base, area.block); }});
@@ -93,10 +98,19 @@ SIM_API cuDeviceSetMemPool(CUdevice device, CUmemoryPool handle) {
 
 static CUresult pool_by_location(CUmemoryPool* out, const CUmemLocation* at,
                                  CUmemAllocationType type, bool current) {
-  if (out == nullptr || at == nullptr || type != CU_MEM_ALLOCATION_TYPE_PINNED)
+  if (out == nullptr || at == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (type != CU_MEM_ALLOCATION_TYPE_PINNED && type != CU_MEM_ALLOCATION_TYPE_MANAGED)
     return CUDA_ERROR_INVALID_VALUE;
   if (at->type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
   if (!valid_device(at->id)) return CUDA_ERROR_INVALID_DEVICE;
+  if (type == CU_MEM_ALLOCATION_TYPE_MANAGED) {  // a pool of its own, all of it on the device here
+    std::lock_guard<std::mutex> lock(pools().mutex);
+    Pool*& pool = pools().managed[at->id];
+    if (pool == nullptr) pool = make_pool(at->id, true);
+    pool->props.allocType = type;
+    *out = pool_handle(pool);
+    return CUDA_SUCCESS;
+  }
   *out = pool_handle(current ? current_pool(at->id) : default_pool(at->id));
   return CUDA_SUCCESS;
 }
@@ -125,7 +139,8 @@ SIM_API cuMemPoolCreate(CUmemoryPool* out, const CUmemPoolProps* props) {
   if (props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
   if (props->location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
   if (!valid_device(props->location.id)) return CUDA_ERROR_INVALID_DEVICE;
-  if (props->handleTypes != CU_MEM_HANDLE_TYPE_NONE) return CUDA_ERROR_NOT_SUPPORTED;  // see README
+  if ((props->handleTypes & ~CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != 0)
+    return CUDA_ERROR_NOT_SUPPORTED;
   std::lock_guard<std::mutex> lock(pools().mutex);
   Pool* pool = make_pool(props->location.id, false);
   pool->props = *props;
@@ -212,6 +227,62 @@ SIM_API cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute which, vo
     default:
       return CUDA_ERROR_INVALID_VALUE;
   }
+}
+
+// A pool that went to another process by a descriptor: pointers of its blocks can be opened there.
+SIM_API cuMemPoolExportToShareableHandle(void* out, CUmemoryPool handle,
+                                         CUmemAllocationHandleType type, unsigned long long flags) {
+  SIM_ENTER();
+  const Pool* pool = to_pool(handle);
+  if (out == nullptr || pool == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || (pool->props.handleTypes & type) == 0 ||
+      pool->imported) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const int fd = memfd_create("allot-sim-pool", MFD_CLOEXEC);
+  const uint32_t gpu = pool->gpu;
+  if (fd < 0 || write(fd, &gpu, sizeof gpu) != sizeof gpu) {
+    if (fd >= 0) close(fd);
+    return CUDA_ERROR_OPERATING_SYSTEM;
+  }
+  *static_cast<int*>(out) = fd;
+  return CUDA_SUCCESS;
+}
+SIM_API cuMemPoolImportFromShareableHandle(CUmemoryPool* out, void* os_handle,
+                                           CUmemAllocationHandleType type, unsigned long long) {
+  SIM_ENTER();
+  uint32_t gpu = 0;
+  const int fd = static_cast<int>(reinterpret_cast<intptr_t>(os_handle));
+  if (out == nullptr || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ||
+      pread(fd, &gpu, sizeof gpu, 0) != sizeof gpu) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (CUdevice d = 0; d < device_count(); d++) {
+    if (gpu_of(d) != gpu) continue;
+    std::lock_guard<std::mutex> lock(pools().mutex);
+    Pool* pool = make_pool(d, false);
+    pool->imported = true;
+    *out = pool_handle(pool);
+    return CUDA_SUCCESS;
+  }
+  return CUDA_ERROR_INVALID_DEVICE;
+}
+SIM_API cuMemPoolExportPointer(CUmemPoolPtrExportData* out, CUdeviceptr at) {
+  SIM_CONTEXT(c);
+  static_cast<void>(c);
+  CUipcMemHandle handle;
+  if (out == nullptr || !name_memory(at, Kind::kPool, &handle)) return CUDA_ERROR_INVALID_VALUE;
+  memcpy(out->reserved, handle.reserved, sizeof out->reserved);
+  return CUDA_SUCCESS;
+}
+SIM_API cuMemPoolImportPointer(CUdeviceptr* out, CUmemoryPool handle,
+                               CUmemPoolPtrExportData* data) {
+  SIM_ENTER();
+  const Pool* pool = to_pool(handle);
+  if (pool == nullptr || !pool->imported || data == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  CUipcMemHandle name;
+  memcpy(name.reserved, data->reserved, sizeof name.reserved);
+  return open_memory(out, name);
 }
 
 SIM_API cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc*, size_t) {

@@ -11,9 +11,12 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
+#include <vector>
 
 #include "memory.h"
 #include "runtime.h"
+#include "vmm.h"
 
 using namespace allot::sim;
 
@@ -37,9 +40,23 @@ struct Mapping {
   CUmemAccess_flags access = CU_MEM_ACCESS_FLAGS_PROT_NONE;
 };
 
+// What a sparse array or a multicast object holds, by (holder, device, place).
+using Place = std::tuple<uint64_t, CUdevice, uint64_t>;
+struct Bound {
+  Allocation* allocation;
+  uint64_t bytes;
+};
+
+struct Multicast {
+  CUmulticastObjectProp prop{};
+  std::vector<CUdevice> devices;
+};
+
 struct Vmm {
   std::mutex mutex;
   std::set<Allocation*> allocations;
+  std::map<Place, Bound> bound;
+  std::set<Multicast*> multicasts;
   std::map<uint64_t, uint64_t> ranges;   // reserved: base -> bytes
   std::map<uint64_t, Mapping> mappings;  // by base
 };
@@ -72,6 +89,48 @@ void drop_if_unused(Allocation* a) {
   }
   vmm().allocations.erase(a);
   delete a;
+}
+
+// Lock held.
+void bind(const Place& place, Allocation* a, uint64_t bytes) {
+  a->mappings++;
+  Bound& there = vmm().bound[place];
+  Allocation* before = there.allocation;
+  there = Bound{a, bytes};
+  if (before == nullptr) return;
+  before->mappings--;
+  drop_if_unused(before);
+}
+
+template <class Match>
+bool unbind_if(Match match) {
+  bool any = false;
+  for (auto it = vmm().bound.begin(); it != vmm().bound.end();) {
+    if (!match(it->first, it->second)) {
+      ++it;
+      continue;
+    }
+    Allocation* a = it->second.allocation;
+    it = vmm().bound.erase(it);
+    a->mappings--;
+    drop_if_unused(a);
+    any = true;
+  }
+  return any;
+}
+
+Multicast* to_multicast(CUmemGenericAllocationHandle handle) {
+  auto* m = reinterpret_cast<Multicast*>(handle);
+  return vmm().multicasts.count(m) != 0 ? m : nullptr;
+}
+
+uint64_t tile_of(const CUarrayMapInfo& info) {
+  const auto& at = info.subresource;
+  if (info.subresourceType != CU_ARRAY_SPARSE_SUBRESOURCE_TYPE_SPARSE_LEVEL)
+    return uint64_t{1} << 63 | uint64_t{at.miptail.layer} << 40 | at.miptail.offset >> 16;
+  const auto& level = at.sparseLevel;
+  return uint64_t{level.level} << 56 | uint64_t{level.layer} << 48 | uint64_t{level.offsetX} << 32 |
+         uint64_t{level.offsetY} << 16 | level.offsetZ;
 }
 
 CUresult check_prop(const CUmemAllocationProp* prop) {
@@ -198,6 +257,12 @@ SIM_API cuMemCreate(CUmemGenericAllocationHandle* out, size_t bytes,
 SIM_API cuMemRelease(CUmemGenericAllocationHandle handle) {
   SIM_ENTER();
   std::lock_guard<std::mutex> lock(vmm().mutex);
+  if (Multicast* m = to_multicast(handle)) {
+    vmm().multicasts.erase(m);
+    unbind_if([handle](const Place& at, const Bound&) { return std::get<0>(at) == handle; });
+    delete m;
+    return CUDA_SUCCESS;
+  }
   Allocation* a = to_allocation(handle);
   if (a == nullptr || a->references == 0) return CUDA_ERROR_INVALID_VALUE;
   a->references--;
@@ -333,8 +398,9 @@ SIM_API cuMemExportToShareableHandle(void* out, CUmemGenericAllocationHandle han
   content.share = ShareName{a->share, a->share_generation};
   content.bytes = a->bytes;
   content.prop = a->prop;
-  const int fd = memfd_create("allot-sim-memory", MFD_CLOEXEC);
-  if (fd < 0 || write(fd, &content, sizeof content) != sizeof content) {
+  // As on a card, the descriptor keeps the memory, wherever it is and whatever becomes of the handle.
+  const int fd = open_share_holder(content.share);
+  if (fd < 0 || pwrite(fd, &content, sizeof content, 0) != sizeof content) {
     if (fd >= 0) close(fd);
     return CUDA_ERROR_OPERATING_SYSTEM;
   }
@@ -379,4 +445,105 @@ SIM_API cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* out, void* 
   vmm().allocations.insert(a);
   *out = reinterpret_cast<CUmemGenericAllocationHandle>(a);
   return CUDA_SUCCESS;
+}
+
+namespace allot::sim {
+void unbind_all(uint64_t holder) {
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  unbind_if([holder](const Place& at, const Bound&) { return std::get<0>(at) == holder; });
+}
+}  // namespace allot::sim
+
+// Memory of handles under parts of sparse arrays. Contents are not modelled.
+static CUresult map_array(CUarrayMapInfo* infos, unsigned count) {
+  if (infos == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  for (unsigned i = 0; i < count; i++) {
+    if (infos[i].memOperationType == CU_MEM_OPERATION_TYPE_MAP &&
+        to_allocation(infos[i].memHandle.memHandle) == nullptr) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+  }
+  for (unsigned i = 0; i < count; i++) {
+    const Place place{reinterpret_cast<uint64_t>(infos[i].resource.array), 0, tile_of(infos[i])};
+    if (infos[i].memOperationType == CU_MEM_OPERATION_TYPE_MAP) {
+      bind(place, to_allocation(infos[i].memHandle.memHandle), kPageBytes);
+    } else {
+      unbind_if([&](const Place& at, const Bound&) { return at == place; });
+    }
+  }
+  return CUDA_SUCCESS;
+}
+SIM_API cuMemMapArrayAsync(CUarrayMapInfo* infos, unsigned count, CUstream) {
+  SIM_ENTER();
+  return map_array(infos, count);
+}
+SIM_API cuMemMapArrayAsync_ptsz(CUarrayMapInfo* infos, unsigned count, CUstream) {
+  SIM_ENTER();
+  return map_array(infos, count);
+}
+
+// Multicast objects hold the memory that is bound to them. Their addresses cannot be mapped here.
+SIM_API cuMulticastGetGranularity(size_t* out, const CUmulticastObjectProp* prop, int) {
+  SIM_ENTER();
+  if (out == nullptr || prop == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *out = kPageBytes;
+  return CUDA_SUCCESS;
+}
+SIM_API cuMulticastCreate(CUmemGenericAllocationHandle* out, const CUmulticastObjectProp* prop) {
+  SIM_ENTER();
+  if (out == nullptr || prop == nullptr || prop->numDevices == 0 || prop->size % kPageBytes != 0)
+    return CUDA_ERROR_INVALID_VALUE;
+  auto* m = new Multicast;
+  m->prop = *prop;
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  vmm().multicasts.insert(m);
+  *out = reinterpret_cast<CUmemGenericAllocationHandle>(m);
+  return CUDA_SUCCESS;
+}
+SIM_API cuMulticastAddDevice(CUmemGenericAllocationHandle handle, CUdevice device) {
+  SIM_ENTER();
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  Multicast* m = to_multicast(handle);
+  if (m == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (!valid_device(device)) return CUDA_ERROR_INVALID_DEVICE;
+  m->devices.push_back(device);
+  return CUDA_SUCCESS;
+}
+SIM_API cuMulticastBindMem(CUmemGenericAllocationHandle handle, size_t offset,
+                           CUmemGenericAllocationHandle memory, size_t memory_offset, size_t bytes,
+                           unsigned long long flags) {
+  SIM_ENTER();
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  const Multicast* m = to_multicast(handle);
+  Allocation* a = to_allocation(memory);
+  if (m == nullptr || a == nullptr || flags != 0 || offset + bytes > m->prop.size ||
+      memory_offset + bytes > a->bytes) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  bind({handle, a->prop.location.id, offset}, a, bytes);
+  return CUDA_SUCCESS;
+}
+SIM_API cuMulticastBindAddr(CUmemGenericAllocationHandle handle, size_t offset, CUdeviceptr at,
+                            size_t bytes, unsigned long long flags) {
+  SIM_ENTER();
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  auto it = vmm().mappings.upper_bound(at);
+  if (to_multicast(handle) == nullptr || flags != 0 || it == vmm().mappings.begin())
+    return CUDA_ERROR_INVALID_VALUE;
+  it = std::prev(it);
+  if (at + bytes > it->first + it->second.bytes) return CUDA_ERROR_INVALID_VALUE;
+  bind({handle, it->second.allocation->prop.location.id, offset}, it->second.allocation, bytes);
+  return CUDA_SUCCESS;
+}
+SIM_API cuMulticastUnbind(CUmemGenericAllocationHandle handle, CUdevice device, size_t offset,
+                          size_t bytes) {
+  SIM_ENTER();
+  std::lock_guard<std::mutex> lock(vmm().mutex);
+  if (to_multicast(handle) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const bool any = unbind_if([&](const Place& at, const Bound& bound) {
+    return std::get<0>(at) == handle && std::get<1>(at) == device && std::get<2>(at) >= offset &&
+           std::get<2>(at) + bound.bytes <= offset + bytes;
+  });
+  return any ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

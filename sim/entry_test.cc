@@ -66,7 +66,7 @@ TEST_F(SimEntries, UnsupportedIsNeverSuccess) {
   in_child([] {
     start();
     EXPECT_EQ(CU(cuTexObjectCreate)(nullptr, nullptr, nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
-    EXPECT_EQ(CU(cuMulticastCreate)(nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
+    EXPECT_EQ(CU(cuGraphicsUnmapResources)(0u, nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
     EXPECT_EQ(CU(cuSurfObjectCreate)(nullptr, nullptr), CUDA_ERROR_NOT_SUPPORTED);
     const void* table = nullptr;
     CUuuid id{};

@@ -164,6 +164,7 @@ int reclaim_locked(Machine* m) {
     pthread_mutex_unlock(&slot.life);
     cleared++;
   }
+  drop_closed_shares_locked(m);
   return cleared;
 }
 
@@ -196,7 +197,7 @@ void* hold_life(void* arg) {
   {
     MachineLock lock;
     reclaim_locked(m);
-    for (uint32_t i = 0; i < kMaxSlots; i++) {
+    for (uint32_t i = 0; i < kDescriptors; i++) {
       ProcessSlot& slot = m->slots[i];
       if (slot.used != 0) continue;
       // A free slot's is nobody's. Tried, not waited for: this thread takes the machine's lock again later, with

@@ -30,6 +30,8 @@ inline constexpr uint32_t kMaxPages = 131072;  // 256 GiB
 inline constexpr uint32_t kPlaces = 3;       // per page of a card: those of evicted processes stay
 inline constexpr uint16_t kParked = 0x8000;  // in Page::share: on the host, not on the card
 inline constexpr uint32_t kMaxSlots = 1024;
+inline constexpr uint32_t kDescriptors =
+    kMaxSlots - 1;  // no process: has what its maker left to others
 inline constexpr uint32_t kMaxShares = 1024;
 inline constexpr uint32_t kMaxGroups = 512;
 inline constexpr uint32_t kMaxIpcEvents = 256;

@@ -43,6 +43,7 @@ struct Pool {
   CUdevice device = 0;
   uint32_t gpu = 0;
   bool is_default = false, destroyed = false;
+  bool imported = false;  // of another process: gives no memory, takes pointers
   CUmemPoolProps props{};
   uint64_t threshold = 0, max_bytes = 0;
   uint64_t reserved = 0, reserved_high = 0, used = 0, used_high = 0;
@@ -60,6 +61,7 @@ struct Pools {
   std::mutex mutex;
   std::vector<Pool*> all;
   Pool* defaults[kMaxGpus] = {};
+  Pool* managed[kMaxGpus] = {};  // the default ones of managed memory
   Pool* current[kMaxGpus] = {};
   std::atomic<bool> dirty[kMaxGpus] = {};  // something was freed since the last synchronisation
   std::vector<GraphRegion*> regions;

@@ -250,10 +250,13 @@ struct Context {
   unsigned flags = 0;
   bool primary = false;
   bool alive = false;
+  bool green = false;  // a part of the primary one's device: takes little memory
   int retained = 0;
+  int attached = 0;  // of a created one: by cuCtxCreate and cuCtxAttach, until cuCtxDetach
   uint64_t id = 0;
   uint64_t serial = 0;  // changes with every life of a primary context
   Runs overhead;        // what a context takes on the card
+  Runs device_heap;     // for malloc() in kernels, taken when the first is launched
   std::unique_ptr<Heap> heap;
   std::atomic<CUresult> error{CUDA_SUCCESS};  // sticky
   size_t limits[CU_LIMIT_MAX] = {};
@@ -288,6 +291,8 @@ uint64_t context_overhead_bytes();
 
 // Makes a context alive: memory on the card, scheduler group, RM calls. OUT_OF_MEMORY, UNKNOWN.
 CUresult open_context(Context* context, CUdevice device, unsigned flags);
+// The heap that CU_LIMIT_MALLOC_HEAP_SIZE asks for, beyond the 8 MiB that are in the overhead. OUT_OF_MEMORY.
+CUresult take_device_heap(Context* context);
 // Ends all its work (unfinished work is dropped) and gives everything back.
 void close_context(Context* context);
 Context* primary_context(CUdevice device);

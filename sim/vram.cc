@@ -140,10 +140,9 @@ Runs take_pages(uint32_t gpu, uint32_t count) {
     MachineLock lock;
     if (take_locked(machine(), gpu, count, my_slot(), &runs)) return runs;
   }
-  if (reclaim_dead() > 0) {
-    MachineLock lock;
-    take_locked(machine(), gpu, count, my_slot(), &runs);
-  }
+  reclaim_dead();
+  MachineLock lock;
+  take_locked(machine(), gpu, count, my_slot(), &runs);
   return runs;
 }
 
@@ -281,14 +280,58 @@ void drop_share_locked(Machine* m, uint32_t index, uint32_t slot) {
       punch(fd, page, 1);
       give_locked(m, share.gpu, Run{page, 1});
     } else if (entry.owner == slot + 1) {
+      // As on a card, memory of others is in no process's figure.
       m->slots[slot].pages[share.gpu]--;
-      m->slots[heir].pages[share.gpu]++;
-      entry.owner = static_cast<uint16_t>(heir + 1);
+      m->slots[kDescriptors].pages[share.gpu]++;
+      entry.owner = static_cast<uint16_t>(kDescriptors + 1);
     }
     page = next;
   }
   if (heir == UINT32_MAX) share.used = 0;
   if (close_it && fd >= 0) close(fd);
+}
+
+namespace {
+std::string holder_path(const ShareName& name) {
+  return machine_folder() + "/share" + std::to_string(name.index) + "-" +
+         std::to_string(name.generation);
+}
+
+// flock(2): <sys/file.h> cannot be had beside a folder of ours of that name.
+bool lock_whole(int fd, int how) {
+  constexpr int kNoWait = 4;
+  return syscall(SYS_flock, fd, how | kNoWait) == 0;
+}
+constexpr int kShared = 1, kExclusive = 2;
+}  // namespace
+
+// Each descriptor holds a lock of the share's file, which ends when the last copy of it is closed.
+int open_share_holder(const ShareName& name) {
+  const int fd = open(holder_path(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) return -1;
+  if (!lock_whole(fd, kShared)) {
+    close(fd);
+    return -1;
+  }
+  MachineLock lock;
+  Share& share = machine()->shares[name.index];
+  share.holders[kDescriptors / 64] |= 1ull << (kDescriptors % 64);
+  return fd;
+}
+
+void drop_closed_shares_locked(Machine* m) {
+  for (uint32_t i = 0; i < kMaxShares; i++) {
+    Share& share = m->shares[i];
+    if (share.used == 0 || (share.holders[kDescriptors / 64] >> (kDescriptors % 64) & 1u) == 0)
+      continue;
+    const std::string path = holder_path({i, share.generation});
+    const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    const bool open_somewhere = fd >= 0 && !lock_whole(fd, kExclusive);
+    if (fd >= 0) close(fd);
+    if (open_somewhere) continue;
+    unlink(path.c_str());
+    drop_share_locked(m, i, kDescriptors);
+  }
 }
 
 bool has_shares() {

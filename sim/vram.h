@@ -48,6 +48,8 @@ bool make_share(uint32_t gpu, const Runs& runs, ShareName* out);
 // Adds this process as holder and returns the pages; empty when the name is stale.
 Runs hold_share(const ShareName& name, uint32_t* gpu);
 void drop_share(uint32_t index);
+// A descriptor that keeps the share until it is closed everywhere, by every process it was sent to. -1: none.
+int open_share_holder(const ShareName& name);
 
 // An evicted process. Its pages keep their places (so its addresses stay right) and their contents, which the
 // host holds anyway, but the card has them free. False, nothing changed: places or, coming back, room on the
@@ -58,6 +60,7 @@ bool unpark_pages();
 bool has_shares();
 
 // For machine.cc, which holds the lock.
+void drop_closed_shares_locked(Machine* m);
 void drop_share_locked(Machine* m, uint32_t index, uint32_t slot);
 void free_all_of_locked(Machine* m, uint32_t gpu, uint32_t slot);
 void recount_locked(Machine* m);
