@@ -61,6 +61,16 @@ bool find_export(const Slice& slice, uint64_t hash) {
   return false;
 }
 
+bool find_export_of_other(const Slice& slice, uint64_t hash, core::SlotId own) {
+  if (hash == 0) return false;
+  const Pair16 mine = entry_of(hash, own);
+  for (uint32_t i = 0; i < kWindow; ++i) {
+    Pair16 seen = peek16(&entry_at(slice.file, hash, i));
+    if (seen.low == hash && seen.high != mine.high && live(*slice.file, seen)) return true;
+  }
+  return false;
+}
+
 void drop_export(Slice& slice, uint64_t hash, core::SlotId slot) {
   const Pair16 mine = entry_of(hash, slot);
   for (uint32_t i = 0; i < kWindow; ++i) {

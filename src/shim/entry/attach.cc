@@ -19,8 +19,10 @@
 #include "base/text.h"
 #include "core/ledger.h"
 #include "core/shared.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/pool.h"
 #include "shim/memory/slabs.h"
+#include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/log.h"
@@ -72,6 +74,9 @@ void forget_parent() {
   process.table.abandon();
   abandon_pools();
   abandon_slabs();
+  abandon_exports();
+  abandon_vmm();
+  abandon_bound_memory();
   abandon_streams();
   forget_agent();
   forget_swap();
@@ -79,6 +84,8 @@ void forget_parent() {
     device.driver.abandon();
     device.graph.abandon();
     device.context_seen.store(false);
+    device.contexts.store(0);
+    device.driver_floor.store(0);
     device.listed.store(false);
     device.nvml.store(nullptr);
     device.gpu = -1;

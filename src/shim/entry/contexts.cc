@@ -11,10 +11,12 @@
 // did.
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/graph.h"
 #include "shim/memory/movable.h"
 #include "shim/memory/pool.h"
 #include "shim/memory/slabs.h"
+#include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
@@ -26,7 +28,39 @@
 namespace allot::shim {
 namespace {
 
-void drop_context(CUcontext context) {
+bool primary_active(CUdevice ordinal) {
+  unsigned flags = 0;
+  int active = 0;
+  return real::cuDevicePrimaryCtxGetState(ordinal, &flags, &active) == CUDA_SUCCESS && active != 0;
+}
+
+// A context that was made by a call (not the primary one) is known by its handle while it lives.
+void note_context(CUcontext context, CUdevice ordinal) {
+  const Entry fresh = {reinterpret_cast<uint64_t>(context),
+                       static_cast<uint64_t>(ordinal),
+                       0,
+                       1,
+                       0,
+                       Tag::kContext,
+                       0};
+  if (process.table.put(fresh)) process.devices[ordinal].contexts.fetch_add(1);
+}
+
+Device* forget_context(CUcontext context) {
+  Entry known;
+  if (!process.table.take(Tag::kContext, reinterpret_cast<uint64_t>(context), &known))
+    return nullptr;
+  Device* device = device_of(static_cast<CUdevice>(known.owner));
+  if (device != nullptr) device->contexts.fetch_sub(1);
+  return device;
+}
+
+bool last_context_gone(const Device& device) {
+  return device.contexts.load() == 0 && !primary_active(ordinal_of(device));
+}
+
+// Returns what was made in a context that has ended.
+void drop_context(CUcontext context, Device& device) {
   const uint64_t owner = reinterpret_cast<uint64_t>(context);
   if (owner == 0) return;
   if (swap_on()) swap_context_gone(context);
@@ -38,9 +72,18 @@ void drop_context(CUcontext context) {
       },
       [](const Entry& e) {
         if (e.tag == Tag::kSlab) slab_dropped(e);
-        release_entry(e);
+        if (e.tag == Tag::kArray) holder_of_memory_gone(e.key);
+        if (e.kind() == ALLOT_KIND_IMPORT) {
+          import_gone(e);
+        } else {
+          release_entry(e);
+        }
       });
+  exported_context_gone(context);
+  const bool last = last_context_gone(device);
+  if (last) device.driver_floor.store(0, std::memory_order_relaxed);
   settle_pools(false);
+  pools_after_context(device, last);
   settle_graphs();
 }
 
@@ -72,8 +115,11 @@ CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-// The device is the last argument of every version.
+// The device is the last argument of every version (behind it VDPAU's stand two that say how to reach the display).
 CUdevice last(CUdevice device) {
+  return device;
+}
+CUdevice last(unsigned, CUdevice device, unsigned, void*) {
   return device;
 }
 template <class First, class... Rest>
@@ -93,8 +139,26 @@ CUresult context_create(CUcontext* out, A... rest_and_device) {
         real::cuCtxDestroy_v2(*out);
         *out = nullptr;
       });
-  if (result == CUDA_SUCCESS) context_made(*out, ordinal);
+  if (result == CUDA_SUCCESS) {
+    context_made(*out, ordinal);
+    if (device_of(ordinal) != nullptr) note_context(*out, ordinal);
+  }
   return result;
+}
+
+// After the driver has ended a context that was made by a call.
+void made_context_ended(CUcontext context) {
+  if (Device* device = forget_context(context)) {
+    drop_context(context, *device);
+    measure_driver_memory(*device, 0);
+    return;
+  }
+  for (uint32_t i = 0; i < process.device_count; ++i) {  // made by a way that we do not see
+    Device& device = process.devices[i];
+    if (device.gpu < 0 || device.driver.bytes() == 0) continue;
+    drop_context(context, device);
+    measure_driver_memory(device, 0);
+  }
 }
 
 template <auto& Destroy>
@@ -104,20 +168,48 @@ CUresult context_destroy(CUcontext context) {
   const SwapPass pass;
   context_ends(context);
   const CUresult result = Destroy(context);
-  context_gone(context);  // also after an error, which may be that of earlier work
-  if (result != CUDA_SUCCESS) return result;
-  drop_context(context);
-  for (uint32_t i = 0; i < process.device_count; ++i) {
-    Device& device = process.devices[i];
-    if (device.gpu >= 0 && device.driver.bytes() > 0) measure_driver_memory(device, 0);
+  context_gone(context);  // also after an error: it may have been that of earlier work
+  if (result == CUDA_SUCCESS) made_context_ended(context);
+  return result;
+}
+
+// cuCtxAttach and cuCtxDetach count: a context is made with 1 and ends at 0.
+CUresult context_attach(CUcontext* out, unsigned flags) {
+  const Scope scope;
+  const CUresult result = real::cuCtxAttach(out, flags);
+  if (result == CUDA_SUCCESS && scope.tracking() && out != nullptr) {
+    process.table.update(Tag::kContext, reinterpret_cast<uint64_t>(*out), [](Entry& e) {
+      ++e.count;
+      return true;
+    });
   }
   return result;
 }
 
-bool primary_active(CUdevice ordinal) {
-  unsigned flags = 0;
-  int active = 0;
-  return real::cuDevicePrimaryCtxGetState(ordinal, &flags, &active) == CUDA_SUCCESS && active != 0;
+CUresult context_detach(CUcontext context) {
+  const Scope scope;
+  if (!scope.tracking()) return real::cuCtxDetach(context);
+  const SwapPass pass;
+  context_ends(context);
+  const CUresult result = real::cuCtxDetach(context);
+  bool lives = result != CUDA_SUCCESS;
+  if (!lives) {
+    const uint64_t key = reinterpret_cast<uint64_t>(context);
+    const bool known = process.table.update(Tag::kContext, key, [&lives](Entry& e) {
+      lives = e.count > 1;
+      if (lives) --e.count;
+      return true;
+    });
+    unsigned version = 0;
+    if (!known) lives = real::cuCtxGetApiVersion(context, &version) == CUDA_SUCCESS;
+  }
+  if (lives) {
+    context_kept(context);
+  } else {
+    context_gone(context);
+    made_context_ended(context);
+  }
+  return result;
 }
 
 CUresult primary_retain(CUcontext* out, CUdevice ordinal) {
@@ -145,21 +237,27 @@ CUcontext primary_context(CUdevice ordinal) {
   return context;
 }
 
-template <auto& End>
-CUresult primary_end(CUdevice ordinal, bool always_ends) {
-  const Scope scope;
-  if (!scope.tracking()) return End(ordinal);
+// Brackets a call that may end the primary context of a device.
+template <class End>
+CUresult primary_may_end(CUdevice ordinal, bool always_ends, End end) {
   const SwapPass pass;
   const CUcontext context = primary_context(ordinal);
   context_ends(context);
-  const CUresult result = End(ordinal);
+  const CUresult result = end();
   const bool lives = result != CUDA_SUCCESS || (!always_ends && primary_active(ordinal));
   if (lives) context_kept(context);
   if (lives || context == nullptr) return result;
   context_gone(context);
-  drop_context(context);
+  drop_context(context, *device_of(ordinal));
   measure_driver_memory(*device_of(ordinal), 0);
   return result;
+}
+
+template <auto& End>
+CUresult primary_end(CUdevice ordinal, bool always_ends) {
+  const Scope scope;
+  if (!scope.tracking() || device_of(ordinal) == nullptr) return End(ordinal);
+  return primary_may_end(ordinal, always_ends, [ordinal] { return End(ordinal); });
 }
 
 template <auto& End>
@@ -182,26 +280,62 @@ CUresult green_create(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice ordinal,
         real::cuGreenCtxDestroy(*out);
         *out = nullptr;
       });
-  if (result == CUDA_SUCCESS) green_context_made(*out, ordinal);
+  if (result != CUDA_SUCCESS) return result;
+  green_context_made(*out, ordinal);
+  process.table.put(
+      {reinterpret_cast<uint64_t>(*out), static_cast<uint64_t>(ordinal), 0, 0, 0, Tag::kGreen, 0});
   return result;
 }
 
+// A green context holds its device's primary one, so the last to go ends it.
 CUresult green_destroy(CUgreenCtx context) {
   const Scope scope;
-  const SwapPass pass;
-  if (scope.tracking()) green_context_ends(context);
-  const CUresult result = real::cuGreenCtxDestroy(context);
-  if (scope.tracking()) green_context_gone(context);
-  if (result == CUDA_SUCCESS && scope.tracking()) keep_all_accounts();
+  Entry known;
+  if (!scope.tracking() ||
+      !process.table.take(Tag::kGreen, reinterpret_cast<uint64_t>(context), &known)) {
+    return real::cuGreenCtxDestroy(context);
+  }
+  const CUdevice ordinal = static_cast<CUdevice>(known.owner);
+  CUcontext own = nullptr;
+  if (real::cuCtxFromGreenCtx(&own, context) != CUDA_SUCCESS) own = nullptr;
+  green_context_ends(context);
+  const CUresult result =
+      primary_may_end(ordinal, false, [context] { return real::cuGreenCtxDestroy(context); });
+  green_context_gone(context);
+  if (result != CUDA_SUCCESS) {
+    process.table.put(known);
+    return result;
+  }
+  if (own != nullptr) drop_context(own, *device_of(ordinal));
+  keep_all_accounts();
   return result;
 }
 
-// The size of a context's stacks, heap or printf buffer. It takes effect with the next launch, so
-// the next reconciliation sees it.
+// Heaps for malloc() and printf() in kernels are as large as the program says, and the driver takes them when a
+// kernel wants them: reserved now, and kept as the least that the driver's own memory is charged with. Other
+// limits are small, or fit by the next reconciliation.
 CUresult set_limit(int limit, size_t value) {
   const Scope scope;
+  const bool heap = limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE;
+  CUcontext context = nullptr;
+  Device* device = scope.tracking() ? current_device(&context) : nullptr;
+  size_t before = 0;
+  if (device == nullptr || !heap || real::cuCtxGetLimit(&before, limit) != CUDA_SUCCESS ||
+      value <= before) {
+    const CUresult result = real::cuCtxSetLimit(limit, value);
+    if (result == CUDA_SUCCESS && device != nullptr) keep_all_accounts();
+    return result;
+  }
+  const uint64_t more = round_up(value - before, kPage);
+  if (!reserve(*device, ALLOT_KIND_DRIVER, more)) return CUDA_ERROR_OUT_OF_MEMORY;
+  const uint64_t measured = device->driver_measured.load(std::memory_order_relaxed);
+  const uint64_t floor = device->driver_floor.load(std::memory_order_relaxed);
   const CUresult result = real::cuCtxSetLimit(limit, value);
-  if (result == CUDA_SUCCESS && scope.tracking()) keep_all_accounts();
+  if (result == CUDA_SUCCESS) {
+    device->driver_floor.store((floor > measured ? floor : measured) + more,
+                               std::memory_order_relaxed);
+  }
+  measure_driver_memory(*device, more);
   return result;
 }
 
@@ -215,6 +349,14 @@ std::span<const Hook> context_hooks() {
           "cuCtxCreate_v3"),
       hook<context_create<real::cuCtxCreate_v4, CUctxCreateParams*, unsigned, CUdevice>>(
           "cuCtxCreate_v4"),
+      hook<context_create<real::cuGLCtxCreate, unsigned, CUdevice>>("cuGLCtxCreate"),
+      hook<context_create<real::cuGLCtxCreate_v2, unsigned, CUdevice>>("cuGLCtxCreate_v2"),
+      hook<context_create<real::cuVDPAUCtxCreate, unsigned, CUdevice, unsigned, void*>>(
+          "cuVDPAUCtxCreate"),
+      hook<context_create<real::cuVDPAUCtxCreate_v2, unsigned, CUdevice, unsigned, void*>>(
+          "cuVDPAUCtxCreate_v2"),
+      hook<context_attach>("cuCtxAttach"),
+      hook<context_detach>("cuCtxDetach"),
       hook<context_destroy<real::cuCtxDestroy>>("cuCtxDestroy"),
       hook<context_destroy<real::cuCtxDestroy_v2>>("cuCtxDestroy_v2"),
       hook<primary_retain>("cuDevicePrimaryCtxRetain"),

@@ -10,10 +10,10 @@ namespace allot::shim {
 namespace {
 
 using List = std::span<const Hook> (*)();
-constexpr List kLists[] = {init_hooks,          address_hooks, linear_hooks,   array_hooks,
-                           pool_hooks,          vmm_hooks,     graph_hooks,    query_hooks,
-                           shared_memory_hooks, context_hooks, module_hooks,   submit_hooks,
-                           stream_hooks,        swap_hooks,    swap_held_hooks};
+constexpr List kLists[] = {init_hooks,          address_hooks, linear_hooks,    array_hooks,
+                           pool_hooks,          vmm_hooks,     graph_hooks,     query_hooks,
+                           shared_memory_hooks, context_hooks, module_hooks,    submit_hooks,
+                           stream_hooks,        swap_hooks,    swap_held_hooks, bound_memory_hooks};
 
 // strcmp may be an IFUNC that is not resolved yet when another library's constructor calls us.
 bool same(const char* a, const char* b) {

@@ -9,6 +9,7 @@
 
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
@@ -161,6 +162,7 @@ CUresult destroy(Handle handle, Call call) {
   const InFlight in_flight;
   const CUresult result = call(handle);
   if (result == CUDA_SUCCESS) {
+    holder_of_memory_gone(entry.key);
     release_entry(entry);
   } else {
     process.table.put(entry);

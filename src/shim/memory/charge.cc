@@ -6,8 +6,10 @@
 #include <cerrno>
 
 #include "core/ledger.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/graph.h"
 #include "shim/memory/pool.h"
+#include "shim/memory/vmm.h"
 #include "shim/process/log.h"
 #include "shim/process/swap_pass.h"
 #include "shm/slice_file.h"
@@ -65,12 +67,15 @@ uint64_t room_left(const Device& device) {
 bool reserve(const Device& device, AllotKind kind, uint64_t bytes) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
   if (swap_on()) swap_wait_open();  // an evicted process takes no new GPU memory
+  take_over_ended_loans();
   core::Ledger accounts = ledger();
   if (accounts.reserve(process.slot, gpu, kind, bytes)) return true;
   const uint64_t limit = accounts.limit(gpu);
   if (bytes <= limit) {
     reclaim_dead(true);
+    take_over_ended_loans();
     if (accounts.reserve(process.slot, gpu, kind, bytes)) return true;
+    settle_exported_allocations();
     trim_pools(device);
     trim_graphs(device);
     accounts.recount(gpu);
@@ -88,6 +93,11 @@ uint64_t tracked_bytes(uint32_t gpu) {
     sum += accounts.charged(process.slot, gpu, kind);
   }
   return sum;
+}
+
+void import_gone(const Entry& entry) {
+  borrowed_closed(entry.key);
+  release_entry(entry);
 }
 
 void release_entry(const Entry& entry) {

@@ -33,7 +33,10 @@ void reclaim_dead(bool thorough);
 // ALLOT_KIND_DRIVER.
 uint64_t tracked_bytes(uint32_t gpu);
 
-// Gives back the charge of an entry that has left the table.
+// Memory of another process is not held here any more: returns its charge, whoever it came from.
+void import_gone(const Entry& entry);
+
+// Returns the charge of an entry that has left the table.
 void release_entry(const Entry& entry);
 
 }  // namespace allot::shim

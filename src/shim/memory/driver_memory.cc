@@ -15,8 +15,10 @@
 #include "shim/memory/driver_memory.h"
 
 #include "shim/memory/charge.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/graph.h"
 #include "shim/memory/pool.h"
+#include "shim/memory/vmm.h"
 #include "shim/nvml/client.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/swap_gate.h"
@@ -64,7 +66,8 @@ bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   const uint64_t charged = charged_before > charged_after ? charged_before : charged_after;
   const uint64_t measured = used > charged ? used - charged : 0;
   device.driver_measured.store(measured, std::memory_order_relaxed);
-  const uint64_t target = with_headroom(device, measured, before);
+  const uint64_t floor = device.driver_floor.load(std::memory_order_relaxed);
+  const uint64_t target = with_headroom(device, measured > floor ? measured : floor, before);
   *out = target < before && !quiet ? before : target;
   return true;
 }
@@ -83,6 +86,8 @@ void reconcile() {
     break;
   }
   reclaim_dead(false);
+  settle_exported_allocations();
+  take_over_ended_loans();
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/graph.h"
 #include "shim/memory/linear.h"
 #include "shim/memory/movable.h"
@@ -219,9 +220,14 @@ CUresult mem_free_v1(CUdeviceptr_v1 address) {
 }  // namespace
 
 bool take_block(CUdeviceptr address, Entry* block) {
-  if (process.table.take(Tag::kPointer, address, block)) return true;
-  *block = {address, 0, 0, 0, 0, Tag::kSlab, 0};
-  return slab_take(address);
+  bool ours = process.table.take(Tag::kPointer, address, block);
+  if (!ours) {
+    *block = {address, 0, 0, 0, 0, Tag::kSlab, 0};
+    ours = slab_take(address);
+  }
+  // Before the driver frees it: the next block there may be offered as well.
+  if (ours) exported_block_gone(address);
+  return ours;
 }
 
 void put_block_back(const Entry& block) {
@@ -237,6 +243,8 @@ void block_freed(const Entry& block) {
     slab_block_gone(block.key);
   } else if (block.kind() == ALLOT_KIND_POOL) {
     pool_block_freed(block);
+  } else if (block.kind() == ALLOT_KIND_IMPORT) {
+    import_gone(block);
   } else {
     release_entry(block);
   }

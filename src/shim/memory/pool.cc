@@ -14,6 +14,7 @@
 #include "shim/memory/pool.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/linear.h"
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
@@ -21,54 +22,123 @@
 #include "shim/process/process.h"
 #include "shim/process/spin.h"
 #include "shim/process/swap_pass.h"
+#include "sys/file.h"
 
 namespace allot::shim {
 namespace {
 
 constexpr uint64_t kStep = 32 * kMiB;
-constexpr uint32_t kMaxPools = 256;
+
+// Places for pools come in groups that are mapped as they are needed, because they must not move. The 65,537th
+// pool at once cannot be made: nobody could account it.
+constexpr uint32_t kGroup = 256;
+constexpr uint32_t kGroups = 256;
+constexpr uint32_t kMaxPools = kGroup * kGroups;
+constexpr uint32_t kNoPlace = UINT32_MAX;
+
+// Where the memory of a pool is: a CUDA ordinal, or one of these.
+constexpr int kOnHost = -1;
+constexpr int kWhereItIsUsed = -2;  // managed memory without a device of its own
 
 // One pool from which memory was requested. `handle` is set last and never changes while a block of
 // the pool lives.
 struct Pool {
-  std::atomic<CUmemoryPool> handle{nullptr};
-  std::atomic<int> device{-1};
-  std::atomic<uint32_t> blocks{0};
-  std::atomic<bool> destroyed{false};
-  std::atomic<bool> dirty{false};
+  std::atomic<CUmemoryPool> handle;
+  std::atomic<int> device;
+  std::atomic<uint32_t> blocks;
+  std::atomic<bool> destroyed;
+  std::atomic<bool> dirty;
+  uint32_t next_free;  // 1 + the next free place; under `noting`
   SettledCharge reserved;
 };
+static_assert(kMaxPools <= UINT16_MAX + 1u, "Entry::extra holds a pool's place");
 
-constinit Pool pools[kMaxPools];
+constinit std::atomic<Pool*> groups[kGroups] = {};
 constinit SpinLock noting;
-constinit std::atomic<uint32_t> pools_used{0};  // pools[] from this one on were never used
+constinit std::atomic<uint32_t> pools_used{0};  // places from here on were never used
+constinit uint32_t first_free = 0;              // 1 + a free place; under `noting`
 
-Pool* find_pool(CUmemoryPool handle) {
-  const uint32_t used = pools_used.load(std::memory_order_acquire);
-  for (uint32_t i = 0; i < used; ++i) {
-    if (pools[i].handle.load(std::memory_order_acquire) == handle && !pools[i].destroyed.load()) {
-      return &pools[i];
-    }
-  }
-  return nullptr;
+Pool* pool_at(uint32_t place) {
+  if (place >= pools_used.load(std::memory_order_acquire)) return nullptr;
+  return &groups[place / kGroup].load(std::memory_order_acquire)[place % kGroup];
 }
 
-// The entry for `handle`; makes it if it is missing. Null when all 256 are in use.
-Pool* note_pool(CUmemoryPool handle, const Device& device) {
+Pool* find_pool(CUmemoryPool handle, uint32_t* place = nullptr) {
+  Entry known;
+  if (!process.table.find(Tag::kPool, reinterpret_cast<uint64_t>(handle), &known)) return nullptr;
+  if (place != nullptr) *place = known.extra;
+  return pool_at(known.extra);
+}
+
+// A place that nobody uses, or kNoPlace. `noting` is held.
+uint32_t take_place() {
+  if (first_free != 0) {
+    const uint32_t place = first_free - 1;
+    first_free = pool_at(place)->next_free;
+    return place;
+  }
+  const uint32_t place = pools_used.load(std::memory_order_relaxed);
+  if (place == kMaxPools) return kNoPlace;
+  std::atomic<Pool*>& group = groups[place / kGroup];
+  if (group.load(std::memory_order_relaxed) == nullptr) {
+    const Result<void*> memory = sys::map_memory(kGroup * sizeof(Pool));
+    if (!memory) return kNoPlace;
+    group.store(static_cast<Pool*>(*memory), std::memory_order_release);
+  }
+  pools_used.store(place + 1, std::memory_order_release);
+  return place;
+}
+
+// The entry for `handle`, made if missing. Null when there is no place for it.
+Pool* note_pool(CUmemoryPool handle, int where) {
   if (Pool* known = find_pool(handle)) return known;
   // Two threads may use a pool for the first time at once; it must not get two entries.
   noting.lock();
   Pool* pool = find_pool(handle);
-  for (uint32_t i = 0; pool == nullptr && i < kMaxPools; ++i) {
-    if (pools[i].handle.load(std::memory_order_relaxed) != nullptr) continue;
-    pool = &pools[i];
-    pool->destroyed.store(false, std::memory_order_relaxed);
-    pool->device.store(ordinal_of(device), std::memory_order_relaxed);
-    pool->handle.store(handle, std::memory_order_release);
-    if (pools_used.load() < i + 1) pools_used.store(i + 1);
+  if (pool == nullptr) {
+    const uint32_t place = take_place();
+    pool = place == kNoPlace ? nullptr : pool_at(place);
+    if (pool != nullptr) {
+      pool->destroyed.store(false, std::memory_order_relaxed);
+      pool->device.store(where, std::memory_order_relaxed);
+      pool->handle.store(handle, std::memory_order_release);
+      const Entry name = {reinterpret_cast<uint64_t>(handle), 0,          0, 0,
+                          static_cast<uint16_t>(place),       Tag::kPool, 0};
+      if (!process.table.put(name)) {
+        pool->handle.store(nullptr, std::memory_order_relaxed);
+        pool->next_free = first_free;
+        first_free = place + 1;
+        pool = nullptr;
+      }
+    }
   }
   noting.unlock();
   return pool;
+}
+
+// A destroyed pool whose last block is gone gives its place to another. Its name went when it was destroyed.
+void leave_if_gone(Pool& pool) {
+  if (!pool.destroyed.load() || pool.blocks.load() != 0) return;
+  noting.lock();
+  if (pool.destroyed.load() && pool.blocks.load() == 0 && pool.handle.load() != nullptr) {
+    pool.handle.store(nullptr);
+    for (uint32_t g = 0; g < kGroups; ++g) {
+      Pool* group = groups[g].load(std::memory_order_relaxed);
+      if (group == nullptr || &pool < group || &pool >= group + kGroup) continue;
+      pool.next_free = first_free;
+      first_free = g * kGroup + static_cast<uint32_t>(&pool - group) + 1;
+    }
+  }
+  noting.unlock();
+}
+
+template <class Visit>
+void each_pool(Visit visit) {
+  const uint32_t used = pools_used.load(std::memory_order_acquire);
+  for (uint32_t i = 0; i < used; ++i) {
+    Pool& pool = *pool_at(i);
+    if (pool.handle.load(std::memory_order_acquire) != nullptr) visit(pool, i);
+  }
 }
 
 Device* device_of_pool(const Pool& pool) {
@@ -99,7 +169,7 @@ void settle(Pool& pool, uint64_t prepaid) {
         return true;
       });
   if (!told) release(*device, ALLOT_KIND_POOL, prepaid);
-  if (pool.destroyed.load() && pool.blocks.load() == 0) pool.handle.store(nullptr);
+  leave_if_gone(pool);
 }
 
 // Room in the pool without growth, as far as is known.
@@ -129,26 +199,30 @@ Device* device_of_stream(CUstream stream) {
   return device;
 }
 
-// The device of a pool that cuMemPoolCreate did not make: the default pool of some device. Looked
-// up once per pool.
-Device* device_of_default_pool(CUmemoryPool handle) {
+// A pool that no call of this process has named so far: a device's own, or one that came by a way we do not know.
+// Asked once a pool; memory of a way we do not know is charged where it is used.
+Pool* meet_pool(CUmemoryPool handle) {
   for (uint32_t i = 0; i < process.device_count; ++i) {
-    CUmemoryPool pool = nullptr;
     const CUdevice ordinal = static_cast<CUdevice>(i);
-    if (real::cuDeviceGetDefaultMemPool(&pool, ordinal) == CUDA_SUCCESS && pool == handle) {
-      return device_of(ordinal);
+    for (auto* own : {&real::cuDeviceGetDefaultMemPool, &real::cuDeviceGetMemPool}) {
+      CUmemoryPool pool = nullptr;
+      if ((*own)(&pool, ordinal) == CUDA_SUCCESS && pool == handle) {
+        return note_pool(handle, ordinal);
+      }
     }
   }
-  return nullptr;
+  return note_pool(handle, kWhereItIsUsed);
 }
 
 template <class Call, class Free>
-CUresult allocate(Device& device, CUmemoryPool handle, CUdeviceptr* out, size_t bytes, Call call,
+CUresult allocate(Device& device, Pool* pool, CUdeviceptr* out, size_t bytes, Call call,
                   Free free) {
+  if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;  // what cannot be accounted cannot be given
   keep_accounts(device);
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
-  Pool* pool = note_pool(handle, device);
-  if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;  // more than 256 pools cannot be accounted
+  const CUmemoryPool handle = pool->handle.load(std::memory_order_acquire);
+  uint32_t place = 0;
+  if (find_pool(handle, &place) != pool) return call();  // destroyed meanwhile: the driver's error
   const InFlight in_flight;
   const uint64_t growth = round_up(bytes, kStep);
   uint64_t prepaid = growth;
@@ -165,7 +239,7 @@ CUresult allocate(Device& device, CUmemoryPool handle, CUdeviceptr* out, size_t 
                        0,
                        0,
                        0,
-                       static_cast<uint16_t>(pool - pools),
+                       static_cast<uint16_t>(place),
                        Tag::kPointer,
                        Entry::pack(gpu, ALLOT_KIND_POOL)};
   if (!grew_unpaid && process.table.put(entry)) {
@@ -190,8 +264,8 @@ CUresult mem_alloc_async(CUdeviceptr* out, size_t bytes, CUstream stream) {
     return Alloc(out, bytes, stream);
   }
   return allocate(
-      *device, pool, out, bytes, [&] { return Alloc(out, bytes, stream); },
-      [&] { Free(*out, stream); });
+      *device, note_pool(pool, ordinal_of(*device)), out, bytes,
+      [&] { return Alloc(out, bytes, stream); }, [&] { Free(*out, stream); });
 }
 
 template <auto& Alloc, auto& Free>
@@ -203,10 +277,16 @@ CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool 
     return Alloc(out, bytes, pool, stream);
   }
   Pool* known = find_pool(pool);
-  Device* device = known ? device_of_pool(*known) : device_of_default_pool(pool);
+  if (known == nullptr) known = meet_pool(pool);
+  if (known == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (known->device.load(std::memory_order_acquire) == kWhereItIsUsed) {
+    Device* here = device_of_stream(stream);
+    if (here != nullptr) known->device.store(ordinal_of(*here), std::memory_order_release);
+  }
+  Device* device = device_of_pool(*known);
   if (device == nullptr) return Alloc(out, bytes, pool, stream);
   return allocate(
-      *device, pool, out, bytes, [&] { return Alloc(out, bytes, pool, stream); },
+      *device, known, out, bytes, [&] { return Alloc(out, bytes, pool, stream); },
       [&] { Free(*out, stream); });
 }
 
@@ -233,19 +313,30 @@ CUresult mem_free_async(CUdeviceptr address, CUstream stream) {
   return result;
 }
 
+// Where the memory of a pool at `location` counts.
+int place_of(const CUmemLocation& location, CUmemAllocationType type) {
+  if (location.type == CU_MEM_LOCATION_TYPE_DEVICE) return location.id;
+  return type == CU_MEM_ALLOCATION_TYPE_MANAGED ? kWhereItIsUsed : kOnHost;
+}
+
 CUresult pool_create(CUmemoryPool* out, const CUmemPoolProps* props) {
   const Scope scope;
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
   const CUresult result = real::cuMemPoolCreate(out, props);
   if (result != CUDA_SUCCESS || !scope.tracking()) return result;
-  // Pools of host memory take no GPU memory: their device stays unknown and they are not charged.
-  Device* device =
-      props->location.type == CU_MEM_LOCATION_TYPE_DEVICE ? device_of(props->location.id) : nullptr;
-  if (device != nullptr) {
-    note_pool(*out, *device);
-  } else if (Pool* host = note_pool(*out, process.devices[0])) {
-    host->device.store(-1, std::memory_order_release);
-  }
+  // A pool of host memory takes nothing of the card, and is noted so that it stays uncharged.
+  if (note_pool(*out, place_of(props->location, props->allocType)) != nullptr) return result;
+  real::cuMemPoolDestroy(*out);
+  *out = nullptr;
+  return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+// The pools that every location has of itself, and the one that is set for it.
+template <auto& Get>
+CUresult pool_of_location(CUmemoryPool* out, CUmemLocation* location, CUmemAllocationType type) {
+  const Scope scope;
+  const CUresult result = Get(out, location, type);
+  if (result == CUDA_SUCCESS && scope.tracking()) note_pool(*out, place_of(*location, type));
   return result;
 }
 
@@ -253,18 +344,23 @@ CUresult pool_destroy(CUmemoryPool handle) {
   const Scope scope;
   Pool* pool = scope.tracking() ? find_pool(handle) : nullptr;
   if (pool == nullptr) return real::cuMemPoolDestroy(handle);
-  // Marked first, because another thread may create a pool at the same address once this one is
-  // gone.
+  // Its name goes first: another thread may create a pool at the same address once this one is gone.
+  Entry name;
+  if (!process.table.take(Tag::kPool, reinterpret_cast<uint64_t>(handle), &name)) {
+    return real::cuMemPoolDestroy(handle);
+  }
   pool->destroyed.store(true, std::memory_order_release);
   const CUresult result = real::cuMemPoolDestroy(handle);
-  if (result != CUDA_SUCCESS) pool->destroyed.store(false, std::memory_order_release);
-  if (device_of_pool(*pool) == nullptr && result == CUDA_SUCCESS) {
-    pool->handle.store(nullptr);
-    pool->destroyed.store(false);
+  if (result != CUDA_SUCCESS) {
+    pool->destroyed.store(false, std::memory_order_release);
+    process.table.put(name);
     return result;
   }
-  settle(*pool, 0);
-  if (pool->handle.load() == nullptr) pool->destroyed.store(false);
+  if (device_of_pool(*pool) == nullptr) {
+    leave_if_gone(*pool);
+  } else {
+    settle(*pool, 0);
+  }
   return result;
 }
 
@@ -299,47 +395,55 @@ CUresult wait(A... arguments) {
 }  // namespace
 
 void pool_block_freed(const Entry& block) {
-  if (block.extra >= kMaxPools) return;
-  Pool& pool = pools[block.extra];
-  pool.blocks.fetch_sub(1, std::memory_order_acq_rel);
-  pool.dirty.store(true, std::memory_order_release);
-  settle(pool, 0);
-  if (pool.handle.load() == nullptr) pool.destroyed.store(false);
+  Pool* pool = pool_at(block.extra);
+  if (pool == nullptr) return;
+  pool->blocks.fetch_sub(1, std::memory_order_acq_rel);
+  pool->dirty.store(true, std::memory_order_release);
+  settle(*pool, 0);
 }
 
 void settle_pools(bool only_dirty) {
-  const uint32_t used = pools_used.load(std::memory_order_acquire);
-  for (uint32_t i = 0; i < used; ++i) {
-    Pool& pool = pools[i];
-    if (pool.handle.load(std::memory_order_acquire) == nullptr) continue;
-    if (only_dirty && !pool.dirty.load(std::memory_order_acquire)) continue;
-    // Stays dirty while freed blocks may still be on their way back to the pool.
+  each_pool([only_dirty](Pool& pool, uint32_t) {
+    const bool dirty = pool.dirty.load(std::memory_order_acquire);
+    if (!dirty && (only_dirty || (pool.blocks.load() == 0 && pool.reserved.bytes() == 0))) return;
+    // Stays dirty while freed blocks may still be on their way back.
     settle(pool, 0);
     if (pool.reserved.bytes() == 0) pool.dirty.store(false, std::memory_order_release);
-  }
+  });
 }
 
 void trim_pools(const Device& device) {
-  const uint32_t used = pools_used.load(std::memory_order_acquire);
-  for (uint32_t i = 0; i < used; ++i) {
-    Pool& pool = pools[i];
-    const CUmemoryPool handle = pool.handle.load(std::memory_order_acquire);
-    if (handle == nullptr || pool.destroyed.load() || device_of_pool(pool) != &device) continue;
-    if (pool.reserved.bytes() > 0) real::cuMemPoolTrimTo(handle, 0);
+  each_pool([&device](Pool& pool, uint32_t) {
+    if (pool.destroyed.load() || device_of_pool(pool) != &device) return;
+    if (pool.reserved.bytes() == 0) return;
+    real::cuMemPoolTrimTo(pool.handle.load(std::memory_order_acquire), 0);
     settle(pool, 0);
-  }
+  });
+}
+
+void pools_after_context(const Device& device, bool last) {
+  each_pool([&device, last](Pool& pool, uint32_t place) {
+    if (device_of_pool(pool) != &device || pool.blocks.load() == 0) return;
+    uint64_t reserved = 0;
+    const bool emptied =
+        pool.destroyed.load() ? last : reserved_now(pool.handle.load(), &reserved) && reserved == 0;
+    if (!emptied) return;
+    process.table.drop(
+        [place](const Entry& e) {
+          return e.tag == Tag::kPointer && e.kind() == ALLOT_KIND_POOL && e.extra == place;
+        },
+        [&pool](const Entry& e) {
+          exported_block_gone(e.key);
+          pool.blocks.fetch_sub(1, std::memory_order_acq_rel);
+        });
+    settle(pool, 0);
+  });
 }
 
 void abandon_pools() {
-  for (Pool& pool : pools) {
-    pool.handle.store(nullptr);
-    pool.destroyed.store(false);
-    pool.dirty.store(false);
-    pool.blocks.store(0);
-    pool.device.store(-1);
-    pool.reserved.abandon();
-  }
+  for (std::atomic<Pool*>& group : groups) group.store(nullptr);
   pools_used.store(0);
+  first_free = 0;
   noting.abandon();
 }
 
@@ -356,6 +460,8 @@ std::span<const Hook> pool_hooks() {
       hook<mem_free_async<real::cuMemFreeAsync>>("cuMemFreeAsync"),
       hook<mem_free_async<real::cuMemFreeAsync_ptsz>>("cuMemFreeAsync_ptsz"),
       hook<pool_create>("cuMemPoolCreate"),
+      hook<pool_of_location<real::cuMemGetDefaultMemPool>>("cuMemGetDefaultMemPool"),
+      hook<pool_of_location<real::cuMemGetMemPool>>("cuMemGetMemPool"),
       hook<pool_destroy>("cuMemPoolDestroy"),
       hook<pool_trim_to>("cuMemPoolTrimTo"),
       hook<pool_set_attribute>("cuMemPoolSetAttribute"),

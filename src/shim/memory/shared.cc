@@ -1,4 +1,4 @@
-// Memory of other processes: IPC handles, shareable handles on offer, external memory.
+// Memory of other processes: IPC handles, blocks of pools by pointer, external memory.
 //
 // Physical memory is charged once, to the process that created it. So the region records what a
 // process of this slice offers (AllotExport, by a hash of the 64 bytes of its handle), and a
@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
+#include "shim/memory/exported.h"
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
@@ -25,36 +26,45 @@ uint64_t hash_of_handle(const void* handle) {
   return hash == 0 ? 1 : hash;
 }
 
-// Records an offer of this process in the region. A full table does not hold it: then processes
-// that open it are charged too.
-void offer(uint64_t hash) {
-  static_cast<void>(shm::add_export(process.slice, hash, process.slot));
+// Notes that a handle for the block around `address` was given out.
+void offer(uint64_t hash, CUdeviceptr address) {
+  CUcontext context = nullptr;
+  CUdeviceptr base = 0;
+  size_t bytes = 0;
+  if (real::cuMemGetAddressRange_v2(&base, &bytes, address) != CUDA_SUCCESS) base = address;
+  if (real::cuCtxGetCurrent(&context) != CUDA_SUCCESS) context = nullptr;
+  Entry block;  // which dies with the context it was made in, not with the current one
+  if (process.table.find(Tag::kPointer, base, &block)) {
+    context = reinterpret_cast<CUcontext>(block.owner);
+  }
+  offer_block(base, hash, reinterpret_cast<uint64_t>(context));
 }
 
 CUresult ipc_get(CUipcMemHandle* out, CUdeviceptr address) {
   const Scope scope;
   const CUresult result = real::cuIpcGetMemHandle(out, address);
-  if (result == CUDA_SUCCESS && scope.tracking()) offer(hash_of_handle(out));
+  if (result == CUDA_SUCCESS && scope.tracking()) offer(hash_of_handle(out), address);
   if (result != CUDA_SUCCESS && scope.tracking() && swap_covers(address)) log_no_ipc();
   return result;
 }
 
-CUresult export_shareable(void* out, CUmemGenericAllocationHandle handle,
-                          CUmemAllocationHandleType type, unsigned long long flags) {
+// A block of a pool whose handle went to another process.
+CUresult pool_export_pointer(CUmemPoolPtrExportData* out, CUdeviceptr address) {
   const Scope scope;
-  const CUresult result = real::cuMemExportToShareableHandle(out, handle, type, flags);
-  if (result == CUDA_SUCCESS && scope.tracking() && type == CU_MEM_HANDLE_TYPE_FABRIC) {
-    offer(hash_of_handle(out));
-  }
+  const CUresult result = real::cuMemPoolExportPointer(out, address);
+  if (result == CUDA_SUCCESS && scope.tracking()) offer(hash_of_handle(out), address);
   return result;
 }
 
-// Charges an opened block of another slice. False when it does not fit.
-bool charge_opened(Device& device, CUcontext context, CUdeviceptr address, bool ours) {
+// Charges an opened block of another slice; one of our own is borrowed. False when it does not fit.
+bool charge_opened(Device& device, CUcontext context, CUdeviceptr address, const void* handle) {
   CUdeviceptr base = 0;
   size_t bytes = 0;
-  if (!ours && real::cuMemGetAddressRange_v2(&base, &bytes, address) != CUDA_SUCCESS) bytes = 0;
-  const uint64_t charged = ours ? 0 : round_up(bytes, kPage);
+  const uint64_t hash = hash_of_handle(handle);
+  const bool ours = shm::find_export_of_other(process.slice, hash, process.slot);
+  if (real::cuMemGetAddressRange_v2(&base, &bytes, address) != CUDA_SUCCESS) bytes = 0;
+  const uint64_t size = round_up(bytes, kPage);
+  const uint64_t charged = ours ? 0 : size;
   if (!reserve(device, ALLOT_KIND_IMPORT, charged)) return false;
   const Entry entry = {address,
                        reinterpret_cast<uint64_t>(context),
@@ -68,8 +78,13 @@ bool charge_opened(Device& device, CUcontext context, CUdeviceptr address, bool 
   if (process.table.put_or_update(
           entry, [](Entry& e) { ++e.count; }, &ok)) {
     release(device, ALLOT_KIND_IMPORT, charged);
+    return true;
   }
-  return ok;
+  if (ok && (!ours || borrow(address, hash, size, static_cast<uint32_t>(device.gpu)))) return true;
+  Entry gone;
+  if (ok) process.table.take(Tag::kPointer, address, &gone);
+  release(device, ALLOT_KIND_IMPORT, charged);
+  return false;
 }
 
 template <auto& Open>
@@ -82,9 +97,7 @@ CUresult ipc_open(CUdeviceptr* out, CUipcMemHandle handle, unsigned flags) {
   keep_accounts(*device);
   const CUresult result = Open(out, handle, flags);
   if (result != CUDA_SUCCESS) return result;
-  if (charge_opened(*device, context, *out,
-                    shm::find_export(process.slice, hash_of_handle(&handle))))
-    return result;
+  if (charge_opened(*device, context, *out, &handle)) return result;
   real::cuIpcCloseMemHandle(*out);
   *out = 0;
   return CUDA_ERROR_OUT_OF_MEMORY;
@@ -104,7 +117,7 @@ CUresult ipc_close(CUdeviceptr address) {
   const CUresult result = real::cuIpcCloseMemHandle(address);
   if (opened.tag == Tag::kNone) return result;
   if (result == CUDA_SUCCESS) {
-    if (last) release_entry(opened);
+    if (last) import_gone(opened);
   } else {
     bool ok = true;
     Entry again = opened;
@@ -113,6 +126,20 @@ CUresult ipc_close(CUdeviceptr address) {
         last ? again : opened, [](Entry& e) { ++e.count; }, &ok);
   }
   return result;
+}
+
+CUresult pool_import_pointer(CUdeviceptr* out, CUmemoryPool pool, CUmemPoolPtrExportData* data) {
+  const Scope scope;
+  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+  CUcontext context = nullptr;
+  Device* device = scope.tracking() && out && data ? current_device(&context) : nullptr;
+  if (device == nullptr) return real::cuMemPoolImportPointer(out, pool, data);
+  keep_accounts(*device);
+  const CUresult result = real::cuMemPoolImportPointer(out, pool, data);
+  if (result != CUDA_SUCCESS || charge_opened(*device, context, *out, data)) return result;
+  real::cuMemFree_v2(*out);
+  *out = 0;
+  return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 CUresult import_external(CUexternalMemory* out, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* desc) {
@@ -164,7 +191,8 @@ std::span<const Hook> shared_memory_hooks() {
       hook<ipc_open<real::cuIpcOpenMemHandle>>("cuIpcOpenMemHandle"),
       hook<ipc_open<real::cuIpcOpenMemHandle_v2>>("cuIpcOpenMemHandle_v2"),
       hook<ipc_close>("cuIpcCloseMemHandle"),
-      hook<export_shareable>("cuMemExportToShareableHandle"),
+      hook<pool_export_pointer>("cuMemPoolExportPointer"),
+      hook<pool_import_pointer>("cuMemPoolImportPointer"),
       hook<import_external>("cuImportExternalMemory"),
       hook<destroy_external>("cuDestroyExternalMemory"),
   };

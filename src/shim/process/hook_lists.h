@@ -12,6 +12,7 @@ std::span<const Hook> linear_hooks();
 std::span<const Hook> array_hooks();
 std::span<const Hook> pool_hooks();
 std::span<const Hook> vmm_hooks();
+std::span<const Hook> bound_memory_hooks();
 std::span<const Hook> graph_hooks();
 std::span<const Hook> shared_memory_hooks();
 std::span<const Hook> context_hooks();

@@ -21,13 +21,16 @@ enum class Tag : uint8_t {
   kPointer,     // key: device pointer
   kSlab,        // key: address >> 21; count: live small blocks in it; extra: place of its bits
   kArray,       // key: CUarray or CUmipmappedArray
-  kObject,      // key: serial of a VMM allocation; count: handle references; extra: mappings
+  kObject,      // key: serial of a VMM allocation; count: its handle references and mappings
   kHandle,      // key: CUmemGenericAllocationHandle; owner: serial
   kMapping,     // key: virtual address; owner: serial; bytes: size of the mapping
   kExec,        // key: CUgraphExec; owner: mask of devices with alloc nodes
   kExecDevice,  // key: exec and device; bytes: bound; count: trim generation of the last launch
   kExternal,    // key: CUexternalMemory
   kGreen,       // key: CUgreenCtx; owner: its device
+  kContext,     // key: CUcontext; owner: its device; count: how often it was made and attached
+  kPool,        // key: CUmemoryPool; extra: its place among the pools
+  kOffer,  // key: base of a block + n; owner: hash of the nth handle given out for it; count: of them
 };
 
 struct Entry {

@@ -45,7 +45,9 @@ struct Device {
   std::atomic<uint32_t> graph_trims{0};      // raised when reserved graph memory went back
   SettledCharge driver;                      // ALLOT_KIND_DRIVER
   std::atomic<uint64_t> driver_measured{0};  // the same as NVML showed it last, without headroom
-  SettledCharge graph;                       // ALLOT_KIND_GRAPH
+  std::atomic<uint64_t> driver_floor{0};  // the least ALLOT_KIND_DRIVER: heaps that will be taken
+  SettledCharge graph;                    // ALLOT_KIND_GRAPH
+  std::atomic<uint32_t> contexts{0};      // made by calls, alive; the primary one does not count
 };
 
 struct Process {
