@@ -39,7 +39,7 @@
 
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
-#define ALLOT_REGION_MINOR 1u
+#define ALLOT_REGION_MINOR 2u
 #define ALLOT_REGION_SUFFIX ".slice"
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
@@ -108,6 +108,8 @@ enum AllotLevelReason {
 #define ALLOT_CLIENT_REPAYS 32u /* repays time that it overran: takes no window meanwhile */
 #define ALLOT_CLIENT_DRAINS 64u /* its gate is closed, but submitted work still runs */
 #define ALLOT_CLIENT_AWAKE 128u /* has or had work in the last 10 s: keeps its place in the cycle */
+#define ALLOT_CLIENT_CREDIT 256u /* has used less than its part lately */
+#define ALLOT_CLIENT_WAITS 512u  /* waits for its work every few milliseconds */
 
 /* State of a slot, the low 8 bits of its word.
  *
@@ -169,7 +171,8 @@ typedef struct AllotHeader {
   uint32_t level;           /* atomic; AllotLevel asked for */
   uint32_t ledger_faults;   /* atomic; releases of more than was charged: a bug of allot */
   uint32_t wake_seq;        /* atomic; futex on which the slice's agents sleep */
-  uint8_t reserved[4096 - 192];
+  uint32_t latency_us;      /* atomic; the longest stop it was given to bear; 0 = default */
+  uint8_t reserved[4096 - 196];
 } AllotHeader;
 
 /* 16 bytes, aligned to 16, read and written only as a whole. */
@@ -208,7 +211,9 @@ typedef struct AllotGpuClient {
   uint32_t level;           /* atomic; AllotLevel in force */
   uint32_t reason;          /* atomic; AllotLevelReason */
   uint32_t timeslice_us;    /* atomic; timeslice of its channel groups; 0 = the driver's own */
-  uint32_t busy_permille;   /* atomic; part of its open time in which it had work, smoothed */
+  uint16_t busy_permille;   /* atomic; part of its open time in which it had work, smoothed */
+  /* atomic; of the GPU, what going first costs the others; 0 and 1000 = all of it */
+  uint16_t footprint_permille;
   uint32_t window_permille; /* atomic; part of a cycle in which it may run now */
   uint32_t slot;            /* atomic; index of the process's slot */
 } AllotGpuClient;

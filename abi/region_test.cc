@@ -54,7 +54,8 @@ AT(AllotHeader, priority, 176);
 AT(AllotHeader, level, 180);
 AT(AllotHeader, ledger_faults, 184);
 AT(AllotHeader, wake_seq, 188);
-AT(AllotHeader, reserved, 192);
+AT(AllotHeader, latency_us, 192);
+AT(AllotHeader, reserved, 196);
 
 AT(AllotAccount, used_bytes, 0);
 AT(AllotAccount, generation, 8);
@@ -85,6 +86,7 @@ AT(AllotGpuClient, level, 40);
 AT(AllotGpuClient, reason, 44);
 AT(AllotGpuClient, timeslice_us, 48);
 AT(AllotGpuClient, busy_permille, 52);
+AT(AllotGpuClient, footprint_permille, 54);
 AT(AllotGpuClient, window_permille, 56);
 AT(AllotGpuClient, slot, 60);
 

@@ -34,7 +34,7 @@ ROOMS = {
     "src/shim": {
         "process": set(),
         "nvml": {"process"},
-        "time": {"process"},
+        "time": {"process", "nvml"},
         "memory": {"process", "time", "nvml"},
         "swap": {"process", "time", "memory"},
         "entry": {"process", "time", "memory", "swap"},

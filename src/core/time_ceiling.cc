@@ -1,13 +1,14 @@
 // The ceiling over a sliding span of time (time_ceiling.h).
 //
-// A counter that is set back at fixed moments lets twice the ceiling through around such a moment; a span
-// that slides lets nothing through anywhere. Going on from a moment t, what the span ending at t + x holds
-// is x plus what it still sees of the runs before t: it grows while the span's left edge crosses a pause,
-// and stays while it crosses a run. So both questions are one walk over the runs, oldest or newest first.
+// A counter that is set back at fixed moments lets twice the ceiling through around such a moment;
+// a span that slides lets nothing through anywhere. Going on from a moment t, what the span ending
+// at t + x holds is x plus what it still sees of the runs before t: it grows while the span's left
+// edge crosses a pause, and stays while it crosses a run. So both questions are one walk over the
+// runs, oldest or newest first.
 //
-// Room is for kRuns runs. When more fit into a span, the two with the shortest pause between them become
-// one and the pause counts as used: the ceiling holds, and the owner loses that pause. What must not
-// happen here: a run forgotten that a span may still see.
+// Room is for kRuns runs. When more fit into a span, the two with the shortest pause between them
+// become one and the pause counts as used: the ceiling holds, and the owner loses that pause. What
+// must not happen here: a run forgotten that a span may still see.
 #include "core/time_ceiling.h"
 
 #include <algorithm>
@@ -96,7 +97,8 @@ uint64_t Ceiling::may_run_until(uint64_t now_ns) const {
   const uint64_t used = used_ns(now_ns);
   if (used > budget) return now_ns;
   uint64_t left = budget - used;  // of pauses that the span's left edge may still cross
-  // The span may reach back before time 0: then it begins with a pause, counted here from span's start.
+  // The span may reach back before time 0: then it begins with a pause, counted here from span's
+  // start.
   uint64_t ran = 0;  // how far the left edge has come
   const auto edge_to = [&](uint64_t to) { return to + span_ns_ - now_ns; };
   for (uint32_t i = 0; i < runs(); ++i) {

@@ -1,14 +1,15 @@
 // The ceiling of one slice on one GPU (`--gpu-max`), over a sliding span of time.
 //
-// Pure: caller-owned storage, times are given. Not for several threads at once. Neither allocates nor blocks.
+// Pure: caller-owned storage, times are given. Not for several threads at once. Neither allocates
+// nor blocks.
 #pragma once
 
 #include <cstdint>
 
 namespace allot::core {
 
-// A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used, hence in
-// any second too. Owned by one agent; remembers the intervals in which its slice ran.
+// A ceiling over a sliding span of time: in any span of kCeilingSpanNs at most max of it is used,
+// hence in any second too. Owned by one agent; remembers the intervals in which its slice ran.
 inline constexpr uint64_t kCeilingSpanNs = 100'000'000;
 
 class Ceiling {
@@ -17,15 +18,16 @@ class Ceiling {
   constexpr explicit Ceiling(uint64_t span_ns = kCeilingSpanNs) : span_ns_(span_ns) {}
   // 0 or kWhole = no ceiling. A change counts from the next question on.
   void set_max(uint32_t permille) { max_permille_ = permille; }
-  // The slice's work runs from now on / has stopped. Times never go back; a start while running and a
-  // stop while stopped change nothing.
+  // The slice's work runs from now on / has stopped. Times never go back; a start while running and
+  // a stop while stopped change nothing.
   void start(uint64_t now_ns);
   void stop(uint64_t now_ns);
   // What ran before `now_ns` counts no more: it was under another max.
   void forget(uint64_t now_ns);
   // Until when it may run without a stop, if it starts (or goes on) now; `now_ns` = it may not.
   uint64_t may_run_until(uint64_t now_ns) const;
-  // The first moment from which it may run for a useful while: min(5 ms, all that the ceiling allows).
+  // The first moment from which it may run for a useful while: min(5 ms, all that the ceiling
+  // allows).
   uint64_t next_start(uint64_t now_ns) const;
   // Time used in the span that ends now; more than it was where many short runs had to be joined.
   uint64_t used_ns(uint64_t now_ns) const;

@@ -18,7 +18,8 @@ class Model {
 
   void pass(bool ran) { ran_.push_back(ran); }
   uint64_t used() const { return used_before(ran_.size()); }
-  // How many ticks it may run from now on, if it may run at all for as long as it likes at most a span.
+  // How many ticks it may run from now on, if it may run at all for as long as it likes at most a
+  // span.
   uint64_t may_run() const {
     uint64_t ticks = 0;
     while (ticks <= kSpan && used_after(ticks + 1, 0) <= budget_) ++ticks;
@@ -203,8 +204,8 @@ TEST(GapMeter, AnIdleSecondIsNoGap) {
   EXPECT_GT(meter.busy_permille(), 800u);
 }
 
-// Looks for `span`, beside others every 10 ms, else every 2 ms; busy at `busy` of each ten. How many of them asked
-// for windows.
+// Looks for `span`, beside others every 10 ms, else every 2 ms; busy at `busy` of each ten. How
+// many of them asked for windows.
 uint32_t watch(GapWatch& gaps, uint64_t& now, uint64_t span, bool undisturbed, uint32_t busy) {
   uint32_t asked = 0;
   const uint64_t step = undisturbed ? 2 * kMs : 10 * kMs;

@@ -9,8 +9,8 @@ namespace {
 // An agent that did not run for longer does not know what happened.
 constexpr uint64_t kMostSpanNs = 100'000'000;
 
-// Two at once under the driver's own slices lose 9 % of the card to switches (H100, slices of 2,048 us). Each is
-// charged its part of that, or the one with the smaller share would lose more of it.
+// Two at once under the driver's own slices lose 9 % of the card to switches (H100, slices of 2,048
+// us). Each is charged its part of that, or the one with the smaller share would lose more of it.
 constexpr uint64_t kLost = 11;  // one part of so many
 
 }  // namespace

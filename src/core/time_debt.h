@@ -1,8 +1,9 @@
-// A slice's turn where its work cannot be stopped: what ran over the end of a window is charged and paid back.
+// A slice's turn where its work cannot be stopped: what ran over the end of a window is charged and
+// paid back.
 //
-// At level launch a gate decides what may begin; what has begun ends when it ends. A kernel longer than its
-// window, or than the cycle, would get its slice more than its share however well the windows are kept. So each
-// agent keeps one number, what its slice owes:
+// At level launch a gate decides what may begin; what has begun ends when it ends. A kernel longer
+// than its window, or than the cycle, would get its slice more than its share however well the
+// windows are kept. So each agent keeps one number, what its slice owes:
 //
 //     window  |====A====|          B          |====A====|          B          |====A====|
 //     runs    [AAAAAAAAAAAAAAAA]              |.........|                     |  [AAAAAA...
@@ -12,12 +13,14 @@
 //   in its window, others' work still drains    - what they took
 //   in its window, it is held back or drained   -
 //
-// Who owes more than kDebtToRepayNs says so and is held back until it owes nothing. The others plan as if it had no work
-// and take its windows meanwhile, which is charged to them in turn: the sum over the slices stays near zero, so
-// shares come out exactly over time whoever overran whom. What is owed to a slice lets it overrun later.
+// Who owes more than kDebtToRepayNs says so and is held back until it owes nothing. The others plan
+// as if it had no work and take its windows meanwhile, which is charged to them in turn: the sum
+// over the slices stays near zero, so shares come out exactly over time whoever overran whom. What
+// is owed to a slice lets it overrun later.
 //
-// What must not happen here: a slice that is held back while nobody is there to gain by it, unless its ceiling
-// asks for it; time that is lost because all pay (then what they owe shrinks together). No clock, no system call.
+// What must not happen here: a slice that is held back while nobody is there to gain by it, unless
+// its ceiling asks for it; time that is lost because all pay (then what they owe shrinks together).
+// No clock, no system call.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +36,8 @@ class OverrunDebt {
   static constexpr int64_t kDebtToRepayNs = 10'000'000;  // less is not worth two more switches
   // Most that it may owe; a kernel that waits for the host counts as one that runs.
   static constexpr int64_t kMostDebtNs = 5'000'000'000;
-  // Most that may be owed to it; of its own idle moments, and with a max, which it promises not to pass by much.
+  // Most that may be owed to it; of its own idle moments, and with a max, which it promises not to
+  // pass by much.
   static constexpr int64_t kMostDueNs = 1'000'000'000;
   static constexpr int64_t kMostSparedNs = 5'000'000;
 
@@ -42,7 +46,8 @@ class OverrunDebt {
   // The work that ran up to the last account() had ended so long before; while it drained.
   void refund(uint64_t ns);
 
-  // plan_gpu for all, slices[0] being the own one, whose grant it may close. `pays` of slices[0] is not read.
+  // plan_gpu for all, slices[0] being the own one, whose grant it may close. `pays` of slices[0] is
+  // not read.
   void plan(std::span<SliceDemand> slices, uint64_t now_ns, std::span<TimeGrant> grants);
 
   bool repays() const { return repays_; }

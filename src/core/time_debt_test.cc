@@ -1,4 +1,5 @@
-// Turns at level launch: what is charged and paid, and what comes of it on a virtual card that stops no kernel.
+// Turns at level launch: what is charged and paid, and what comes of it on a virtual card that
+// stops no kernel.
 #include "core/time_debt.h"
 
 #include <gtest/gtest.h>
@@ -25,8 +26,8 @@ struct Launcher {
   bool busy = true;  // always has a next kernel
 };
 
-// A card that divides its time evenly between the kernels under way; each slice keeps one there while its
-// gate is open. All agents look at every step.
+// A card that divides its time evenly between the kernels under way; each slice keeps one there
+// while its gate is open. All agents look at every step.
 struct Card {
   std::vector<Launcher> all;
   uint64_t now_ns = kSecond;

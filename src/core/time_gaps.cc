@@ -1,8 +1,8 @@
 // What a slice is: idle, leaving gaps, or filling its windows (time_gaps.h).
 //
 // A mean over about 0.3 s of looks; beyond that old ones fade. Idleness is no gap: looks longer
-// than kForgetNs after the last work are left out, so that a pause for input does not make a slice one
-// that leaves gaps. Two thresholds apart and a second between two turns keep it from flapping.
+// than kForgetNs after the last work are left out, so that a pause for input does not make a slice
+// one that leaves gaps. Two thresholds apart and a second between two turns keep it from flapping.
 #include "core/time_gaps.h"
 
 #include <algorithm>

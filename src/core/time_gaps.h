@@ -1,21 +1,23 @@
 // Whether a slice saturates its GPU or leaves gaps, learned from looks at its work.
 //
-// Pure: caller-owned storage, times are given. Not for several threads at once. Neither allocates nor blocks.
+// Pure: caller-owned storage, times are given. Not for several threads at once. Neither allocates
+// nor blocks.
 #pragma once
 
 #include <cstdint>
 
 namespace allot::core {
 
-// Learns from samples of "had work unfinished" what a slice is: leaving gaps, or filling. Below 880 permille
-// busy it leaves gaps, above 945 it saturates; it turns at most once a second and first after 0.3 s of looks. (Seen
-// on an H100: a launch-bound load whose kernels take 43 % of its time has unfinished work at 77-81 % of the
-// looks, as a launch is under way before its kernel runs; loops that wait for every step 97-99 %.) Looks more
-// than 25 ms after the last work count as idleness, not as a gap.
+// Learns from samples of "had work unfinished" what a slice is: leaving gaps, or filling. Below 880
+// permille busy it leaves gaps, above 945 it saturates; it turns at most once a second and first
+// after 0.3 s of looks. (Seen on an H100: a launch-bound load whose kernels take 43 % of its time
+// has unfinished work at 77-81 % of the looks, as a launch is under way before its kernel runs;
+// loops that wait for every step 97-99 %.) Looks more than 25 ms after the last work count as
+// idleness, not as a gap.
 class GapMeter {
  public:
-  // One look at the driver: whether work was unfinished, taken while its work could run. Unevenly spaced
-  // looks are weighted by the time since the look before (at most 20 ms).
+  // One look at the driver: whether work was unfinished, taken while its work could run. Unevenly
+  // spaced looks are weighted by the time since the look before (at most 20 ms).
   void sample(uint64_t now_ns, bool unfinished);
   // With hysteresis; a new slice saturates until seen otherwise.
   bool saturates() const { return saturates_; }
@@ -35,15 +37,17 @@ class GapMeter {
   bool saturates_ = true;
 };
 
-// The same for a slice among others. Only what is seen while nobody else could run tells whether it saturates:
-// beside others its work is unfinished because it waits for them. One that leaves gaps and is never undisturbed
-// asks for windows for a moment, to see whether it still does; first after 10 s, then ever more rarely. A trial
-// costs those who leave gaps a part of their throughput, so there is none while gaps are seen even beside others.
-// Looks without work that are far from the look before (a slice alone is looked at five times a second) are gaps
-// if there is work again within 10 ms, so that one that leaves gaps is known as such when a neighbour comes.
+// The same for a slice among others. Only what is seen while nobody else could run tells whether it
+// saturates: beside others its work is unfinished because it waits for them. One that leaves gaps
+// and is never undisturbed asks for windows for a moment, to see whether it still does; first after
+// 10 s, then ever more rarely. A trial costs those who leave gaps a part of their throughput, so
+// there is none while gaps are seen even beside others. Looks without work that are far from the
+// look before (a slice alone is looked at five times a second) are gaps if there is work again
+// within 10 ms, so that one that leaves gaps is known as such when a neighbour comes.
 class GapWatch {
  public:
-  // One look, while it has work or had a moment ago. `open_ns`: how long its work could run since the look before.
+  // One look, while it has work or had a moment ago. `open_ns`: how long its work could run since
+  // the look before.
   void look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool unfinished);
   bool saturates() const { return meter_.saturates() || trial_meter_ns_ != 0; }
   uint32_t busy_permille() const { return meter_.busy_permille(); }
@@ -55,7 +59,8 @@ class GapWatch {
   GapMeter beside_;        // of the looks that were disturbed
   uint64_t doubt_ns_ = 0;  // a look without work, of which is not known yet what it was; 0 = none
   uint64_t doubt_open_ns_ = 0;
-  // Their clocks: time in which it could run. The first begins so late that the first turn need not wait.
+  // Their clocks: time in which it could run. The first begins so late that the first turn need not
+  // wait.
   uint64_t meter_ns_ = 2'000'000'000;
   uint64_t beside_ns_ = 2'000'000'000;
   uint64_t undisturbed_ns_ = 0;  // when it ran last

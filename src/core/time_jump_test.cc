@@ -1,5 +1,6 @@
-// The policy of GPU time when the clock jumps ahead: a guest that was paused, a machine that slept by a clock that
-// counts it. (The clock in use, CLOCK_MONOTONIC, stands still in sleep, never goes back, and nobody can set it.)
+// The policy of GPU time when the clock jumps ahead: a guest that was paused, a machine that slept
+// by a clock that counts it. (The clock in use, CLOCK_MONOTONIC, stands still in sleep, never goes
+// back, and nobody can set it.)
 #include <gtest/gtest.h>
 
 #include <array>

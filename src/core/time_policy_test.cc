@@ -1,5 +1,5 @@
-// The plan of GPU time as a function: what it grants to given slices at a given moment, and properties
-// of thousands of random sets. What comes of it over seconds: time_sim_test.cc.
+// The plan of GPU time as a function: what it grants to given slices at a given moment, and
+// properties of thousands of random sets. What comes of it over seconds: time_sim_test.cc.
 #include "core/time_policy.h"
 
 #include <gtest/gtest.h>
@@ -84,24 +84,94 @@ TEST(Plan, SlicesOfThoseThatLeaveGapsAreAsTheirShares) {
   EXPECT_NEAR(few[1].timeslice_us, 49'000, 50);
 }
 
-TEST(Plan, OneBesideThatLeavesGapsDoesNotShrinkTheShareOfTheWindows) {
-  // A and B hold windows of half the cycle each; to get 30 % each they need 60 % of their windows.
+// Beside one that needs the GPU for itself, gaps that are shorter than a switch are nobody's use.
+TEST(Plan, OneThatLeavesGapsTakesAWindowBesideOneThatSaturates) {
   const auto grants = Set().add(300).add(300).add(400, 0, false).at(0);
-  EXPECT_TRUE(grants[2].open);
-  EXPECT_EQ(grants[2].until_ns, kForever);
-  EXPECT_EQ(grants[0].window_permille, 500u);
-  EXPECT_NEAR(grants[0].timeslice_us, 6000, 1);
-  EXPECT_NEAR(grants[1].timeslice_us, 6000, 1);
-  EXPECT_NEAR(grants[2].timeslice_us, 4000, 1);
+  EXPECT_EQ(grants[0].window_permille, 300u);
+  EXPECT_EQ(grants[1].window_permille, 300u);
+  EXPECT_EQ(grants[2].window_permille, 400u);
+  EXPECT_FALSE(grants[2].open);
+}
+
+SliceDemand waiting(uint64_t id, uint32_t share, uint32_t footprint, bool credit = false) {
+  SliceDemand slice = {id, share, 0, 1, ALLOT_PRIORITY_NORMAL, true, false, false};
+  slice.footprint_permille = footprint;
+  slice.credit = credit;
+  slice.waits = true;
+  return slice;
+}
+
+TEST(Plan, OneWithinItsPartGoesFirstAllTheTime) {
+  Set set = Set().add(700);
+  set.slices.push_back(waiting(2, 300, 240, true));
+  for (uint64_t now = 0; now < 200 * kMs; now += 3 * kMs) {
+    const auto grants = set.at(now);
+    EXPECT_TRUE(grants[0].open);
+    EXPECT_TRUE(grants[1].open);
+    EXPECT_TRUE(grants[1].first);
+    EXPECT_EQ(grants[0].timeslice_us, 20u);
+    EXPECT_EQ(grants[0].until_ns, kForever);
+    EXPECT_EQ(grants[0].part_permille, 760u);
+  }
+}
+
+TEST(Plan, OneThatTakesMoreThanItsPartGoesFirstInWindows) {
+  Set set = Set().add(500);
+  set.slices.push_back(waiting(2, 500, 670));
+  uint64_t first_ns = 0, both_ns = 0;
+  for (uint64_t now = 0; now < 1000 * kMs; now += kMs / 10) {
+    const auto grants = set.at(now);
+    EXPECT_TRUE(grants[0].open);  // in its gaps, too
+    if (grants[1].open) first_ns += kMs / 10;
+    if (grants[1].open && grants[0].open) both_ns += kMs / 10;
+  }
+  EXPECT_NEAR(static_cast<double>(first_ns) / kSecond, 0.5 / 0.67, 0.01);
+  EXPECT_EQ(both_ns, first_ns);
+}
+
+TEST(Plan, WithoutCreditNobodyGoesFirstAllTheTime) {
+  Set set = Set().add(700);
+  set.slices.push_back(waiting(2, 300, 240, false));
+  EXPECT_FALSE(set.at(0)[1].first);
+}
+
+// Four tenths each for two that need two thirds of the GPU for that would leave the third nothing.
+TEST(Plan, FirstWindowsDoNotOverlapWhereSomebodyNeedsTheGpuForItself) {
+  Set set = Set().add(200);
+  set.slices.push_back(waiting(2, 400, 670));
+  set.slices.push_back(waiting(3, 400, 670));
+  for (uint64_t now = 0; now < 1000 * kMs; now += kMs / 4) {
+    const auto grants = set.at(now);
+    EXPECT_FALSE(grants[1].open && grants[2].open);
+  }
+}
+
+TEST(Plan, APeriodIsShortWhereSomebodyWaitsForItsWork) {
+  for (const auto& [latency_us, stop_ms] :
+       {std::pair{0u, 16.0}, {5'000u, 5.0}, {10'000u, 10.0}, {50'000u, 50.0}, {100'000u, 100.0}}) {
+    Set set = Set().add(300).add(700);
+    set.slices[0].waits = true;
+    set.slices[0].latency_us = latency_us;
+    uint64_t stop = 0, longest = 0;
+    for (uint64_t now = 0; now < 1000 * kMs; now += kMs / 10) {
+      stop = set.at(now)[0].open ? 0 : stop + kMs / 10;
+      longest = std::max(longest, stop);
+    }
+    EXPECT_LE(static_cast<double>(longest) / kMs, stop_ms) << latency_us;
+    EXPECT_GE(static_cast<double>(longest) / kMs, stop_ms / 2) << latency_us;
+  }
 }
 
 TEST(Plan, OneAloneIsAlwaysOpenUnlessItHasAMax) {
   EXPECT_TRUE(same(Set().add(0).at(99 * kMs)[0], {true, kForever, 10'000, kWhole}));
-  for (bool saturates : {true, false}) {
-    const Set set = Set().add(100, 250, saturates);
-    EXPECT_TRUE(same(set.at(200 * kMs)[0], {true, 225 * kMs, 10'000, 250}));
-    EXPECT_TRUE(same(set.at(225 * kMs)[0], {false, 300 * kMs, 10'000, 250}));
-  }
+  const Set set = Set().add(100, 250);
+  EXPECT_TRUE(same(set.at(200 * kMs)[0], {true, 225 * kMs, 10'000, 250}));
+  EXPECT_TRUE(same(set.at(225 * kMs)[0], {false, 300 * kMs, 10'000, 250}));
+}
+
+// Its ceiling is one of use, and kept by its agent.
+TEST(Plan, OneAloneThatLeavesGapsTakesNoWindowForItsMax) {
+  EXPECT_TRUE(same(Set().add(100, 250, false).at(225 * kMs)[0], {true, kForever, 2'500, kWhole}));
 }
 
 TEST(Plan, WhatOneAtItsMaxLeavesGoesToTheOthers) {
@@ -157,7 +227,8 @@ TEST(Plan, HighIsAlwaysOpenAndOthersGiveWayAtOnce) {
   }
 }
 
-// By slices of 20 us two side by side would do little but switch; and each change of windows makes the high one wait.
+// By slices of 20 us two side by side would do little but switch; and each change of windows makes
+// the high one wait.
 TEST(Plan, BesideAHighSliceOthersTakeTurnsInTheLongestCycle) {
   Set set = Set().add(0, 0, false).add(0, 0, false).add(0, 0, true, ALLOT_PRIORITY_HIGH);
   for (const bool active : {true, false}) {  // between two requests nothing moves
@@ -200,8 +271,8 @@ TEST(Plan, SlicesOfSeveralGpusComeFirst) {
   EXPECT_TRUE(set.at(0)[0].open);
 }
 
-// Seen on two H100s: two programs with all-reduces between both cards, in windows on one and beside each other on
-// the other, got a third of what one gets alone.
+// Seen on two H100s: two programs with all-reduces between both cards, in windows on one and beside
+// each other on the other, got a third of what one gets alone.
 TEST(Plan, ASliceOfSeveralGpusTakesWindowsThoughItLeavesGaps) {
   Set gaps = Set().add(500).add(500), saturates = gaps;
   for (SliceDemand& slice : gaps.slices) {
@@ -416,7 +487,7 @@ TEST(PlanProperty, MaximaThatFitIntoTheWholeGetDisjointWindows) {
     while (left > 20 && set.slices.size() < 8) {
       const uint32_t max = 10 + random() % (left - 9);
       left -= max;
-      set.add(random() % 2 ? random() % (max + 1) : 0, max, random() % 2);
+      set.add(random() % 2 ? random() % (max + 1) : 0, max);
     }
     std::vector<uint64_t> open_ns(set.slices.size());
     for (uint64_t now = 0; now < 1000 * kMs;) {

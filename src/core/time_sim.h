@@ -1,6 +1,7 @@
-// A GPU on a virtual clock, for tests of the policy of GPU time: slices with patterns of demand, the
-// policy and the ceilings as an agent would use them, and a card that gives its time to the open slices
-// with work by their timeslices. No switches, no latency: what is wrong here is the policy's fault.
+// A GPU on a virtual clock, for tests of the policy of GPU time: slices with patterns of demand,
+// the policy and the ceilings as an agent would use them, and a card that gives its time to the
+// open slices with work by their timeslices. No switches, no latency: what is wrong here is the
+// policy's fault.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +29,8 @@ struct Random {
 inline constexpr uint64_t kMs = 1'000'000;
 inline constexpr uint64_t kSecond = 1'000'000'000;
 
-// What a program wants: segments of `work_ns` of GPU time with `pause_ns` between the end of one and the
-// start of the next. work 0 = nothing ever; pause 0 = always more.
+// What a program wants: segments of `work_ns` of GPU time with `pause_ns` between the end of one
+// and the start of the next. work 0 = nothing ever; pause 0 = always more.
 struct Demand {
   uint64_t work_ns = 0;
   uint64_t pause_ns = 0;
@@ -109,7 +110,8 @@ class GpuSim {
     }
   }
 
-  // Whether slice i's work runs now, by its grant and its ceiling; lowers `next` to when that may change.
+  // Whether slice i's work runs now, by its grant and its ceiling; lowers `next` to when that may
+  // change.
   bool runs(SimSlice& t, const TimeGrant& grant, uint64_t& next) {
     next = std::min(next, grant.until_ns);
     t.ceiling.set_max(t.slice.max_permille);

@@ -1,5 +1,5 @@
-// The policy of GPU time over seconds of a virtual clock: random sets of slices with patterns of demand,
-// on the simulated card of time_sim.h. Each test is one promise of the policy.
+// The policy of GPU time over seconds of a virtual clock: random sets of slices with patterns of
+// demand, on the simulated card of time_sim.h. Each test is one promise of the policy.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,8 +12,8 @@ namespace {
 
 constexpr double kPoint = 0.01;
 
-// A random set: some always busy, some in bursts, some that leave gaps, some idle. Shares sum to at most
-// `shares` permille.
+// A random set: some always busy, some in bursts, some that leave gaps, some idle. Shares sum to at
+// most `shares` permille.
 GpuSim random_gpu(Random& random, uint32_t shares, bool maxima) {
   GpuSim gpu;
   const uint32_t count = 2 + random() % 5;
@@ -43,7 +43,8 @@ GpuSim random_gpu(Random& random, uint32_t shares, bool maxima) {
   return gpu;
 }
 
-// What a slice may count on: its share, less where the floors of the others (1 %) do not fit beside it.
+// What a slice may count on: its share, less where the floors of the others (1 %) do not fit beside
+// it.
 double promised(const GpuSim& gpu, size_t slice) {
   double sum = 0;
   for (const SimSlice& t : gpu.slices) {
@@ -195,6 +196,7 @@ TEST(TimeSim, OneThatLeavesGapsLosesNoMoreThanItsNeighboursShare) {
   GpuSim gpu;
   gpu.add(500, 0, kBusy);
   gpu.add(500, 0, {5 * kMs, 2 * kMs, 0}, false);
+  gpu.slices[1].slice.footprint_permille = 740;  // as its agent would see it
   gpu.run_until(10 * kSecond);
   EXPECT_GE(gpu.part(0), 0.5 - kPoint);
   EXPECT_GE(gpu.part(0) + gpu.part(1), 0.999);  // no gap goes to waste

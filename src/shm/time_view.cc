@@ -65,7 +65,8 @@ Result<uint32_t> take_client(Slice& slice, core::SlotId slot, uint32_t gpu) {
     core::store(client.level, uint32_t{ALLOT_LEVEL_AUTO});
     core::store(client.reason, uint32_t{ALLOT_REASON_NONE});
     core::store(client.timeslice_us, 0u);
-    core::store(client.busy_permille, 0u);
+    core::store(client.busy_permille, uint16_t{0});
+    core::store(client.footprint_permille, uint16_t{0});
     core::store(client.window_permille, 1000u);
     return i;
   }

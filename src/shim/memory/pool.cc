@@ -17,6 +17,7 @@
 #include "shim/memory/exported.h"
 #include "shim/memory/linear.h"
 #include "shim/memory/movable.h"
+#include "shim/process/burst_counter.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
@@ -385,6 +386,7 @@ template <auto& Wait, class... A>
 CUresult wait(A... arguments) {
   const Scope scope;
   const CUresult result = Wait(arguments...);
+  if (bursts_are_counted()) burst_ends();
   if (result == CUDA_SUCCESS && pools_used.load(std::memory_order_relaxed) != 0 &&
       scope.tracking()) {
     settle_pools(true);

@@ -8,6 +8,7 @@
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/pool.h"
+#include "shim/process/burst_counter.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
@@ -74,10 +75,12 @@ uint64_t total_of(CUdevice ordinal, uint64_t physical) {
 // A poll: this is how the agent notices the first call of an idle process after an eviction.
 template <auto& Query, class Handle>
 CUresult poll(Handle handle) {
-  if (!calls_are_watched()) [[likely]]
+  if (!calls_are_watched() && !bursts_are_counted()) [[likely]]
     return Query(handle);
   const Scope scope;
-  return Query(handle);
+  const CUresult result = Query(handle);
+  if (result == CUDA_SUCCESS && bursts_are_counted()) burst_ends();
+  return result;
 }
 
 constinit DriverCall<CUstream> stream_query_ptsz{"cuStreamQuery_ptsz"};

@@ -1,4 +1,5 @@
-// nvmlDeviceGetComputeRunningProcesses of the real library, opened past our own NVML library.
+// nvmlDeviceGetComputeRunningProcesses and its like of the real library, opened past our own NVML
+// library.
 //
 // We call nvmlInit_v2 once and never shut down: the program's own nvmlShutdown only lowers NVML's
 // count.
@@ -18,6 +19,8 @@ constinit NvmlCall<nvmlDevice_t, unsigned*, nvmlProcessInfo_t*> running{
     "nvmlDeviceGetComputeRunningProcesses_v3"};
 constinit NvmlCall<nvmlDevice_t, unsigned*, nvmlProcessInfo_t*> running_v2{
     "nvmlDeviceGetComputeRunningProcesses_v2"};
+
+constinit NvmlCall<nvmlDevice_t, nvmlUtilization_t*> utilization{"nvmlDeviceGetUtilizationRates"};
 
 enum : uint32_t { kUnknown, kReady, kUnusable };
 constinit std::atomic<uint32_t> status{kUnknown};
@@ -71,6 +74,15 @@ bool sum_of(const nvmlProcessInfo_t* list, unsigned count, uint32_t pid, uint64_
 }
 
 }  // namespace
+
+bool nvml_busy_percent(Device& device, uint32_t* percent) {
+  const nvmlDevice_t handle = usable() ? handle_of(device) : nullptr;
+  if (handle == nullptr || !utilization.present()) return false;
+  nvmlUtilization_t rates = {};
+  if (utilization(handle, &rates) != NVML_SUCCESS || rates.gpu > 100) return false;
+  *percent = rates.gpu;
+  return true;
+}
 
 bool nvml_used_by_me(Device& device, uint64_t* bytes) {
   if (!usable()) return false;

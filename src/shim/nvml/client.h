@@ -1,4 +1,4 @@
-// What the CUDA side asks NVML: how much GPU memory this process holds, as the driver sees it.
+// What the CUDA side asks NVML: how much of a GPU this process holds, and how busy the GPU is.
 #pragma once
 
 #include <cstdint>
@@ -13,5 +13,10 @@ namespace allot::shim {
 // The first use opens NVML (10-30 ms on a GPU); later ones take 17-83 us. Any thread; calls NVML;
 // holds no lock.
 bool nvml_used_by_me(Device& device, uint64_t* bytes);
+
+// Percent of the last sixth of a second to second in which the GPU ran kernels, whosever they were.
+// False when NVML is not there or does not say. (H200: 47 where the kernels took 45.6 % of the
+// time, 32 for 32.1.) Any thread; calls NVML; holds no lock.
+bool nvml_busy_percent(Device& device, uint32_t* percent);
 
 }  // namespace allot::shim

@@ -13,6 +13,7 @@ inline constexpr uint32_t kWakeOnSubmit = 1;  // the agent wants to be woken by 
 inline constexpr uint32_t kGate = 2;          // every submission passes time/launch_gate.h
 inline constexpr uint32_t kCapture = 4;       // a stream is being captured; time/streams.h owns it
 inline constexpr uint32_t kSwap = 8;          // every submission passes swap_gate.h; never cleared
+inline constexpr uint32_t kBursts = 32;  // bursts are counted (burst_counter.h)
 inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU time cannot be held
 
 extern constinit std::atomic<uint32_t> submit_watch;
@@ -23,6 +24,10 @@ extern constinit std::atomic<uint32_t> submit_watch;
 // know. Any thread; signal-safe.
 inline bool calls_are_watched() {
   return (submit_watch.load(std::memory_order_relaxed) & kWakeOnSubmit) != 0;
+}
+// Whether the end of a wait ends a burst. One load.
+inline bool bursts_are_counted() {
+  return (submit_watch.load(std::memory_order_relaxed) & kBursts) != 0;
 }
 void watched_call_begins();
 void watched_call_ends();

@@ -1,9 +1,11 @@
-// A slice's ceiling on one GPU, as its agent holds it: over a sliding 100 ms, or as a net under windows.
+// A slice's ceiling on one GPU, as its agent holds it: over a sliding 100 ms, or as a net under
+// windows.
 //
-// Where windows are cut from the cycle they hold the ceiling by themselves: then the sliding spans are only a net
-// for windows that move, and a little loose: an exact one never forgives a window that began late once, as each
-// later one must stay as far behind (seen on an H100: PyTorch at 50 % lost 1.4 points in this way). Behind a gate
-// there is no net: work ends when it ends, and what it overran is paid window by window (core/time_debt.h).
+// Where windows are cut from the cycle they hold the ceiling by themselves: then the sliding spans
+// are only a net for windows that move, and a little loose: an exact one never forgives a window
+// that began late once, as each later one must stay as far behind (seen on an H100: PyTorch at 50 %
+// lost 1.4 points in this way). Behind a gate there is no net: work ends when it ends, and what it
+// overran is paid window by window (core/time_debt.h).
 //
 // Owned by one agent's thread. No system call.
 #pragma once
@@ -18,12 +20,13 @@ namespace allot::shim {
 class AgentCeiling {
  public:
   enum class Kind { kExact, kNet, kNone };
-  // `max_permille` 0 = none; what it is held by. With another max than before, the second counts from now on: one
-  // that falls from 100 % to 10 % would stand still for most of a second otherwise.
+  // `max_permille` 0 = none; what it is held by. With another max than before, the second counts
+  // from now on: one that falls from 100 % to 10 % would stand still for most of a second
+  // otherwise.
   void set(uint32_t max_permille, Kind kind, uint64_t now_ns);
 
-  // Closes the grant where the ceiling is used up; `open` says whether its work is let run now. Returns until
-  // when this stays so, UINT64_MAX = as long as the ceiling and the grant stay.
+  // Closes the grant where the ceiling is used up; `open` says whether its work is let run now.
+  // Returns until when this stays so, UINT64_MAX = as long as the ceiling and the grant stay.
   uint64_t hold(uint64_t at_ns, bool open, core::TimeGrant* grant);
 
   // From now on its work runs / does not.

@@ -5,6 +5,7 @@
 
 #include "core/time_debt.h"
 #include "core/time_policy.h"
+#include "core/time_use.h"
 #include "shim/time/agent_ceiling.h"
 #include "shim/time/channels.h"
 #include "shim/time/gate_vote.h"
@@ -25,8 +26,9 @@ class Worker {
   Outcome step(uint64_t now_ns);
   void give_up(AllotLevelReason reason);
 
-  // An eviction. detach(): lets everything run and forgets the channels; the descriptors are rm_watch's to
-  // close, after all GPUs'. show_detached(): says so, again and again until reattach().
+  // An eviction. detach(): lets everything run and forgets the channels; the descriptors are
+  // rm_watch's to close, after all GPUs'. show_detached(): says so, again and again until
+  // reattach().
   void detach();
   void show_detached(uint64_t now_ns);
   void reattach();
@@ -39,6 +41,10 @@ class Worker {
   static void look_beside(uint32_t count, Situation* situation);
   core::TimeGrant plan(uint64_t at_ns, Situation* situation);
   uint64_t lead_ns() const;
+  uint32_t max_of_open_time(uint32_t max_permille);
+  void look_at_use(uint64_t now_ns, const core::TimeGrant& grant, const Situation& situation);
+  bool saturates() const;
+  uint32_t footprint_permille() const;
   void take_turn(uint64_t at_ns, uint32_t count);
   void look_at_drain(uint64_t now_ns);
   void set_open(bool open);
@@ -51,6 +57,8 @@ class Worker {
   AgentCeiling ceiling_;
   AgentGate gate_;
   core::OverrunDebt debt_;  // at level launch
+  core::SliceUse use_;
+  uint32_t max_in_force_ = 0;  // of its open time, so that what it uses stays below its max
   AllotLevel asked_ = ALLOT_LEVEL_AUTO;
   AllotLevel level_ = ALLOT_LEVEL_AUTO;
   AllotLevelReason reason_ = ALLOT_REASON_NONE;

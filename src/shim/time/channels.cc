@@ -71,7 +71,8 @@ bool Channels::set_open(bool open) {
     open_ = open;
     return true;
   }
-  // A channel that went meanwhile makes the call fail; the next refresh leaves it out. Until then all run.
+  // A channel that went meanwhile makes the call fail; the next refresh leaves it out. Until then
+  // all run.
   const uint32_t status = last_status_;
   switch_channels(false);
   last_status_ = status;

@@ -1,7 +1,9 @@
-// One GPU's say in the process's gate, at level `launch`, and what goes on behind it once it is closed.
+// One GPU's say in the process's gate, at level `launch`, and what goes on behind it once it is
+// closed.
 //
-// The gate is the process's, a window a GPU's: it is closed while any GPU's window is. Closed does not mean
-// stopped: what was submitted before goes on, it drains. When that ends is seen by the prober, which looks every
+// The gate is the process's, a window a GPU's: it is closed while any GPU's window is. Closed does
+// not mean stopped: what was submitted before goes on, it drains. When that ends is seen by the
+// prober, which looks every
 // 0.5 ms meanwhile; taken is the middle between its last two looks.
 //
 // Used by the agent's thread only. Never blocks, never calls the driver.
@@ -17,9 +19,11 @@ class AgentGate {
 
   // Opens or closes; from a closing on it drains.
   void set_open(bool open, uint64_t now_ns);
-  // Says that it is going to be closed then (UINT64_MAX: not soon), so that little is on its way at that time.
+  // Says that it is going to be closed then (UINT64_MAX: not soon), so that little is on its way at
+  // that time.
   void closes_at(uint64_t ns);
-  // Whether submissions have to pass the gate at all. A closed one that nobody confirms opens by itself.
+  // Whether submissions have to pass the gate at all. A closed one that nobody confirms opens by
+  // itself.
   void guard(bool needed);
 
   bool draining() const { return draining_; }

@@ -1,9 +1,9 @@
 // ioctl: the driver's own calls to the kernel come through here, and the program's too.
 //
-// libcuda calls ioctl through the PLT, so a preloaded library that exports it sees every RM call. Requests
-// of another type than 'F' go straight to the kernel: one comparison more than libc's own wrapper, which is
-// no cancellation point either. The software GPU has no kernel behind it: it exports allot_sim_ioctl, and RM
-// calls on its descriptors are answered there.
+// libcuda calls ioctl through the PLT, so a preloaded library that exports it sees every RM call.
+// Requests of another type than 'F' go straight to the kernel: one comparison more than libc's own
+// wrapper, which is no cancellation point either. The software GPU has no kernel behind it: it
+// exports allot_sim_ioctl, and RM calls on its descriptors are answered there.
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,8 +18,8 @@ namespace {
 
 using SimIoctl = int (*)(int fd, unsigned long request, void* argument);
 
-// The software GPU's entry, or null. Other devices use type 'F' too (frame buffers): a process that has not
-// opened the driver must not do so because of them.
+// The software GPU's entry, or null. Other devices use type 'F' too (frame buffers): a process that
+// has not opened the driver must not do so because of them.
 SimIoctl sim_ioctl() {
   static constinit std::atomic<SimIoctl> known{nullptr};
   static constinit std::atomic<bool> asked{false};

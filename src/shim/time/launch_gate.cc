@@ -1,7 +1,8 @@
 // See launch_gate.h.
 //
-// A thread that comes to the gate first waits for room behind it, then for the gate, then counts itself
-// inside and looks again: a closer that saw nobody inside knows that whoever comes later sees it closed.
+// A thread that comes to the gate first waits for room behind it, then for the gate, then counts
+// itself inside and looks again: a closer that saw nobody inside knows that whoever comes later
+// sees it closed.
 #include "shim/time/launch_gate.h"
 
 #include "shim/process/cuda_calls.h"
@@ -79,8 +80,8 @@ uint64_t context_of_thread() {
   return real::cuCtxGetCurrent(&context) == CUDA_SUCCESS ? reinterpret_cast<uint64_t>(context) : 0;
 }
 
-// What is in flight may wait for a launch that has yet to come, for the next one or for one much later: each
-// time twice as many go on before the next wait.
+// What is in flight may wait for a launch that has yet to come, for the next one or for one much
+// later: each time twice as many go on before the next wait.
 void yield_to_stuck_work(uint64_t passed) {
   const bool again = gave_way_at.exchange(passed) == passed;
   const uint32_t in_row = again ? gave_way_in_row.fetch_add(1) + 1 : 0;

@@ -77,7 +77,10 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotGpuCl
                : priority == ALLOT_PRIORITY_LOW ? ALLOT_PRIORITY_LOW
                                                 : ALLOT_PRIORITY_NORMAL;
   t.frozen = (load(header.flags) & ALLOT_SLICE_FROZEN) != 0;
+  t.latency_us = load(header.latency_us);
   t.saturates = true;
+  t.credit = true;
+  t.footprint_permille = 0;
   t.repays = true;
   t.awake = false;
   const bool same_pids = header.pid_namespace == my_namespace;
@@ -98,10 +101,15 @@ bool summarise(const AllotHeader& header, const AllotGpu* gpus, const AllotGpuCl
     const uint32_t busy = load(client.busy_permille);
     if (busy > out->busy_permille) out->busy_permille = busy < core::kWhole ? busy : core::kWhole;
     if ((flags & ALLOT_CLIENT_SATURATES) == 0) t.saturates = false;
+    if ((flags & ALLOT_CLIENT_CREDIT) == 0) t.credit = false;
+    if ((flags & ALLOT_CLIENT_WAITS) != 0) t.waits = true;
+    const uint32_t footprint = load(client.footprint_permille);
+    t.footprint_permille += footprint == 0 || footprint > core::kWhole ? core::kWhole : footprint;
     if ((flags & ALLOT_CLIENT_REPAYS) == 0) t.repays = false;
     if ((flags & ALLOT_CLIENT_DRAINS) != 0) t.drains = true;
   }
-  if (!t.active) t.repays = false;
+  if (!t.active) t.repays = t.credit = false;
+  if (!t.active || t.footprint_permille > core::kWhole) t.footprint_permille = core::kWhole;
   t.gpus = static_cast<uint32_t>(__builtin_popcount(gpus_in_use));
   if ((load(header.flags) & ALLOT_SLICE_EVICTED) != 0) t.active = false;  // whatever it has waits
   return true;

@@ -6,6 +6,8 @@
 #include "core/shared.h"
 #include "core/time_gaps.h"
 #include "core/time_policy.h"
+#include "shim/nvml/client.h"
+#include "shim/process/burst_counter.h"
 #include "shim/process/guest_thread.h"
 #include "shim/process/process.h"
 #include "shim/time/agent.h"
@@ -30,6 +32,8 @@ constexpr uint64_t kSettleNs = 2'500'000;  // between "nothing unfinished" and "
 constexpr uint64_t kForgetNs = 60'000'000'000;
 constexpr uint64_t kMostPerLookNs = 20'000'000;
 constexpr uint64_t kMostAloneNs = 300'000'000;
+constexpr uint64_t kAskNvmlNs = 1'000'000'000;
+constexpr uint64_t kIdleForNvmlNs = 25'000'000;
 
 struct Private {
   core::GapWatch gaps;
@@ -37,6 +41,10 @@ struct Private {
   uint64_t last_ns = 0;       // of the last look
   uint64_t open_time_ns = 0;  // at the last look
   uint64_t busy_ns = 0;       // when there was work last
+  uint64_t bursts = 0;        // at the last look
+  uint64_t asked_ns = 0;      // NVML, or when it was last disturbed or idle
+  uint64_t asked_open_ns = 0;
+  uint32_t busy_at_random = core::kWhole * 16;  // smoothed; sixteenths of a permille
 };
 
 constinit Activity activities[kGpus] = {};
@@ -44,7 +52,8 @@ constinit Private privates[kGpus] = {};
 constinit std::atomic<uint32_t> prober_wake_seq{0};
 constinit std::atomic<Pace> pace{Pace::kAlone};
 constinit std::atomic<bool> submitted{false};
-constinit std::atomic<bool> idle{true};  // every GPU has been said to be idle
+constinit std::atomic<bool> woken{false};  // by a submission: the next look is no sample
+constinit std::atomic<bool> idle{true};    // every GPU has been said to be idle
 constinit std::atomic<bool> stopping{false};
 constinit std::atomic<bool> looking{false};
 
@@ -57,12 +66,13 @@ void on_submission() {
       activity.active.store(true, std::memory_order_release);
     }
   }
+  woken.store(true, std::memory_order_release);
   wake_agent();
   wake_prober();
 }
 
-// How long its work had been let run up to `now_ns`. The two words may be of different changes: then the
-// answer is off by the time between them, once.
+// How long its work had been let run up to `now_ns`. The two words may be of different changes:
+// then the answer is off by the time between them, once.
 uint64_t open_time_ns(const Activity& activity, uint64_t now_ns) {
   const uint64_t sum = activity.open_sum_ns.load(std::memory_order_acquire);
   if (!activity.open.load(std::memory_order_acquire)) return sum;
@@ -75,8 +85,8 @@ void add(uint64_t& client, uint64_t& total, uint64_t ns) {
   __atomic_fetch_add(&total, ns, __ATOMIC_RELAXED);
 }
 
-// Of the `whole_ns` since the last look with work, `open_ns` were let run.
-void account(Activity& activity, uint64_t whole_ns, uint64_t open_ns) {
+// Of the `whole_ns` since the last look with work, `open_ns` were let run, and `bursts` have ended.
+void account(Activity& activity, bool work, uint64_t whole_ns, uint64_t open_ns, uint64_t bursts) {
   AllotGpuClient* client = activity.client.load(std::memory_order_acquire);
   if (client == nullptr) return;
   const uint32_t gpu = core::load(client->gpu);
@@ -84,12 +94,43 @@ void account(Activity& activity, uint64_t whole_ns, uint64_t open_ns) {
   AllotGpu& total = process.slice.file->gpus[gpu];
   const uint64_t part = activity.part_permille.load(std::memory_order_relaxed);
   if (open_ns > whole_ns) open_ns = whole_ns;
-  add(client->used_ns, total.time_used_ns, open_ns * part / core::kWhole);
-  add(client->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
+  const uint64_t burst_ns = activity.burst_gpu_ns.load(std::memory_order_relaxed);
+  const uint64_t used = burst_ns != 0 ? burst_ns * bursts
+                        : work        ? open_ns * part / core::kWhole
+                                      : 0;
+  add(client->used_ns, total.time_used_ns, used < whole_ns ? used : whole_ns);
+  if (work) add(client->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
+}
+
+// A slice that leaves gaps uses less than the time in which it has unfinished work: a launch is
+// under way before its kernel runs. With the GPU to itself NVML's figure is its own, of open and
+// closed time alike.
+void ask_nvml(uint32_t ordinal, bool work, uint64_t now_ns, uint64_t open_time_ns) {
+  Activity& activity = activities[ordinal];
+  Private& own = privates[ordinal];
+  const bool idle_now = !work && now_ns - own.busy_ns > kIdleForNvmlNs;
+  const bool wanted = activity.capped.load(std::memory_order_relaxed) && !idle_now &&
+                      activity.undisturbed.load(std::memory_order_relaxed);
+  if (wanted && own.asked_ns != 0 && now_ns - own.asked_ns < kAskNvmlNs) return;
+  const uint64_t span = now_ns - own.asked_ns;
+  const uint64_t open = open_time_ns - own.asked_open_ns;
+  const bool whole = own.asked_ns != 0;
+  own.asked_ns = wanted ? now_ns : 0;
+  own.asked_open_ns = open_time_ns;
+  uint32_t percent = 0;
+  if (!wanted || !whole || open * 20 < span) return;
+  if (!nvml_busy_percent(process.devices[ordinal], &percent)) return;
+  const uint64_t use = percent * uint64_t{10} * span / open;
+  const uint64_t before = activity.use_permille.load(std::memory_order_relaxed);
+  const uint64_t mean = before == 0 ? use : (before * 3 + use) / 4;
+  activity.use_permille.store(static_cast<uint32_t>(mean < 1              ? 1
+                                                    : mean < core::kWhole ? mean
+                                                                          : core::kWhole),
+                              std::memory_order_relaxed);
 }
 
 // One look at one GPU. Returns whether its state has changed.
-bool look(uint32_t ordinal, bool rung) {
+bool look(uint32_t ordinal, bool rung, bool at_random) {
   Activity& activity = activities[ordinal];
   Private& own = privates[ordinal];
   const bool was_active = activity.active.load(std::memory_order_acquire);
@@ -98,16 +139,22 @@ bool look(uint32_t ordinal, bool rung) {
   // A thread that waits at a closed gate has work, too.
   const bool work = unfinished || gate_waiting() > 0;
   const uint64_t now = sys::monotonic_ns();
-  // While its channels are being closed the sum may still be taken back a little: never let it shrink.
+  // While its channels are being closed the sum may still be taken back a little: never let it
+  // shrink.
   const uint64_t open_seen = open_time_ns(activity, now);
   const uint64_t open_time = open_seen > own.open_time_ns ? open_seen : own.open_time_ns;
   const uint64_t since = own.last_ns == 0 ? 0 : now - own.last_ns;
   const uint64_t most =
       pace.load(std::memory_order_relaxed) == Pace::kAlone ? kMostAloneNs : kMostPerLookNs;
-  if (work) account(activity, since < most ? since : most, open_time - own.open_time_ns);
+  if (!unfinished) burst_ends();
+  const uint64_t bursts = burst_counts(now).bursts;
+  account(activity, work, since < most ? since : most, open_time - own.open_time_ns,
+          bursts > own.bursts ? bursts - own.bursts : 0);
+  own.bursts = bursts;
   if (work || rung) own.busy_ns = now;
   own.gaps.look(now, open_time - own.open_time_ns,
                 activity.undisturbed.load(std::memory_order_acquire), work);
+  ask_nvml(ordinal, work, now, open_time);
   own.last_ns = now;
   own.open_time_ns = open_time;
   const bool active = work || (own.busy_ns != 0 && now - own.busy_ns < core::GapMeter::kIdleNs);
@@ -117,6 +164,10 @@ bool look(uint32_t ordinal, bool rung) {
   activity.unfinished.store(unfinished, std::memory_order_release);
   own.work = work;
   activity.busy_permille.store(own.gaps.busy_permille(), std::memory_order_relaxed);
+  if (at_random) {
+    own.busy_at_random = (own.busy_at_random * 31 + (unfinished ? core::kWhole * 16 : 0)) / 32;
+    activity.busy_at_random_permille.store(own.busy_at_random / 16, std::memory_order_relaxed);
+  }
   const bool saturates = own.gaps.saturates();
   activity.saturates.store(saturates, std::memory_order_relaxed);
   activity.active.store(active, std::memory_order_release);
@@ -139,9 +190,10 @@ Sight look_at_all() {
   looking.store(true, std::memory_order_seq_cst);
   if (!stopping.load(std::memory_order_seq_cst)) {
     const bool rung = submitted.exchange(false, std::memory_order_acq_rel);
+    const bool at_random = !woken.exchange(false, std::memory_order_acq_rel);
     for (uint32_t i = 0; i < kGpus; ++i) {
       if (!activities[i].watched.load(std::memory_order_acquire)) continue;
-      sight.changed = look(i, rung) || sight.changed;
+      sight.changed = look(i, rung, at_random) || sight.changed;
       sight.active = sight.active || activities[i].active.load(std::memory_order_relaxed);
       sight.work = sight.work || privates[i].work;
       sight.drains = sight.drains || activities[i].drains.load(std::memory_order_relaxed);
@@ -195,6 +247,7 @@ Activity& activity_of(uint32_t ordinal) {
 
 void note_open(Activity& activity, bool open, uint64_t at_ns) {
   if (open == activity.open.load(std::memory_order_relaxed)) return;
+  burst_clock(open, at_ns);
   if (!open) {
     const uint64_t since = activity.open_since_ns.load(std::memory_order_relaxed);
     const uint64_t ran = at_ns > since ? at_ns - since : 0;
@@ -244,7 +297,11 @@ void forget_activity() {
     activity.open_sum_ns.store(0);
     activity.open_since_ns.store(0);
     activity.client.store(nullptr);
+    activity.burst_gpu_ns.store(0);
+    activity.use_permille.store(0);
+    activity.capped.store(false);
   }
+  forget_bursts();
   for (Private& own : privates) own = {};
   idle.store(true);
   submitted.store(false);

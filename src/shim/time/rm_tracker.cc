@@ -1,5 +1,5 @@
-// One small table of objects behind a spin lock; RM calls that make objects are rare (some hundred at a
-// context's birth) and those that do not are turned away by two comparisons. See rm_tracker.h.
+// One small table of objects behind a spin lock; RM calls that make objects are rare (some hundred
+// at a context's birth) and those that do not are turned away by two comparisons. See rm_tracker.h.
 #include "shim/time/rm_tracker.h"
 
 #include <fcntl.h>
@@ -81,7 +81,8 @@ Object* place_for(NvHandle client, NvHandle handle) {
   return registry.high < kObjects ? &registry.objects[registry.high++] : nullptr;
 }
 
-// The GPU of a device that is made while no context is: after an eviction, by a thread of the driver.
+// The GPU of a device that is made while no context is: after an eviction, by a thread of the
+// driver.
 int ordinal_of_instance(uint32_t instance) {
   return instance < kInstances ? registry.ordinal_plus_one[instance] - 1 : -1;
 }
@@ -152,8 +153,9 @@ FileIdentity identity_of(int fd) {
   return {info->device, info->inode};
 }
 
-// A group that runs kernels was made, or libcuda has set its timeslice: the descriptor is the client's.
-// Other users of the GPU (OpenGL) make such groups, too, on descriptors of their own, but set no timeslice.
+// A group that runs kernels was made, or libcuda has set its timeslice: the descriptor is the
+// client's. Other users of the GPU (OpenGL) make such groups, too, on descriptors of their own, but
+// set no timeslice.
 void runs_kernels(int fd, NvHandle client, NvHandle group, bool by_timeslice) {
   int copy = -1;
   const bool detached = __atomic_load_n(&registry.detached, __ATOMIC_ACQUIRE);

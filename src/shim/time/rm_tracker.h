@@ -1,13 +1,16 @@
-// Looks on while the driver talks to the kernel and remembers the handles of this process's channels.
+// Looks on while the driver talks to the kernel and remembers the handles of this process's
+// channels.
 //
 //     client -> device -> subdevice                    where FIFO_DISABLE_CHANNELS goes
 //                     \-> channel group -> channels    where SET_TIMESLICE goes; what is disabled
 //
-// Handles belong to a client, and a process has several (NVML makes its own), so they are kept together by
-// (client, device). A group counts whose engine runs kernels, as is said when it is made; or one whose timeslice
-// libcuda sets, which it does for just those. Which GPU a device object is, is learned from the context that is being made.
-// What must not happen here: a call to the driver or the kernel (but one dup of the descriptor), a change
-// of what is looked at, a lock held across either.
+// Handles belong to a client, and a process has several (NVML makes its own), so they are kept
+// together by
+// (client, device). A group counts whose engine runs kernels, as is said when it is made; or one
+// whose timeslice libcuda sets, which it does for just those. Which GPU a device object is, is
+// learned from the context that is being made. What must not happen here: a call to the driver or
+// the kernel (but one dup of the descriptor), a change of what is looked at, a lock held across
+// either.
 #pragma once
 
 #include <cstdint>
@@ -16,21 +19,23 @@
 
 namespace allot::shim {
 
-// After every RM call of the process, with the kernel's answer in *argument. Must not change it, block,
-// allocate or call the driver. Any thread.
+// After every RM call of the process, with the kernel's answer in *argument. Must not change it,
+// block, allocate or call the driver. Any thread.
 void watch_rm_call(int fd, unsigned long request, const void* argument, int result);
 
 // RM calls seen so far, by this process.
 uint64_t rm_calls_seen();
 
-// Makes an RM call that is not watched: our own. Returns what ioctl returns; the status is in *argument.
-// Blocks as long as the kernel module does (0.3-0.5 ms for the calls we make). Any thread.
+// Makes an RM call that is not watched: our own. Returns what ioctl returns; the status is in
+// *argument. Blocks as long as the kernel module does (0.3-0.5 ms for the calls we make). Any
+// thread.
 int rm_call(int fd, unsigned long request, void* argument);
 
 inline constexpr uint32_t kMaxGroups = 64;
 inline constexpr uint32_t kMaxChannels = 512;
 
-// The channels of one GPU under one client, as far as they are known: what one set of RM calls is about.
+// The channels of one GPU under one client, as far as they are known: what one set of RM calls is
+// about.
 struct RmChannels {
   int fd;  // ours, for calls; -1 = could not be kept
   NvHandle client;
@@ -41,17 +46,19 @@ struct RmChannels {
   NvHandle channels[kMaxChannels];
 };
 
-// Fills `out` with the channels of the GPU with this CUDA ordinal; false when none are known. A process has
-// one such set for each GPU it uses (libcuda has one client). Any thread; waits for no call.
+// Fills `out` with the channels of the GPU with this CUDA ordinal; false when none are known. A
+// process has one such set for each GPU it uses (libcuda has one client). Any thread; waits for no
+// call.
 bool rm_channels(int ordinal, RmChannels* out);
 
 // Raised whenever a channel or a group that runs kernels comes or goes. Any thread, signal-safe.
 uint32_t rm_generation();
 
-// The slice is being evicted. The driver gives its objects and descriptors back, and whoever keeps a copy of
-// one keeps the card's memory taken: ours are closed, and none is made until rm_take_hold(). That one takes a
-// descriptor again and forgets the objects of before, if the driver has made new ones in their place.
-// The agent's thread, while nobody makes calls by rm_channels().
+// The slice is being evicted. The driver gives its objects and descriptors back, and whoever keeps
+// a copy of one keeps the card's memory taken: ours are closed, and none is made until
+// rm_take_hold(). That one takes a descriptor again and forgets the objects of before, if the
+// driver has made new ones in their place. The agent's thread, while nobody makes calls by
+// rm_channels().
 void rm_let_go();
 void rm_take_hold();
 

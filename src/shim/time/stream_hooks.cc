@@ -1,8 +1,9 @@
 // Streams come and go, and are captured: the hooks that keep the table of streams.h.
 //
-// A capture draws in other streams when they wait for an event of it, so while one is under way every
-// cuStreamWaitEvent marks its stream; the mark holds until no capture is under way. Whether the end of a
-// capture was one is asked of the driver, which refuses it from the wrong thread or stream.
+// A capture draws in other streams when they wait for an event of it, so while one is under way
+// every cuStreamWaitEvent marks its stream; the mark holds until no capture is under way. Whether
+// the end of a capture was one is asked of the driver, which refuses it from the wrong thread or
+// stream.
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
@@ -153,7 +154,8 @@ CUresult context_of_green(CUcontext* out, CUgreenCtx green) {
   return result;
 }
 
-// Gone before the driver is called: a handle that it gives out again must not be taken for this one.
+// Gone before the driver is called: a handle that it gives out again must not be taken for this
+// one.
 template <auto& Destroy>
 CUresult destroy(CUstream stream) {
   const Scope scope;

@@ -1,10 +1,11 @@
 // The table behind streams.h: what streams.cc (the prober) and stream_hooks.cc (the hooks) share.
 //
-// Places are claimed by compare-and-swap on `handle` (0 free, 1 being filled) and given back by storing 0. The
-// prober stores the handle it is about to ask into asked_stream or asked_context and then looks at the place
-// again; who ends or captures a stream changes the place and then looks at what is asked. Both with
-// sequential consistency, so at least one of them sees the other. What must not happen: a place that is
-// read after its handle has changed, except for numbers that only make an answer less certain.
+// Places are claimed by compare-and-swap on `handle` (0 free, 1 being filled) and given back by
+// storing 0. The prober stores the handle it is about to ask into asked_stream or asked_context and
+// then looks at the place again; who ends or captures a stream changes the place and then looks at
+// what is asked. Both with sequential consistency, so at least one of them sees the other. What
+// must not happen: a place that is read after its handle has changed, except for numbers that only
+// make an answer less certain.
 #pragma once
 
 #include <atomic>

@@ -16,8 +16,9 @@ constinit Table table;
 
 namespace {
 
-// A question takes microseconds, on a machine without a free core some 100 ms. Who goes on too early lets the
-// driver look at what is gone; only a driver that keeps the prober waiting for this very thread gets so far.
+// A question takes microseconds, on a machine without a free core some 100 ms. Who goes on too
+// early lets the driver look at what is gone; only a driver that keeps the prober waiting for this
+// very thread gets so far.
 constexpr uint64_t kPatienceNs = 2'000'000'000;
 constexpr uint64_t kLookAgainNs = 50'000;
 constexpr uint32_t kSpins = 200;

@@ -1,14 +1,15 @@
-// The hooks are one template, made for each slot of submit_entries.h; its parameters come from the entry's
-// shape, so all integers and pointers travel as the driver declares them.
+// The hooks are one template, made for each slot of submit_entries.h; its parameters come from the
+// entry's shape, so all integers and pointers travel as the driver declares them.
 //
-// The quick way is a load, a test, a load of the driver's address and a jump: the arguments stay where they
-// are, nothing is pushed. The watched way counts the thread as submitting, wakes the agent, and at level
-// `launch` passes the gate. There is no guard of hook_depth on the quick way: what the driver calls of its
-// own entries inside a launch was always seen.
+// The quick way is a load, a test, a load of the driver's address and a jump: the arguments stay
+// where they are, nothing is pushed. The watched way counts the thread as submitting, wakes the
+// agent, and at level `launch` passes the gate. There is no guard of hook_depth on the quick way:
+// what the driver calls of its own entries inside a launch was always seen.
 #include "shim/time/submit.h"
 
 #include <utility>
 
+#include "shim/process/burst_counter.h"
 #include "shim/process/driver_call.h"
 #include "shim/process/process.h"
 #include "shim/process/swap_gate.h"
@@ -45,6 +46,7 @@ struct Begun {
 [[gnu::noinline]] Begun submission_begins(const Submission& submission) {
   Begun begun = {};
   uint32_t watch = submit_watch.load(std::memory_order_acquire);
+  if ((watch & kBursts) != 0) burst_begins();
   if ((watch & (kWakeOnSubmit | kGate | kSwap)) == 0 || forked_child()) return begun;
   // Inside another hook, that one has passed if it had to.
   if ((watch & kSwap) != 0 && hook_depth == 0) {
@@ -142,6 +144,7 @@ struct Entry {
     const CUresult result = call(arguments...);
     if (begun.counted) submission_ends(submission, begun, result);
     if (begun.swaps) swap_leave();
+    if (!submission.returns_at_once && bursts_are_counted()) burst_ends();
     return result;
   }
 

@@ -1,12 +1,13 @@
 // Every call that puts work on the GPU: who asks to know of it, and what it costs when nobody does.
 //
-// All launch forms, graph launches, copies, sets and prefetches of the table are hooked. While nobody asks,
-// submit_watch is 0 and a hook is one load and a jump into the driver; a bit of it sends the call through
-// submission_begins() and submission_ends(). Entries that put no work of their own on the GPU (events, host
-// functions, waits for values) stand with the reason in submit_entries.h.
+// All launch forms, graph launches, copies, sets and prefetches of the table are hooked. While
+// nobody asks, submit_watch is 0 and a hook is one load and a jump into the driver; a bit of it
+// sends the call through submission_begins() and submission_ends(). Entries that put no work of
+// their own on the GPU (events, host functions, waits for values) stand with the reason in
+// submit_entries.h.
 //
-// What must not happen here: a lock, or anything that lasts, on the way of a process without limits; a
-// submission that is held back because nobody is there to let it go (gate.h bounds that).
+// What must not happen here: a lock, or anything that lasts, on the way of a process without
+// limits; a submission that is held back because nobody is there to let it go (gate.h bounds that).
 #pragma once
 
 #include <atomic>
@@ -19,9 +20,10 @@
 
 namespace allot::shim {
 
-// Called once for each kWakeOnSubmit that was set, by the thread that submits and before it does: it must not block,
-// allocate, call the driver or change errno; safe in a signal handler. Null: nobody is called. That the
-// submission is on its way is seen by unfinished_work() (streams.h) until the driver has it.
+// Called once for each kWakeOnSubmit that was set, by the thread that submits and before it does:
+// it must not block, allocate, call the driver or change errno; safe in a signal handler. Null:
+// nobody is called. That the submission is on its way is seen by unfinished_work() (streams.h)
+// until the driver has it.
 extern constinit std::atomic<void (*)()> wake_handler;
 
 // What is known of one call.
@@ -38,19 +40,22 @@ inline bool uses_own_stream(const Submission& submission) {
                                       : submission.stream == CU_STREAM_PER_THREAD;
 }
 
-// Threads that are between the two now, without those that wait at a closed gate. 0 after a thread has been
-// in there for 10 s: it was cancelled inside the driver, or waits for work that the streams show.
+// Threads that are between the two now, without those that wait at a closed gate. 0 after a thread
+// has been in there for 10 s: it was cancelled inside the driver, or waits for work that the
+// streams show.
 uint32_t submissions_under_way();
 
 // A thread that is let wait before it submits is not submitting.
 void submission_waits();
 void submission_goes_on();
 
-// When a thread last submitted to its own default stream while submit_watch was not 0; sys::monotonic_ns(),
+// When a thread last submitted to its own default stream while submit_watch was not 0;
+// sys::monotonic_ns(),
 // 0 = never. Such streams cannot be asked after from another thread.
 uint64_t last_per_thread_submission();
 
-// The hooks of cuGraphLaunch and its per-thread form, for memory_graph.cc, which hooks these entries too.
+// The hooks of cuGraphLaunch and its per-thread form, for memory_graph.cc, which hooks these
+// entries too.
 CUresult submit_graph(uint64_t exec, uint64_t stream);
 CUresult submit_graph_ptsz(uint64_t exec, uint64_t stream);
 

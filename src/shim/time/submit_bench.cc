@@ -1,7 +1,8 @@
-// What a submission costs before it reaches the driver: not watched, watched, through the open gate.
+// What a submission costs before it reaches the driver: not watched, watched, through the open
+// gate.
 //
-// The driver is a function that does nothing, so the figures are the hooks' own; `allot bench hooks` has
-// them in front of a real one.
+// The driver is a function that does nothing, so the figures are the hooks' own; `allot bench
+// hooks` has them in front of a real one.
 #include <benchmark/benchmark.h>
 
 #include <cstring>

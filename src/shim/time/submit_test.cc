@@ -1,6 +1,6 @@
-// The hooks of submissions against a driver that only notes who called it with what: every entry of the
-// class `submit` is hooked or has a reason not to be, goes to the entry of its own name, keeps its
-// arguments on both ways, and wakes the agent once.
+// The hooks of submissions against a driver that only notes who called it with what: every entry of
+// the class `submit` is hooked or has a reason not to be, goes to the entry of its own name, keeps
+// its arguments on both ways, and wakes the agent once.
 #include "shim/time/submit.h"
 
 #include <gtest/gtest.h>

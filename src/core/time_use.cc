@@ -1,0 +1,93 @@
+// See time_use.h.
+#include "core/time_use.h"
+
+#include <algorithm>
+
+namespace allot::core {
+namespace {
+
+constexpr double kSlowNs = 1e9;
+constexpr double kFastNs = 1e8;
+constexpr double kCutWeight = 0.1;
+constexpr uint64_t kMostSpanNs = 100'000'000;  // an agent that did not run for longer does not know
+constexpr double kPaysAboveNs = 1.1 * (kSwitchInNs + kSwitchOutNs);
+constexpr double kPaysBelowNs = 0.9 * (kSwitchInNs + kSwitchOutNs);
+
+uint64_t grown(uint64_t now, uint64_t before) {
+  return now > before ? now - before : 0;
+}
+
+}  // namespace
+
+void SliceUse::Sums::add(const Counts& more, double span_ns, double weight) {
+  const double fresh = weight * static_cast<double>(more.open_ns);
+  const double keep = open_ns + fresh > span_ns ? std::max(0.0, 1 - fresh / span_ns) : 1;
+  open_ns = open_ns * keep + fresh;
+  bursts = bursts * keep + weight * static_cast<double>(more.bursts);
+  busy_ns = busy_ns * keep + weight * static_cast<double>(more.busy_ns);
+}
+
+void SliceUse::look(uint64_t now_ns, const Counts& counts, const Situation& situation) {
+  const Counts more = {grown(counts.open_ns, last_.open_ns), grown(counts.bursts, last_.bursts),
+                       grown(counts.busy_ns, last_.busy_ns)};
+  const uint64_t passed = last_ns_ == 0 ? 0 : grown(now_ns, last_ns_);
+  last_ = counts;
+  last_ns_ = now_ns;
+  if (passed == 0) return;
+  const bool undisturbed = situation.undisturbed;
+  Sums& sums = undisturbed ? alone_ : beside_;
+  sums.add(more, kSlowNs, situation.cut && sums.enough() ? kCutWeight : 1);
+  lately_.add(more, kFastNs, 1);
+  const double gap = std::max(alone_.enough() ? alone_.gap_ns() : 0, beside_.gap_ns());
+  pays_ = gap > (pays_ ? kPaysBelowNs : kPaysAboveNs);
+  const uint64_t span = std::min(passed, kMostSpanNs);
+  const auto earned =
+      static_cast<int64_t>(span * std::min(situation.part_permille, kWhole) / kWhole);
+  const auto spent =
+      static_cast<int64_t>(std::min(more.busy_ns + more.bursts * kSwitchOutNs, 2 * span));
+  credit_ns_ = undisturbed && !pays_ ? credit_ns_ : credit_ns_ + earned - (undisturbed ? 0 : spent);
+  credit_ns_ = std::clamp(credit_ns_, -kMostCreditNs, kMostCreditNs);
+  has_credit_ = has_credit_ ? credit_ns_ > 0 : credit_ns_ > kMostCreditNs / 2;
+}
+
+// `first`: the sums are of a time in which it went first, so switches in are in its bursts already.
+double SliceUse::footprint_of(const Sums& sums, bool first) const {
+  const double burst = sums.burst_ns() + (first ? 0.0 : static_cast<double>(kSwitchInNs));
+  return std::min(1.0, (burst + kSwitchOutNs) / (burst + sums.gap_ns()));
+}
+
+uint32_t SliceUse::footprint_permille() const {
+  if (!pays_) return kWhole;
+  double footprint = 1;
+  if (beside_.enough()) {
+    footprint = footprint_of(beside_, true);
+  } else if (alone_.enough()) {
+    footprint = footprint_of(alone_, false);
+  }
+  if (credit_ns_ < 0 && lately_.enough())
+    footprint = std::max(footprint, footprint_of(lately_, true));
+  return std::clamp(static_cast<uint32_t>(footprint * kWhole), 1u, kWhole);
+}
+
+bool SliceUse::waits() const {
+  for (const Sums* sums : {&beside_, &alone_}) {
+    if (sums->enough()) return sums->open_ns / sums->bursts < kWaitsNs;
+  }
+  return false;
+}
+
+uint64_t SliceUse::burst_ns() const {
+  if (!alone_.enough() && !beside_.enough()) return 0;
+  const double burst =
+      alone_.enough() ? alone_.burst_ns() : std::max(0.0, beside_.burst_ns() - kSwitchInNs);
+  return static_cast<uint64_t>(std::max(1000.0, burst - kLaunchNs));
+}
+
+uint32_t SliceUse::alone_permille() const {
+  if (!alone_.enough()) return kWhole;
+  const double period = alone_.open_ns / alone_.bursts;
+  const double busy = static_cast<double>(burst_ns()) / std::max(period, 1.0);
+  return std::clamp(static_cast<uint32_t>(busy * kWhole + 0.5), 1u, kWhole);
+}
+
+}  // namespace allot::core

@@ -1,0 +1,38 @@
+// Bursts of this process's GPU work: from the first submission to the end of the wait for it
+// (core/time_use.h).
+//
+// Counted while the agent asks (kBursts), by the threads that submit and wait: one load for a
+// submission inside a burst, a clock for the first and for the wait that ends it. A burst that no
+// wait ends, of a program that polls memory or takes a callback, is ended by the prober when it
+// finds nothing unfinished.
+//
+// Times are of the open clock, which the agent stops while the process's work may not run. Of the
+// process, not of a GPU: a slice that works on several GPUs takes windows on all of them and is not
+// measured.
+//
+// What must not happen here: a lock; a wait; a change of errno.
+#pragma once
+
+#include <cstdint>
+
+namespace allot::shim {
+
+struct BurstCounts {
+  uint64_t open_ns;  // the open clock
+  uint64_t bursts;   // ended
+  uint64_t busy_ns;  // in bursts, by the open clock; of the one under way, so far
+};
+
+// A submission / the end of a wait, or nothing unfinished at a look. Any thread, signal-safe; some
+// 5 ns, and a clock where a burst begins or ends.
+void burst_begins();
+void burst_ends();
+
+// For the agent.
+BurstCounts burst_counts(uint64_t now_ns);
+void burst_clock(bool open, uint64_t at_ns);  // runs / stands from then on
+
+// Starts afresh: what is under way began before anybody counted. Also in a forked child.
+void forget_bursts();
+
+}  // namespace allot::shim
