@@ -1,4 +1,4 @@
-// See agent_worker.h and agent.h.
+// See agent_gpu.h and agent.h.
 //
 // Edges. A window begins when the channels have been enabled and ends when they have been disabled;
 // both calls take about half a millisecond. So the next one's channels are enabled before the edge,

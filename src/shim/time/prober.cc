@@ -1,4 +1,4 @@
-// See activity.h.
+// See prober.h.
 #include "shim/time/prober.h"
 
 #include <pthread.h>

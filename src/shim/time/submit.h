@@ -7,7 +7,7 @@
 // submit_entries.h.
 //
 // What must not happen here: a lock, or anything that lasts, on the way of a process without
-// limits; a submission that is held back because nobody is there to let it go (gate.h bounds that).
+// limits; a submission that is held back because nobody is there to let it go (launch_gate.h bounds that).
 #pragma once
 
 #include <atomic>
@@ -54,7 +54,7 @@ void submission_goes_on();
 // 0 = never. Such streams cannot be asked after from another thread.
 uint64_t last_per_thread_submission();
 
-// The hooks of cuGraphLaunch and its per-thread form, for memory_graph.cc, which hooks these
+// The hooks of cuGraphLaunch and its per-thread form, for memory/graph.cc, which hooks these
 // entries too.
 CUresult submit_graph(uint64_t exec, uint64_t stream);
 CUresult submit_graph_ptsz(uint64_t exec, uint64_t stream);
