@@ -7,7 +7,8 @@
 // submit_entries.h.
 //
 // What must not happen here: a lock, or anything that lasts, on the way of a process without
-// limits; a submission that is held back because nobody is there to let it go (launch_gate.h bounds that).
+// limits; a submission that is held back although no agent is left to release it (launch_gate.h
+// bounds that).
 #pragma once
 
 #include <atomic>
