@@ -3,7 +3,7 @@
 //   share      a slice that works makes at least that part of the progress that it makes alone
 //   ceiling    its work takes at most that part of the GPU's time; a load that uses less alone is not touched
 //   first      small requests of a slice that needs less than its share are served at once
-//   stalls     a program that waits is stopped for (1 - share) of a period of 20 ms at a time, no longer
+//   stalls     a program that waits for short operations is stopped for (1 - share) of a period of 20 ms, no longer
 //   lent       whoever is alone on the GPU has all of it
 //
 // docs/gpu-time.md makes these promises; bench/results/ says where a card keeps them.

@@ -87,10 +87,14 @@ TEST(ShareJudge, AStopIsBoundedByThePeriodWithoutTheShare) {
   EXPECT_NEAR(limit(1), 8, 1e-6);
   all[0].latency_ms = 5;
   EXPECT_NEAR(limit(0), 7, 1e-6);
-  // Sixteen milliseconds of work in windows of six are three stops.
+  // Four milliseconds of work in windows of two are two stops.
+  all[0].grant.share_permille = 100;
   all[0].latency_ms = 0;
+  all[0].alone.waits = waits(4, 5);
+  EXPECT_NEAR(limit(0), 2 * 18 + 5, 1e-6);
+  // Nobody waits for a batch of 16 ms.
   all[0].alone.waits = waits(16, 17);
-  EXPECT_NEAR(limit(0), 3 * 14 + 20, 1e-6);
+  EXPECT_EQ(find(promises(all, 0, 1), "wait p99 ms"), nullptr);
 }
 
 TEST(ShareJudge, RequestsThatFitTheirShareGoFirst) {

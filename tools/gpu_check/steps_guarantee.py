@@ -90,7 +90,7 @@ def ceilings(machine, beside=None):
         more = ["full:70"] if beside else []
         maxima = (20, 50) if beside else CEILINGS
         phases = [f"max={maximum}" + ("/" if beside else "") for maximum in maxima[1:]]
-        parts.append(measure(machine, [f"{kind},max={maxima[0]}" + (",share=30" if beside else "")] + more, phases,
+        parts.append(measure(machine, [f"{kind},max={maxima[0]}" + (",share=20" if beside else "")] + more, phases,
                              native=False,
                              names=[f"max {maximum} {kind}" + (" beside full 70" if beside else "") for maximum in maxima]))
     return together(parts)
