@@ -1,4 +1,5 @@
-// GPU time: timeslices between processes, RM's SET_TIMESLICE and FIFO_DISABLE_CHANNELS, utilisation.
+// GPU time: timeslices between processes, RM's SET_TIMESLICE and FIFO_DISABLE_CHANNELS,
+// utilisation.
 //
 // Times are long enough, and tolerances wide enough, for two slow cores that others use too; the
 // timeline itself is exact (timeline.h); who runs when is tested in virtual time by turns_test.cc.
@@ -101,9 +102,9 @@ void shares(std::function<void()> first, std::function<void()> second, double* a
   *both = 100 * (x + y) / (3.0 * kSecond);
 }
 
-// The first one's share in percent is `wanted` within `tolerance`. Returns what both got together. A busy
-// machine may keep a worker from its CPU for some tenths of a second: it is measured again, twice at most,
-// while a schedule that is wrong is wrong each time.
+// The first one's share in percent is `wanted` within `tolerance`. Returns what both got together.
+// A busy machine may keep a worker from its CPU for some tenths of a second: it is measured again,
+// twice at most, while a schedule that is wrong is wrong each time.
 double expect_share(const std::function<void()>& first, const std::function<void()>& second,
                     double wanted, double tolerance) {
   double share = 0, both = 0;

@@ -100,7 +100,8 @@ void stop_group(uint32_t gpu, uint32_t index) {
   if (group.stopped != 0) return;
   const int64_t now = now_ns();
   group.stopped = 1;
-  // The holder may be asleep or late: it finds its grant ended here, and keeps what it did until then.
+  // The holder may be asleep or late: it finds its grant ended here, and keeps what it did until
+  // then.
   Turns turns = turns_of(line);
   if (turns.held_by(index)) turns.leave(std::min<int64_t>(now, group.end_ns), now, true);
   ring(group);
@@ -206,8 +207,8 @@ int64_t GpuHold::run(int64_t duration_ns, int64_t ready_ns, const std::atomic<bo
   while (!quit) {
     if (!held_ && !acquire(ready_ns, quit)) break;
     const uint32_t bell = group.bell;
-    // A grant that has ended still entitles to its stretch: what was laid out before its end counts,
-    // however late this thread comes to look.
+    // A grant that has ended still entitles to its stretch: what was laid out before its end
+    // counts, however late this thread comes to look.
     const auto limit = [&] {
       return group.over == grant_ ? group.ended_ns.load() : group.end_ns.load();
     };

@@ -1,20 +1,21 @@
 // Who runs on a GPU when: timeslices between contexts, channels that are stopped, and their costs.
 //
-// A GPU's work is laid out on a timeline of CLOCK_MONOTONIC. A context's channel group is *granted* a
-// stretch [start, end) of it; its executor lays kernels into the grant end to end and merely
-// sleeps until each one's end has come. Waking up late therefore costs nothing: the next kernel, and
-// the next group's grant, start where the last one ended on the timeline, not where somebody woke.
-// That keeps shares exact on a machine with few, slow cores.
+// A GPU's work is laid out on a timeline of CLOCK_MONOTONIC. A context's channel group is *granted*
+// a stretch [start, end) of it; its executor lays kernels into the grant end to end and merely
+// sleeps until each one's end has come. Waking up late therefore costs nothing: the next kernel,
+// and the next group's grant, start where the last one ended on the timeline, not where somebody
+// woke. That keeps shares exact on a machine with few, slow cores.
 //
 //   group A |####k1####|###k2###|##k3 (cut)|                      |##k3 (rest)##|
 //   group B                                 |switch|####k1####|...|
 //           ^ start                         ^ end: 2048 us after start, as B waits
 //
-// A group that runs dry gives the rest of its timeslice up. A group alone keeps the GPU without switches; who comes to
-// wait while it runs ends its grant with the timeslice that runs then, also when that moment has just passed: what the
-// executor has not told to be done yet is laid out again. A holder that does not come at its end (it was killed, or has
-// no CPU) loses the GPU to the first waiter that looks. Catching up is bounded by kMaxLagNs. Who has its turn when, and
-// what a change costs: turns.h.
+// A group that runs dry gives the rest of its timeslice up. A group alone keeps the GPU without
+// switches; who comes to wait while it runs ends its grant with the timeslice that runs then, also
+// when that moment has just passed: what the executor has not told to be done yet is laid out
+// again. A holder that does not come at its end (it was killed, or has no CPU) loses the GPU to the
+// first waiter that looks. Catching up is bounded by kMaxLagNs. Who has its turn when, and what a
+// change costs: turns.h.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +40,8 @@ class GpuHold {
  public:
   GpuHold(uint32_t gpu, uint32_t group) : gpu_(gpu), group_(group) {}
   // Runs `duration_ns` of device time, not before `ready_ns`; returns its end on the timeline and
-  // returns when that moment has come. Blocks over timeslices of others and while stopped. With `quit`
-  // set meanwhile (by another thread, followed by kick()), returns early.
+  // returns when that moment has come. Blocks over timeslices of others and while stopped. With
+  // `quit` set meanwhile (by another thread, followed by kick()), returns early.
   int64_t run(int64_t duration_ns, int64_t ready_ns, const std::atomic<bool>& quit);
   // No more work for now: the rest of the timeslice goes to whoever waits.
   void idle();

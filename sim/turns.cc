@@ -8,7 +8,8 @@ namespace {
 
 // A waiter lets the holder come to its end by itself for this long.
 constexpr int64_t kGraceNs = 300'000;
-// The least that a holder is granted while nobody waits: its thread then need not wake for each timeslice.
+// The least that a holder is granted while nobody waits: its thread then need not wake for each
+// timeslice.
 constexpr int64_t kAloneNs = 10'000'000;
 
 int64_t timeslice_ns(const Group& group) {
@@ -70,8 +71,8 @@ void Turns::ask(uint32_t index, int64_t ready_ns, int64_t now) {
   settle(now);
   if (line_.running == 0 || line_.current == index + 1 || group.waiting == 0 || group.stopped != 0)
     return;
-  // The holder leaves at the end of the timeslice in which the waiter became ready, if its work since is still under
-  // way: what has been told to be done stays done.
+  // The holder leaves at the end of the timeslice in which the waiter became ready, if its work
+  // since is still under way: what has been told to be done stays done.
   Group& holder = line_.groups[line_.current - 1];
   const int64_t one = timeslice_ns(holder);
   const int64_t from = std::max<int64_t>(ready_ns, holder.laid_ns) - holder.grant_ns;

@@ -1,8 +1,8 @@
-// The model of a card's turns against what was measured on cards, in virtual time: every figure here is exact and the
-// same on every machine.
+// The model of a card's turns against what was measured on cards, in virtual time: every figure
+// here is exact and the same on every machine.
 //
-// "of alone" is a program's progress against itself alone on the GPU. Measured: one H200, driver 580.159.04; the pair
-// of full loads: one H100.
+// "of alone" is a program's progress against itself alone on the GPU. Measured: one H200, driver
+// 580.159.04; the pair of full loads: one H100.
 #include "turns.h"
 
 #include <gtest/gtest.h>
@@ -46,7 +46,8 @@ struct Program {
   }
 };
 
-// A card and the programs on it. `windows`: the group whose channels are enabled changes at these parts of a cycle.
+// A card and the programs on it. `windows`: the group whose channels are enabled changes at these
+// parts of a cycle.
 class Card {
  public:
   explicit Card(const std::vector<Load>& loads) {

@@ -1,6 +1,6 @@
-// allot-bench as a whole process on the software GPU: exit statuses, the fields that scripts read, and
-// that figures of one result agree with each other. Sizes of times are only bounded loosely: the test
-// machine is slow and shared.
+// allot-bench as a whole process on the software GPU: exit statuses, the fields that scripts read,
+// and that figures of one result agree with each other. Sizes of times are only bounded loosely:
+// the test machine is slow and shared.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
-// Waits are on the pipe. Only the instant between its closing and the zombie is asked for in steps of 1 ms.
+// Waits are on the pipe. Only the instant between its closing and the zombie is asked for in steps
+// of 1 ms.
 #include "bench/child.h"
 
 #include <fcntl.h>

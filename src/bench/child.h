@@ -1,7 +1,7 @@
 // A process of ours with its input and output in our hands, ended at the latest by the destructor.
 //
-// Its standard error is ours. It gets SIGTERM when we die, so that a killed measurement leaves no load on the
-// GPU.
+// Its standard error is ours. It gets SIGTERM when we die, so that a killed measurement leaves no
+// load on the GPU.
 #pragma once
 
 #include <sys/types.h>
@@ -15,8 +15,8 @@ namespace allot::bench {
 
 class Child {
  public:
-  // `changes` are made to our environment; an empty value takes a variable away. A program that cannot be
-  // started ends with 127. Failure 125: no process or pipe can be made.
+  // `changes` are made to our environment; an empty value takes a variable away. A program that
+  // cannot be started ends with 127. Failure 125: no process or pipe can be made.
   Child(const std::vector<std::string>& argv, const std::map<std::string, std::string>& changes);
   ~Child();
   Child(const Child&) = delete;

@@ -98,7 +98,8 @@ double device_us(const Gpu& gpu, unsigned launches, Submit submit) {
 
 // How many spin steps take about `target_us` of device time on this GPU, found by measuring; at
 // least 1. `warm_s`: seconds of load before the first figure counts, so that clocks have risen.
-// `stopped`: this process is stopped now and then; the fastest of many runs counts, not the median of a few.
+// `stopped`: this process is stopped now and then; the fastest of many runs counts, not the median
+// of a few.
 uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s, bool stopped = false);
 
 }  // namespace allot::bench

@@ -39,8 +39,8 @@ class HookBench {
   const Gpu& gpu() const { return gpu_; }
   const std::string& real_path() const { return real_.path; }
 
-  // Brings the number of live 512-byte blocks to `count` on either way: as many made through the shim as
-  // past it.
+  // Brings the number of live 512-byte blocks to `count` on either way: as many made through the
+  // shim as past it.
   void set_live_blocks(uint64_t count);
 
   // Runs one batch of `calls` operations through `api`; returns nanoseconds a call. The alloc batch
@@ -87,8 +87,8 @@ struct HooksOptions {
 
 // Fields: real (path of the driver), method, launch, cuGetProcAddress {hooked_ns, real_ns,
 // added_ns, pairs}, and live: one entry a count of live blocks with alloc_4k, free_4k,
-// alloc_free_4k, alloc_2m, alloc_free_2m, churn, memory_query. One thread; allocates; blocks for the
-// measurement.
+// alloc_free_4k, alloc_2m, alloc_free_2m, churn, memory_query. One thread; allocates; blocks for
+// the measurement.
 nlohmann::ordered_json run_hooks(const HooksOptions& options);
 
 }  // namespace allot::bench

@@ -1,4 +1,4 @@
-// The PTX of the workloads. What the entries do stands in kernels.h.
+// The PTX of the workloads. kernels.h says what the entries do.
 //
 // The spin keeps its loop because every thread stores its last word, and it stays short of a closed
 // form because the trip count is only known at launch. Nothing here may use an instruction that the

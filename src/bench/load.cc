@@ -59,8 +59,8 @@ double measure_solo_us(const Gpu& gpu, const Work& work, double expected_us) {
   return percentile(samples, 500);
 }
 
-// The same of a process that is stopped now and then: the fastest of many runs so short that some lie between two
-// stops, if the launches themselves do.
+// The same of a process that is stopped now and then: the fastest of many runs so short that some
+// lie between two stops, if the launches themselves do.
 double measure_fastest_us(const Gpu& gpu, const Work& work, double expected_us) {
   constexpr int kRuns = 40;
   const auto launches =

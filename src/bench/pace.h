@@ -1,5 +1,5 @@
-// Waiting for a moment: sleeps to shortly before it and spins the rest. A sleep alone wakes 50 us late, which
-// would stand in every figure.
+// Waiting for a moment: sleeps to shortly before it and spins the rest. A sleep alone wakes 50 us
+// late, which would be in every figure.
 #pragma once
 
 #include <thread>

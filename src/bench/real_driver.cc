@@ -18,7 +18,7 @@ using OpenFunction = void* (*)(const char*, int);
 OpenFunction plain_dlopen() {
   void* libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
   void* address = libc != nullptr ? dlsym(libc, "dlopen") : nullptr;
-  if (address == nullptr) {  // before glibc 2.34 it stood in a library of its own
+  if (address == nullptr) {  // before glibc 2.34 it was in a library of its own
     void* libdl = dlopen("libdl.so.2", RTLD_NOW | RTLD_NOLOAD);
     address = libdl != nullptr ? dlsym(libdl, "dlopen") : nullptr;
   }

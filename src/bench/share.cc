@@ -1,5 +1,5 @@
-// The parent of the slices. While they run it only sleeps, looks at clocks and makes the changes that are due;
-// what they print waits in the pipes until the end.
+// The parent of the slices. While they run it only sleeps, looks at clocks and makes the changes
+// that are due; what they print waits in the pipes until the end.
 #include "bench/share.h"
 
 #include <fmt/format.h>

@@ -1,7 +1,9 @@
-// `bench share`: slices with given shares, ceilings and loads on one GPU, and what each of them got.
+// `bench share`: slices with given shares, ceilings and loads on one GPU, and what each of them
+// got.
 //
-// Every slice is a process of its own under `allot run`; all begin and end at the same moments of the
-// monotonic clock. Before, each kind of load is calibrated alone on the GPU, in a process without a slice.
+// Every slice is a process of its own under `allot run`; all begin and end at the same moments of
+// the monotonic clock. Before, each kind of load is calibrated alone on the GPU, in a process
+// without a slice.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -26,8 +28,9 @@ struct ShareOptions {
   bool bins = false;        // add the work of each 10 ms to the result
 };
 
-// Fields of the result: bench/README.md. Failure 2 for what makes no sense, 125 where something cannot be
-// started, 1 where a slice failed on the way. Blocks for all of it; at most one at a time on a GPU.
+// Fields of the result: bench/README.md. Failure 2 for what makes no sense, 125 where something
+// cannot be started, 1 where a slice failed on the way. Blocks for all of it; at most one at a time
+// on a GPU.
 nlohmann::ordered_json run_share(const ShareOptions& options);
 
 // The result as a table.

@@ -26,8 +26,8 @@ double measure_gpu_per_work(const Gpu& gpu, const LoadSpec& load, double iters_p
   return percentile(samples, 500);
 }
 
-// Work of a second alone. The median of tenths of a second keeps a hiccup of the host out; loads with a rhythm
-// of their own are taken over whole rounds of it.
+// Work of a second alone. The median of tenths of a second keeps a hiccup of the host out; loads
+// with a rhythm of their own are taken over whole rounds of it.
 double measure_work_rate(const LoadLog& log, const LoadSpec& load, double seconds) {
   const std::vector<double>& bins = log.progress.bins();
   if (load.kind == LoadKind::kBursty) {

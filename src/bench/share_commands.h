@@ -5,7 +5,8 @@
 
 namespace allot::bench {
 
-// Adds `share` and the hidden `share-worker`. When one of them has run, *exit_status is the command's.
+// Adds `share` and the hidden `share-worker`. When one of them has run, *exit_status is the
+// command's.
 void add_share(CLI::App& app, int* exit_status);
 
 }  // namespace allot::bench

@@ -1,4 +1,5 @@
-// The rules of share_judge.h. Where a rule needs a figure of the card, it stands here with its source.
+// The rules of share_judge.h. Where a rule needs a figure of the card, it stands here with its
+// source.
 #include "bench/share_judge.h"
 
 #include <algorithm>
@@ -15,8 +16,8 @@ constexpr double kUntouched =
 
 // A change to another context costs the GPU up to 0.15 ms, and work that comes alone causes two.
 constexpr double kSwitchesMs = 0.3;
-// A request that is served at once waits for one change of contexts: at the median 0.23 ms more than alone, at p99
-// 0.35 (measured with a high priority on an H100 and an H200).
+// A request that is served at once waits for one change of contexts: at the median 0.23 ms more
+// than alone, at p99 0.35 (measured with a high priority on an H100 and an H200).
 constexpr double kFirstP50Ms = 0.23, kFirstP99Ms = 0.35;
 
 double figure(const nlohmann::json& waits, const char* name) {
@@ -54,8 +55,8 @@ bool goes_first(const Had& had) {
          use_with_switches(had) <= share_of(had);
 }
 
-// The longest an operation may take of a slice that runs for `part` of the time: whatever it needs alone, and a stop
-// for each window that it needs.
+// The longest an operation may take of a slice that runs for `part` of the time: whatever it needs
+// alone, and a stop for each window that it needs.
 double longest_wait_ms(const Had& had, double part) {
   const double alone_ms = figure(had.alone.waits, "p50");
   const double stop_ms = had.latency_ms > 0 ? had.latency_ms : kPeriodMs * (1 - part);

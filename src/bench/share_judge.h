@@ -1,9 +1,10 @@
-// What allot promises each slice of `bench share`, as numbers to be held against what came out. Pure.
+// What allot promises each slice of `bench share`, as numbers to be held against what came out.
+// Pure.
 //
 //   share      a slice that works makes at least that part of the progress that it makes alone
-//   ceiling    its work takes at most that part of the GPU's time; a load that uses less alone is not touched
+//   ceiling    its work takes at most that part of the GPU's time; who uses less is not touched
 //   first      small requests of a slice that needs less than its share are served at once
-//   stalls     a program that waits for short operations is stopped for (1 - share) of a period of 20 ms, no longer
+//   stalls     a program that waits for short operations is stopped for (1 - share) of 20 ms
 //   lent       whoever is alone on the GPU has all of it
 //
 // docs/gpu-time.md makes these promises; bench/results/ says where a card keeps them.
@@ -39,8 +40,9 @@ struct Promise {
   bool kept() const { return at_least ? value >= limit : value <= limit; }
 };
 
-// What is promised to slice `which` of those that share a GPU, with what came out. `points`: by how many percentage
-// points progress and GPU time may miss. Empty where nothing is promised: no share and no ceiling.
+// What is promised to slice `which` of those that share a GPU, with what came out. `points`: by how
+// many percentage points progress and GPU time may miss. Empty where nothing is promised: no share
+// and no ceiling.
 std::vector<Promise> promises(const std::vector<Had>& all, size_t which, double points);
 
 // {"what", "value", "limit", "kind", "kept"} each.

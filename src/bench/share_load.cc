@@ -1,5 +1,5 @@
-// The loops of the loads. What must not happen in them: output, and waiting for anything but the GPU or the
-// load's own clock.
+// The loops of the loads. What must not happen in them: output, and waiting for anything but the
+// GPU or the load's own clock.
 #include "bench/share_load.h"
 
 #include <algorithm>
@@ -113,8 +113,9 @@ void bursts(const Run& run, double until_s) {
   }
 }
 
-// Of the moments that passed while a request ran, the last one's request is sent at once and the others are left
-// out: a backlog would say how long the overload has lasted, and nothing of the waits.
+// Of the moments that passed while a request ran, the last one's request is sent at once and the
+// others are left out: a backlog would say how long the overload has lasted, and nothing of the
+// waits.
 void requests(const Run& run, double begin_s, double until_s) {
   const double period_s = run.load.period_us / 1e6;
   for (double due = begin_s; due < until_s && now_s() < until_s; due += period_s) {

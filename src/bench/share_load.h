@@ -1,9 +1,10 @@
-// The loads of `bench share`: one thread that keeps a GPU busy in a given manner and writes down when what
-// was done.
+// The loads of `bench share`: one thread that keeps a GPU busy in a given manner and writes down
+// when what was done.
 //
-// Work is counted in nominal microseconds of kernel: what a kernel was asked to take. A calibration, made
-// alone on the GPU, says what that is in device time and how much of it the load gets done in a second alone,
-// so that a program that runs beside others can be told its part without a calibration of its own.
+// Work is counted in nominal microseconds of kernel: what a kernel was asked to take. A
+// calibration, made alone on the GPU, says what that is in device time and how much of it the load
+// gets done in a second alone, so that a program that runs beside others can be told its part
+// without a calibration of its own.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -15,7 +16,8 @@
 
 namespace allot::bench {
 
-// NOLINTNEXTLINE(bugprone-exception-escape): the implicit move; json's is noexcept and has assertions in it
+// NOLINTNEXTLINE(bugprone-exception-escape): the implicit move; json's is noexcept and has
+// assertions in it
 struct Calibration {
   double iters_per_us = 1000;  // spin steps of a nominal microsecond
   double gpu_per_work = 1;     // device time of a microsecond of work, launches back to back
@@ -38,8 +40,9 @@ struct LoadLog {
   std::vector<double> resumed_ms;  // when it came back from idling
 };
 
-// Runs the load from start_s (as now_s() counts) to end_s and a little longer, so that the end of the time
-// looks like its middle. Failure as in gpu.h. Blocks; allocates only before it begins and for the log.
+// Runs the load from start_s (as now_s() counts) to end_s and a little longer, so that the end of
+// the time looks like its middle. Failure as in gpu.h. Blocks; allocates only before it begins and
+// for the log.
 LoadLog run_share_load(const Gpu& gpu, const LoadSpec& load, double iters_per_us, double start_s,
                        double end_s);
 

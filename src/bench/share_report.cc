@@ -1,9 +1,10 @@
 // Shares are compared in percentage points: 29.3 % granted 30 % is an error of -0.7.
 //
-// Which figure is judged: a load that fills the GPU alone is judged by its throughput against alone, because
-// the small gaps it leaves alone it also leaves here, and they are no fault of the sharing. A load that means to
-// leave the GPU idle for a good part of its time could double its throughput under the same ceiling, so it is
-// judged by device time. The kind decides, not a measurement, so that a figure means the same on every machine.
+// Which figure is judged: a load that fills the GPU alone is judged by its throughput against
+// alone, because the small gaps it leaves alone it also leaves here, and they are no fault of the
+// sharing. A load that means to leave the GPU idle for a good part of its time could double its
+// throughput under the same ceiling, so it is judged by device time. The kind decides, not a
+// measurement, so that a figure means the same on every machine.
 #include "bench/share_report.h"
 
 #include <algorithm>
@@ -46,8 +47,9 @@ double judged(const SliceRun& run, double rate) {
                         : rate * run.calibration.gpu_per_work / 1e6;
 }
 
-// The part of the whole that a slice with a share is due when all are busy; 0 when that cannot be said: a
-// slice that works without a share gets what is left, one with gaps may use less than it is due.
+// The part of the whole that a slice with a share is due when all are busy; 0 when that cannot be
+// said: a slice that works without a share gets what is left, one with gaps may use less than it is
+// due.
 double due_of(const std::vector<SliceRun>& runs, const Phase& phase, size_t which) {
   double sum = 0;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -76,7 +78,8 @@ ordered_json percent_json(uint32_t permille) {
   return permille == 0 ? ordered_json(nullptr) : ordered_json(permille / 10.0);
 }
 
-// The slice's work in milliseconds of what is judged, so that a span's sum over its length is its share.
+// The slice's work in milliseconds of what is judged, so that a span's sum over its length is its
+// share.
 std::vector<double> judged_bins(const SliceRun& run) {
   std::vector<double> bins = run.log.progress.bins();
   for (double& bin : bins)

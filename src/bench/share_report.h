@@ -1,4 +1,5 @@
-// The figures of `bench share`, out of what the slices wrote down. Pure: no clock, no process, no GPU.
+// The figures of `bench share`, out of what the slices wrote down. Pure: no clock, no process, no
+// GPU.
 #pragma once
 
 #include <nlohmann/json.hpp>

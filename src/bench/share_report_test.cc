@@ -8,8 +8,8 @@
 namespace allot::bench {
 namespace {
 
-// A slice that does `rate[second]` of what its load does alone, evenly within each second. The load alone
-// does 2e6 microseconds of work a second, each 0.5 us of device time: it fills the GPU.
+// A slice that does `rate[second]` of what its load does alone, evenly within each second. The load
+// alone does 2e6 microseconds of work a second, each 0.5 us of device time: it fills the GPU.
 SliceRun slice(const std::string& text, const std::vector<double>& rates) {
   SliceRun run{
       parse_slice(text), {}, {Progress(static_cast<double>(rates.size()) * 1e3), 0, {}, {}}};

@@ -16,15 +16,16 @@ using Changes = std::map<std::string, std::string>;
 
 class ShareSetup {
  public:
-  // Failure 125 when this program does not find itself, or `allot` beside itself where it is needed.
+  // Failure 125 when this program does not find itself, or `allot` beside itself where it is
+  // needed.
   explicit ShareSetup(const ShareOptions& options);
 
   // A process without a slice, on the bare driver or the software GPU.
   Words worker(const Words& arguments) const;
   const Changes& bare() const { return bare_; }
 
-  // A slice: in a slice or, with --no-allot, bare. `gpu`: the UUID of the one GPU that the slice is of; empty
-  // for all.
+  // A slice: in a slice or, with --no-allot, bare. `gpu`: the UUID of the one GPU that the slice is
+  // of; empty for all.
   Words slice(size_t index, const SliceSpec& spec, double iters_per_us,
               const std::string& gpu) const;
   const Changes& slice_environment() const { return options_.allot ? in_slice_ : bare_; }
@@ -41,8 +42,8 @@ class ShareSetup {
   Changes bare_, in_slice_;
 };
 
-// Calibrations of all loads in `slices`, from the file where it has them. Each one that is missing is measured
-// now, one after the other, and written to the file.
+// Calibrations of all loads in `slices`, from the file where it has them. Each one that is missing
+// is measured now, one after the other, and written to the file.
 std::vector<Calibration> calibrate_all(const ShareSetup& setup, const ShareOptions& options,
                                        const std::vector<SliceSpec>& slices,
                                        nlohmann::ordered_json* about);

@@ -1,8 +1,8 @@
 // What the slices of `bench share` are: their loads, and what each is granted.
 //
-// A slice is written as "LOAD:SHARE,KEY=VALUE,...", such as "step:30" or "wait:20,max=50,host-us=800". "load=" and
-// "share=" say the same as fields, in any order. A phase changes grants while the loads run: one group of fields a
-// slice, divided by '/'.
+// A slice is written as "LOAD:SHARE,KEY=VALUE,...", such as "step:30" or
+// "wait:20,max=50,host-us=800". "load=" and "share=" say the same as fields, in any order. A phase
+// changes grants while the loads run: one group of fields a slice, divided by '/'.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ enum class LoadKind {
   kStep,         // a decode loop: a graph of 32 small kernels, then a wait
   kWait,         // one kernel, a wait, host work: launch-bound inference, notebooks
   kMixed,        // kernels of 20 us to 20 ms by chance, four in flight
-  kLaunchBound,  // kernels that the host cannot launch fast enough: the GPU is busy a part of the time
+  kLaunchBound,  // kernels that the host cannot launch fast enough: the GPU is busy now and then
   kBursty,       // full for 300 ms, then idle for 200 ms
   kRequest,      // one small kernel and a wait, due every 2.2 ms: latency is what counts
   kIdle,         // a context and nothing else

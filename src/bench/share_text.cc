@@ -1,4 +1,5 @@
-// The result of `bench share` as a table: a line a slice and phase, and what was promised and not kept.
+// The result of `bench share` as a table: a line a slice and phase, and what was promised and not
+// kept.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -40,7 +40,8 @@ ordered_json about(const Gpu& gpu) {
           {"uuid", uuid_of(gpu)}};
 }
 
-// Bins as numbers of microseconds: thousands of doubles in full would be most of the time of the parent.
+// Bins as numbers of microseconds: thousands of doubles in full would be most of the time of the
+// parent.
 ordered_json bins_json(const Progress& progress) {
   ordered_json bins = ordered_json::array();
   for (const double work : progress.bins()) bins.push_back(std::llround(work * 10));

@@ -1,5 +1,5 @@
-// The limits of GPU time that this process is held to, for measurements that must know of them: what a kernel takes
-// alone cannot simply be measured by a program that is stopped on its way.
+// The limits of GPU time that this process is held to, for measurements that must know of them:
+// what a kernel takes alone cannot simply be measured by a program that is stopped on its way.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -19,9 +19,9 @@ struct SliceLimit {
   nlohmann::ordered_json json() const;
 };
 
-// Read from the file of the slice that `allot run` started this process in, else from the variables of the way
-// without `run`, where a library stands in front of the driver. Files that cannot be read say nothing. After cuInit.
-// Any thread; allocates; reads a file.
+// Read from the file of the slice that `allot run` started this process in, else from the variables
+// of the way without `run`, where a library of ours is in front of the driver. Files that cannot be
+// read say nothing. After cuInit. Any thread; allocates; reads a file.
 SliceLimit limit_of_this_process(const Gpu& gpu);
 
 // The entry of the GPU with this UUID in the slice's file at `path`; not limited for what is none.

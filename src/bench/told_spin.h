@@ -1,8 +1,9 @@
-// Spin kernels that tell how far they are, for loads whose kernels take longer than what is to be seen.
+// Spin kernels that tell how far they are, for loads whose kernels take longer than what is to be
+// seen.
 //
-// The count stands in host memory that the card writes to: reading it costs the GPU nothing. It is of one block,
-// within 65,536 steps (0.3 ms on an H100); the others keep step with it closely enough. The software GPU tells at
-// a kernel's beginning only.
+// The count is in host memory that the card writes to: reading it costs the GPU nothing. It is
+// of one block, within 65,536 steps (0.3 ms on an H100); the others keep step with it closely
+// enough. The software GPU tells at a kernel's beginning only.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,9 @@ class ToldSpin {
   void launch(uint64_t steps);
   // All that was launched has ended. The same thread.
   void landed();
-  // Calls note(from_s, to_s, steps) with the steps done between two moments (as now_s() counts), about every
-  // millisecond in which there were any, until it is told to end and once more then. Blocks; a thread of its own.
+  // Calls note(from_s, to_s, steps) with the steps done between two moments (as now_s() counts),
+  // about every millisecond in which there were any, until it is told to end and once more then.
+  // Blocks; a thread of its own.
   void listen(const std::stop_token& end,
               const std::function<void(double, double, uint64_t)>& note) const;
   // Steps done of all kernels so far. Any thread; never blocks.
