@@ -93,7 +93,6 @@ const std::set<std::string>& held_today() {
       "full_max50",
       "full_max75",
       "full30_max50_beside_full70",
-      "wait30_full70",
       "wait30_wait70",
       "wait30_request70",
       "wait30_step70",
@@ -113,7 +112,6 @@ const std::set<std::string>& held_today() {
       "step50_launch50",
       "launch30_full70",
       "launch30_wait70",
-      "launch30_launch70",
       "launch50_launch50",
   };
   return names;
