@@ -129,4 +129,25 @@ uint32_t list_slices(const char* folder, void (*visit)(void* context, const char
   return state.count;
 }
 
+bool list_slices_from(const char* folder, uint64_t* position,
+                      bool (*visit)(void* context, int folder_fd, const char* file_name),
+                      void* context) {
+  auto open = open_folder(folder);
+  if (!open) return true;
+  struct State {
+    int fd;
+    bool (*visit)(void*, int, const char*);
+    void* context;
+  } state{open->fd.get(), visit, context};
+  auto each = [](void* state_pointer, const char* name) {
+    const State& s = *static_cast<State*>(state_pointer);
+    if (name[0] == '.' || !ends_with_suffix(name)) return true;
+    return s.visit(s.context, s.fd, name);
+  };
+  const auto listed = sys::list_folder_from(state.fd, position, each, &state);
+  if (listed) return *listed;
+  *position = 0;
+  return true;
+}
+
 }  // namespace allot::shm

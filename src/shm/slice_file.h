@@ -129,6 +129,14 @@ bool slice_in_use(const Slice& slice, uint32_t except_pid = 0);
 uint32_t list_slices(const char* folder, void (*visit)(void* context, const char* path),
                      void* context);
 
+// The same in parts, with the name and the open folder: begins where `*position` says (0 = at the
+// first file) and, when visit returns false, says there where to continue. True when there is
+// nothing left, also when the folder cannot be read. Files that come or go between two parts may be
+// missed or come twice.
+bool list_slices_from(const char* folder, uint64_t* position,
+                      bool (*visit)(void* context, int folder_fd, const char* file_name),
+                      void* context);
+
 // Finds the slice of this user to which `pid` or its nearest possible ancestor belongs, as launcher
 // or in a live slot; writes its path to `out` (kPathBytes). For processes that lost their
 // environment.

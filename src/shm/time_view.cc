@@ -25,10 +25,9 @@ bool live_client(const AllotSliceFile& file, const AllotGpuClient& client, uint6
   return heartbeat_ns >= now_ns || now_ns - heartbeat_ns < ALLOT_CLIENT_STALE_NS;
 }
 
-}  // namespace
+constexpr int kToRead = O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK;
 
-Result<void> read_time_view(const char* path, TimeView* out) {
-  auto fd = sys::open_file(sys::Root{}, path, O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+Result<void> read_open(const Result<sys::Fd>& fd, TimeView* out) {
   if (!fd) return tl::unexpected<Error>(fd.error());
   auto have = sys::read_at(fd->get(), out, sizeof(*out), 0);
   if (!have) return tl::unexpected<Error>(have.error());
@@ -40,6 +39,16 @@ Result<void> read_time_view(const char* path, TimeView* out) {
     return fail(Errc::kDamaged);
   }
   return {};
+}
+
+}  // namespace
+
+Result<void> read_time_view(const char* path, TimeView* out) {
+  return read_open(sys::open_file(sys::Root{}, path, kToRead), out);
+}
+
+Result<void> read_time_view_at(int folder, const char* file_name, TimeView* out) {
+  return read_open(sys::open_at(folder, file_name, kToRead), out);
 }
 
 Result<uint32_t> take_client(Slice& slice, core::SlotId slot, uint32_t gpu) {
@@ -80,7 +89,7 @@ void notify(Slice& slice) {
 }
 
 void notify_other(const char* path) {
-  auto fd = sys::open_file(sys::Root{}, path, O_RDONLY | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+  auto fd = sys::open_file(sys::Root{}, path, kToRead);
   if (!fd) return;
   auto map = sys::map_file(fd->get(), sizeof(AllotHeader), false);
   if (!map) return;
@@ -88,8 +97,8 @@ void notify_other(const char* path) {
   sys::unmap(*map, sizeof(AllotHeader));
 }
 
-void wait_for_wake(const Slice& slice, uint32_t seen, uint64_t timeout_ns) {
-  sys::futex_wait(&slice.file->header.wake_seq, seen, timeout_ns, sys::FutexScope::kShared);
+bool wait_for_wake(const Slice& slice, uint32_t seen, uint64_t timeout_ns) {
+  return sys::futex_wait(&slice.file->header.wake_seq, seen, timeout_ns, sys::FutexScope::kShared);
 }
 
 }  // namespace allot::shm

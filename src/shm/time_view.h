@@ -24,6 +24,8 @@ static_assert(sizeof(TimeView) == offsetof(AllotSliceFile, slot_words));
 // Reads the front and checks magic, version and sizes; everything else in it stays hostile.
 // Errors: kNotFound, kNoPermission, kDamaged, kWrongVersion, kSystem. Takes some 5 us. Any thread.
 Result<void> read_time_view(const char* path, TimeView* out);
+// The same for a file in an open folder.
+Result<void> read_time_view_at(int folder, const char* file_name, TimeView* out);
 
 // Registers a client for (slot, gpu) and returns its index: the one this process has already, a
 // free one, or one whose process is gone.
@@ -39,6 +41,7 @@ void notify(Slice& slice);
 void notify_other(const char* path);
 
 // Sleeps while the slice's wake_seq is `seen`, at most `timeout_ns`. Returns early on a signal.
-void wait_for_wake(const Slice& slice, uint32_t seen, uint64_t timeout_ns);
+// True: somebody woke it; if wake_seq is still `seen` then, it was an agent of another slice.
+bool wait_for_wake(const Slice& slice, uint32_t seen, uint64_t timeout_ns);
 
 }  // namespace allot::shm

@@ -272,24 +272,39 @@ Result<void> make_folder(const char* path, uint32_t mode) {
   return done(raw_call(SYS_mkdirat, AT_FDCWD, raw_pointer(path), mode));
 }
 
-Result<void> list_folder(int folder, bool (*visit)(void* context, const char* name),
-                         void* context) {
-  // The kernel's linux_dirent64: ino 8, off 8, reclen 2, type 1, name.
+Result<bool> list_folder_from(int folder, uint64_t* position,
+                              bool (*visit)(void* context, const char* name), void* context) {
+  // The kernel's linux_dirent64: ino 8, off 8 (where the next name stands), reclen 2, type 1, name.
+  constexpr uint32_t kNextAt = 8;
+  constexpr uint32_t kLengthAt = 16;
   constexpr uint32_t kNameAt = 19;
   alignas(8) char buffer[4096];
+  const long from = raw_call(SYS_lseek, folder, static_cast<long>(*position), SEEK_SET);
+  if (raw_failed(from)) return failed(from);
   for (;;) {
     long result = raw_call(SYS_getdents64, folder, raw_pointer(buffer), sizeof(buffer));
     if (raw_failed(result)) return failed(result);
-    if (result == 0) return {};
+    if (result == 0) break;
     for (long at = 0; at < result;) {
       uint16_t length;
-      __builtin_memcpy(&length, buffer + at + 16, sizeof(length));
+      __builtin_memcpy(&length, buffer + at + kLengthAt, sizeof(length));
+      __builtin_memcpy(position, buffer + at + kNextAt, sizeof(*position));
       const char* name = buffer + at + kNameAt;
       at += length;
       if (std::string_view(name) == "." || std::string_view(name) == "..") continue;
-      if (!visit(context, name)) return {};
+      if (!visit(context, name)) return false;
     }
   }
+  *position = 0;
+  return true;
+}
+
+Result<void> list_folder(int folder, bool (*visit)(void* context, const char* name),
+                         void* context) {
+  uint64_t position = 0;
+  const auto listed = list_folder_from(folder, &position, visit, context);
+  if (!listed) return tl::unexpected<Error>(listed.error());
+  return {};
 }
 
 uint32_t user_id() {

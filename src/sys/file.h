@@ -114,6 +114,12 @@ Result<void> make_folder(const char* path, uint32_t mode);
 // Calls `visit` for each name in an open folder except "." and ".."; visit returns false to stop.
 Result<void> list_folder(int folder, bool (*visit)(void* context, const char* name), void* context);
 
+// The same in parts: begins where `*position` says (0 = at the first name) and, when visit stops
+// it, says there where to continue. True when all names have been visited. Names that come or go
+// between two parts may be missed or come twice.
+Result<bool> list_folder_from(int folder, uint64_t* position,
+                              bool (*visit)(void* context, const char* name), void* context);
+
 // The effective user.
 uint32_t user_id();
 

@@ -22,12 +22,13 @@ inline int futex_operation(int operation, FutexScope scope) {
 }
 
 // Returns when woken, when the word is not `value` (any more), after `timeout_ns`, on a signal, or
-// when the address is invalid: the caller must look at the word again in every case.
-inline void futex_wait(const void* word, uint32_t value, uint64_t timeout_ns, FutexScope scope) {
+// when the address is invalid: the caller must look at the word again in every case. True: a
+// futex_wake woke it (also one that changed nothing).
+inline bool futex_wait(const void* word, uint32_t value, uint64_t timeout_ns, FutexScope scope) {
   timespec timeout = {static_cast<time_t>(timeout_ns / 1000000000u),
                       static_cast<long>(timeout_ns % 1000000000u)};
-  raw_call(SYS_futex, raw_pointer(word), futex_operation(FUTEX_WAIT, scope), value,
-           raw_pointer(&timeout));
+  return raw_call(SYS_futex, raw_pointer(word), futex_operation(FUTEX_WAIT, scope), value,
+                  raw_pointer(&timeout)) == 0;
 }
 
 // Wakes all threads that sleep on the word.

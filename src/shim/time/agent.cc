@@ -98,7 +98,8 @@ void* agent_main(void*) {
     if (round.news || notify_again) notify_neighbours();
     // A neighbour that was about to sleep missed this wake: we may not write its wake_seq.
     notify_again = round.news;
-    shm::wait_for_wake(process.slice, wake_seq, sleep_ns(round, sys::monotonic_ns(), notify_again));
+    const uint64_t sleep = sleep_ns(round, sys::monotonic_ns(), notify_again);
+    if (shm::wait_for_wake(process.slice, wake_seq, sleep)) neighbours_rang();
   }
   return nullptr;
 }
