@@ -81,7 +81,8 @@ enum AllotLevelReason {
   ALLOT_REASON_NO_DISABLE = 4,   /* the driver refused FIFO_DISABLE_CHANNELS */
   ALLOT_REASON_MPS = 5,          /* an MPS client: its channels are the MPS server's */
   ALLOT_REASON_CONTROL = 6,      /* the driver refused a call that had worked before */
-  ALLOT_REASON_NO_AGENT = 7      /* the agent's thread could not be started */
+  ALLOT_REASON_NO_AGENT = 7,     /* the agent's thread could not be started */
+  ALLOT_REASON_CROWDED = 8       /* 64 older slices have work on the GPU: nobody weighs it */
 };
 
 /* Flags of a slice. */
@@ -229,7 +230,9 @@ typedef struct AllotSlot {
   uint32_t wants;   /* atomic; a process of an evicted slice: waits to use the GPU */
   /* atomic; CLOCK_MONOTONIC, when its agent last saw it with work; 0 = never */
   uint64_t last_work_ns;
-  uint8_t reserved[48];
+  uint32_t unheld_gpus; /* atomic; a bit for each of gpus[]: no client was left for it */
+  uint32_t gpus_beyond; /* atomic; GPUs that it sees and gpus[] has no room for */
+  uint8_t reserved[40];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
 

@@ -99,7 +99,9 @@ AT(AllotSlot, command, 32);
 AT(AllotSlot, evicted, 64);
 AT(AllotSlot, wants, 68);
 AT(AllotSlot, last_work_ns, 72);
-AT(AllotSlot, reserved, 80);
+AT(AllotSlot, unheld_gpus, 80);
+AT(AllotSlot, gpus_beyond, 84);
+AT(AllotSlot, reserved, 88);
 AT(AllotSlot, charges, 128);
 
 AT(AllotExport, handle_hash, 0);

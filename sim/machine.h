@@ -5,7 +5,7 @@
 // server. Facts that several processes change (page owners, process slots, shares) are guarded by one
 // robust mutex; the running of kernels has a lock of its own per GPU (timeline.h).
 //
-//   machine: | header, mutex | slots[1024] | shares[1024] | gpus[16]: timeline, pages[131072] |
+//   machine: | header, mutex | slots[1024] | shares[1024] | gpus[32]: timeline, pages[131072] |
 //
 // A process is alive while a thread of it holds its slot's `life` mutex: the kernel marks a robust
 // mutex whose owner ended, for killed processes, exec and zombies alike, so asking is a memory read
@@ -25,7 +25,7 @@
 namespace allot::sim {
 
 inline constexpr uint64_t kPageBytes = 2ull << 20;  // granule of physical memory, as on the card
-inline constexpr uint32_t kMaxGpus = 16;
+inline constexpr uint32_t kMaxGpus = 32;
 inline constexpr uint32_t kMaxPages = 131072;  // 256 GiB
 inline constexpr uint32_t kPlaces = 3;       // per page of a card: those of evicted processes stay
 inline constexpr uint16_t kParked = 0x8000;  // in Page::share: on the host, not on the card

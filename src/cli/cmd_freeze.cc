@@ -15,6 +15,8 @@
 #include "cli/region/agent_view.h"
 #include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
+#include "core/ledger.h"
+#include "core/shared.h"
 #include "shm/slice_file.h"
 #include "sys/clock.h"
 
@@ -65,6 +67,21 @@ void refuse_observed(const shm::Slice& slice, const std::string& name) {
   }
 }
 
+// Work that no client shows has no agent to pause it. Where the slice fails closed there is none.
+void refuse_unheld(const shm::Slice& slice, const std::string& name) {
+  const AllotSliceFile& file = *slice.file;
+  if ((core::load(file.header.flags) & ALLOT_SLICE_FAIL_CLOSED) != 0) return;
+  for (uint32_t i = 0; i < core::slots_of(file); ++i) {
+    const uint64_t word = core::load(file.slot_words[i]);
+    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE || core::load(file.slots[i].unheld_gpus) == 0)
+      continue;
+    refuse(
+        "freeze: the GPU work of process {} in '{}' is not held (more than {} GPU clients in this "
+        "slice), so it cannot be paused; end some of the slice's processes",
+        ALLOT_SLOT_PID(word), name, ALLOT_MAX_CLIENTS);
+  }
+}
+
 // Looks until `done` or the time is over, at least once.
 template <class Done>
 Progress wait_until(const shm::Slice& slice, double seconds, Done done) {
@@ -86,6 +103,7 @@ void freeze(const FreezeOptions& options) {
   OpenSlice slice("freeze", options.name);
   shm::reclaim_dead(*slice);
   refuse_observed(*slice, options.name);
+  refuse_unheld(*slice, options.name);
   __atomic_fetch_or(&slice->file->header.flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
   slice.tell_agents();
   const Progress progress = wait_until(*slice, options.timeout_seconds, [](const Progress& p) {

@@ -91,8 +91,12 @@ json window_json(const SliceView& slice, size_t gpu) {
 }
 
 // How the GPU time of a process is held, and how much it was.
-std::string time_text(const ProcessView& process) {
-  if (process.clients.empty()) return "not measured";
+std::string time_text(const SliceView& slice, const ProcessView& process) {
+  const std::string unheld = unheld_text(slice, process);
+  const std::string also = unheld.empty() ? "" : "; " + unheld;
+  if (process.clients.empty()) {
+    return process.unheld_gpus != 0 ? unheld : "none used, no context on a GPU" + also;
+  }
   uint64_t used = 0;
   uint64_t throttled = 0;
   bool answers = false;
@@ -113,7 +117,7 @@ std::string time_text(const ProcessView& process) {
   }
   if (!why.empty()) text += fmt::format(" ({})", why);
   if (!answers) text += "; its agent does not answer";
-  return text;
+  return text + also;
 }
 
 std::string host_text(const ProcessView& process) {
@@ -125,11 +129,10 @@ std::string host_text(const ProcessView& process) {
 json process_json(const SliceView& slice, const ProcessView& process) {
   json gpus = json::array();
   for (size_t i = 0; i < slice.gpus.size() && i < process.charges.size(); ++i) {
-    json gpu = {{"index", index_json(slice.gpus[i])},
-                {"uuid", uuid_to_text(slice.gpus[i].uuid)},
-                {"used_bytes", sum(process.charges[i])},
-                {"by_kind", kinds_json(process.charges[i])},
-                {"time", nullptr}};
+    json gpu = {
+        {"index", index_json(slice.gpus[i])},           {"uuid", uuid_to_text(slice.gpus[i].uuid)},
+        {"used_bytes", sum(process.charges[i])},        {"by_kind", kinds_json(process.charges[i])},
+        {"held", (process.unheld_gpus >> i & 1u) == 0}, {"time", nullptr}};
     if (const ClientView* client = client_of(process.clients, i))
       gpu["time"] = client_json(*client);
     gpus.push_back(gpu);
@@ -140,6 +143,7 @@ json process_json(const SliceView& slice, const ProcessView& process) {
           {"reason", reason_name(process.reason)},
           {"evicted", process.evicted != ALLOT_EVICTED_NOT},
           {"host_bytes", process.host_bytes},
+          {"gpus_beyond", process.gpus_beyond},
           {"gpus", gpus}};
 }
 
@@ -220,7 +224,7 @@ void print_text(const RegionView& region) {
       }
       table.note(fmt::format("  {}  {}  holds {}{}; GPU time: {}", process.pid, process.command,
                              held.empty() ? "nothing" : held, host_text(process),
-                             time_text(process)));
+                             time_text(slice, process)));
     }
   }
   std::string text = region.slices.empty() ? "no slices\n" : table.text();

@@ -73,6 +73,17 @@ void levels_in_force(Findings* findings) {
       found[why.empty() ? level : fmt::format("{} ({})", level, why)].insert(slice.name);
     }
   }
+  for (const SliceView& slice : region.slices) {
+    for (const ProcessView& process : slice.processes) {
+      const std::string unheld = unheld_text(slice, process);
+      if (unheld.empty()) continue;
+      add_time(findings, slice.fail_closed() ? Verdict::kNote : Verdict::kProblem,
+               fmt::format("process {} in {}: {}", process.pid, harmless(slice.name), unheld),
+               process.unheld_gpus != 0
+                   ? "divide the processes among several slices"
+                   : "choose at most 16 GPUs with CUDA_VISIBLE_DEVICES or run --gpu");
+    }
+  }
   for (const auto& [level, names] : found) {
     std::string text;
     for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;

@@ -76,6 +76,8 @@ const char* reason_text(uint32_t reason) {
       return "the driver refused a call that had worked before";
     case ALLOT_REASON_NO_AGENT:
       return "allot's thread does not run";
+    case ALLOT_REASON_CROWDED:
+      return "not held to its share: 64 older slices have work on the GPU";
     default:
       return "";
   }
@@ -99,6 +101,8 @@ const char* reason_name(uint32_t reason) {
       return "control";
     case ALLOT_REASON_NO_AGENT:
       return "no-agent";
+    case ALLOT_REASON_CROWDED:
+      return "crowded";
     default:
       return "?";
   }

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "cli/region/region_view.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
@@ -70,6 +71,20 @@ TEST_F(Clients, FrozenOnlyWhenNothingRuns) {
   // Its level is not known yet: nothing of it has run.
   sit(1, 1, 71, ALLOT_CLIENT_OPEN).level = ALLOT_LEVEL_AUTO;
   EXPECT_EQ(state(true), "frozen");
+}
+
+TEST(Tables, WhatDoesNotFitIsSaid) {
+  SliceView slice;
+  ProcessView process;
+  EXPECT_EQ(unheld_text(slice, process), "");
+  process.unheld_gpus = 2;
+  EXPECT_EQ(unheld_text(slice, process), "not held: more than 256 GPU clients in this slice");
+  process.gpus_beyond = 1;
+  slice.flags = ALLOT_SLICE_FAIL_CLOSED;
+  EXPECT_EQ(unheld_text(slice, process),
+            "refused: more than 256 GPU clients in this slice; 1 of the GPUs that it sees is "
+            "refused: a slice holds 16");
+  EXPECT_STREQ(reason_name(ALLOT_REASON_CROWDED), "crowded");
 }
 
 }  // namespace

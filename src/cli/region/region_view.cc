@@ -104,6 +104,8 @@ void copy_processes(const AllotSliceFile& file, SliceView* view) {
     const AllotSwap& swap = file.swaps[i];
     const bool swapped = process.evicted == ALLOT_EVICTED_FAST && load(swap.owner) == word;
     process.idle_ns = idle_since(slot, process.clients);
+    process.unheld_gpus = load(slot.unheld_gpus);
+    process.gpus_beyond = load(slot.gpus_beyond);
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};
       for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
@@ -248,6 +250,21 @@ const char* kind_text(unsigned kind) {
   static constexpr std::array<const char*, ALLOT_KINDS> kTexts = {
       "linear", "array", "managed", "pool", "vmm", "graph", "import", "driver"};
   return kind < kTexts.size() ? kTexts[kind] : "?";
+}
+
+std::string unheld_text(const SliceView& slice, const ProcessView& process) {
+  std::string text;
+  if (process.unheld_gpus != 0) {
+    text = fmt::format("{}: more than {} GPU clients in this slice",
+                       slice.fail_closed() ? "refused" : "not held", ALLOT_MAX_CLIENTS);
+  }
+  if (process.gpus_beyond != 0) {
+    text += fmt::format("{}{} of the GPUs that it sees {} {}: a slice holds {}",
+                        text.empty() ? "" : "; ", process.gpus_beyond,
+                        process.gpus_beyond == 1 ? "is" : "are",
+                        slice.fail_closed() ? "refused" : "not held", ALLOT_MAX_GPUS);
+  }
+  return text;
 }
 
 }  // namespace allot::cli

@@ -28,6 +28,8 @@ struct ProcessView {
   uint32_t evicted = 0;         // AllotEvicted
   uint64_t host_bytes = 0;      // the part of its charges that is on the host
   uint64_t idle_ns = 0;         // since it last had work for a GPU, or joined
+  uint32_t unheld_gpus = 0;     // a bit per entry of SliceView::gpus: no GPU client was left there
+  uint32_t gpus_beyond = 0;     // GPUs that it sees and the slice's file has no room for
 };
 
 struct SliceGpuView {
@@ -100,5 +102,9 @@ RegionView read_region();
 std::vector<std::string> clear_stale(const std::string& folder);
 
 const char* kind_text(unsigned kind);
+
+// What of the process does not fit the slice's tables, and what follows: "not held: more than 256
+// GPU clients in this slice"; empty when all fits.
+std::string unheld_text(const SliceView& slice, const ProcessView& process);
 
 }  // namespace allot::cli

@@ -89,7 +89,10 @@ void forget_parent() {
     device.listed.store(false);
     device.nvml.store(nullptr);
     device.gpu = -1;
+    device.refused = false;
   }
+  process.visible_count = 0;
+  process.refused_from = UINT32_MAX;
   process.in_flight.store(0);
   process.device_count = 0;
   process.slice = {};
@@ -164,12 +167,20 @@ void ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
   }
 }
 
-// Matches the driver's devices with the region's. False when the region has no room for a device.
+bool slice_fails_closed() {
+  const uint32_t flags = __atomic_load_n(&process.slice.file->header.flags, __ATOMIC_RELAXED);
+  return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0 || fails_closed();
+}
+
+// Matches the driver's devices with the region's. A GPU that the region has no room for is refused
+// where the slice fails closed, and without limits where it fails open; the others keep theirs.
+// False: the driver names a device that it does not know.
 bool map_devices() {
   int count = 0;
   if (real::cuDeviceGetCount(&count) != CUDA_SUCCESS || count < 0) return true;
-  process.device_count =
-      static_cast<uint32_t>(count) < kMaxDevices ? static_cast<uint32_t>(count) : kMaxDevices;
+  process.visible_count = static_cast<uint32_t>(count);
+  process.device_count = process.visible_count < kMaxDevices ? process.visible_count : kMaxDevices;
+  uint32_t beyond = process.visible_count - process.device_count;
   for (uint32_t i = 0; i < process.device_count; ++i) {
     Device& device = process.devices[i];
     CUdevice ordinal = 0;
@@ -184,16 +195,19 @@ bool map_devices() {
     device.physical_bytes = bytes;
     const Result<uint32_t> gpu =
         shm::find_or_add_gpu(process.slice, device.uuid, limit_of(i), bytes);
-    if (!gpu) return false;
+    if (!gpu && gpu.error().code != Errc::kFull) return false;
+    if (!gpu) {
+      device.refused = slice_fails_closed();
+      ++beyond;
+      continue;
+    }
     if (limits_by_environment) ask_for_time(process.slice.file->gpus[*gpu], i);
     device.gpu = static_cast<int>(*gpu);
   }
+  if (slice_fails_closed()) process.refused_from = process.device_count;
+  core::store(process.slice.file->slots[process.slot.index].gpus_beyond, beyond);
+  if (beyond > 0) log_gpus_beyond(beyond, slice_fails_closed());
   return true;
-}
-
-bool slice_fails_closed() {
-  const uint32_t flags = __atomic_load_n(&process.slice.file->header.flags, __ATOMIC_RELAXED);
-  return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0 || fails_closed();
 }
 
 bool limits_time() {
@@ -263,7 +277,7 @@ CUresult start(unsigned flags) {
     if (start_agent(slice_path) || !slice_fails_closed() || !limits_time()) return result;
     return refuse_joined("its GPU time cannot be held: no thread can be started");
   }
-  constexpr const char* kNoRoom = "the slice has no room for this machine's GPUs";
+  constexpr const char* kNoRoom = "this machine's GPUs cannot be identified";
   if (slice_fails_closed()) return refuse_joined(kNoRoom);
   log_no_slice(kNoRoom, 0, false);
   leave_slice();

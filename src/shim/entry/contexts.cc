@@ -22,6 +22,7 @@
 #include "shim/process/process.h"
 #include "shim/process/swap_pass.h"
 #include "shim/time/agent.h"
+#include "shim/time/gpu_clients.h"
 #include "shim/time/rm_tracker.h"
 #include "shim/time/streams.h"
 
@@ -91,8 +92,9 @@ void drop_context(CUcontext context, Device& device) {
 template <class Create, class Undo>
 CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
   Device* device = device_of(ordinal);
-  if (device == nullptr) return create();
+  if (device == nullptr) return refused_gpu(ordinal) ? CUDA_ERROR_NOT_PERMITTED : create();
   const MakingContextOn making(ordinal);
+  if (!ready_for_context(ordinal)) return CUDA_ERROR_NOT_PERMITTED;
   const uint64_t expected = learned_context_bytes(*device);
   if (!reserve(*device, ALLOT_KIND_DRIVER, expected)) return CUDA_ERROR_OUT_OF_MEMORY;
   const uint64_t before = device->driver_measured.load(std::memory_order_relaxed);
@@ -272,15 +274,16 @@ CUresult primary_reset(CUdevice ordinal) {
 CUresult green_create(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice ordinal, unsigned flags) {
   const Scope scope;
   if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  Device* device = scope.tracking() && out != nullptr ? device_of(ordinal) : nullptr;
-  if (device == nullptr) return real::cuGreenCtxCreate(out, desc, ordinal, flags);
+  if (!scope.tracking() || out == nullptr) {
+    return real::cuGreenCtxCreate(out, desc, ordinal, flags);
+  }
   const CUresult result = create_on(
       ordinal, [&] { return real::cuGreenCtxCreate(out, desc, ordinal, flags); },
       [&] {
         real::cuGreenCtxDestroy(*out);
         *out = nullptr;
       });
-  if (result != CUDA_SUCCESS) return result;
+  if (result != CUDA_SUCCESS || device_of(ordinal) == nullptr) return result;
   green_context_made(*out, ordinal);
   process.table.put(
       {reinterpret_cast<uint64_t>(*out), static_cast<uint64_t>(ordinal), 0, 0, 0, Tag::kGreen, 0});

@@ -285,6 +285,7 @@ CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool 
     if (here != nullptr) known->device.store(ordinal_of(*here), std::memory_order_release);
   }
   Device* device = device_of_pool(*known);
+  if (device == nullptr && refused_gpu(known->device.load())) return CUDA_ERROR_NOT_PERMITTED;
   if (device == nullptr) return Alloc(out, bytes, pool, stream);
   return allocate(
       *device, known, out, bytes, [&] { return Alloc(out, bytes, pool, stream); },

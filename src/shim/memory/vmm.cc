@@ -166,6 +166,7 @@ CUresult mem_create(CUmemGenericAllocationHandle* out, size_t bytes,
   if (scope.tracking() && out != nullptr && prop != nullptr && bytes != 0 &&
       prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
     device = device_of(prop->location.id);
+    if (device == nullptr && refused_gpu(prop->location.id)) return CUDA_ERROR_NOT_PERMITTED;
   }
   if (device == nullptr) return real::cuMemCreate(out, bytes, prop, flags);
   keep_accounts(*device);

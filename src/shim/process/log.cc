@@ -20,7 +20,7 @@
 namespace allot::shim {
 namespace {
 
-enum class Cause : uint32_t { kRefusal, kMissingLibrary, kNoSlice, kNoIpc, kCount };
+enum class Cause : uint32_t { kRefusal, kMissingLibrary, kNoSlice, kNoIpc, kGpusBeyond, kCount };
 
 constexpr uint64_t kQuietMs = 1000;
 constinit std::atomic<uint64_t> last_ms[static_cast<uint32_t>(Cause::kCount)] = {};
@@ -105,5 +105,19 @@ void log_no_slice(const char* why, int os_errno, bool closed) {
   line.text(closed ? "; GPU work is refused" : "; this process continues without limits");
   write(line);
 }
+
+void log_gpus_beyond(uint32_t count, bool closed) {
+  if (!wanted(Cause::kGpusBeyond)) return;
+  char room[256];
+  TextBuf line(room, sizeof(room));
+  begin(line)
+      .text("a slice holds 16 GPUs: ")
+      .u64(count)
+      .text(count == 1 ? " more is " : " more are ")
+      .text(closed ? "refused" : "not limited")
+      .text("; choose with CUDA_VISIBLE_DEVICES");
+  write(line);
+}
+static_assert(ALLOT_MAX_GPUS == 16, "the message says so");
 
 }  // namespace allot::shim

@@ -23,4 +23,7 @@ void log_no_ipc();
 // refuses GPU work (closed).
 void log_no_slice(const char* why, int os_errno, bool closed);
 
+// So many GPUs found no place in the slice's file: they are refused (closed) or not limited (open).
+void log_gpus_beyond(uint32_t count, bool closed);
+
 }  // namespace allot::shim

@@ -36,7 +36,8 @@ enum class State : uint32_t { kOff, kStarting, kOn, kDisabled, kRefused };
 
 // A device as this process numbers it (CUDA_VISIBLE_DEVICES), and its account in the region.
 struct Device {
-  int gpu = -1;  // index in the region; -1 = not accounted
+  int gpu = -1;          // index in the region; -1 = not accounted
+  bool refused = false;  // then: no place in the region, and the slice fails closed
   uint64_t physical_bytes = 0;
   uint8_t uuid[16] = {};
   std::atomic<bool> context_seen{false};     // a context here has been measured
@@ -59,6 +60,8 @@ struct Process {
   shm::Slice slice;
   core::SlotId slot{0, 0};
   uint32_t device_count = 0;
+  uint32_t refused_from = UINT32_MAX;  // ordinals of GPUs past kMaxDevices, if they are refused
+  uint32_t visible_count = 0;          // as the driver says
   Device devices[kMaxDevices];
   PointerTable table;
 
@@ -133,6 +136,12 @@ inline Device* device_of(CUdevice ordinal) {
   if (ordinal < 0 || static_cast<uint32_t>(ordinal) >= process.device_count) return nullptr;
   Device& device = process.devices[ordinal];
   return device.gpu >= 0 ? &device : nullptr;
+}
+// Whether it is a GPU that the slice's tables have no room for, in a slice that fails closed.
+inline bool refused_gpu(CUdevice ordinal) {
+  if (ordinal < 0 || static_cast<uint32_t>(ordinal) >= process.visible_count) return false;
+  const uint32_t at = static_cast<uint32_t>(ordinal);
+  return at < process.device_count ? process.devices[at].refused : at >= process.refused_from;
 }
 inline CUdevice ordinal_of(const Device& device) {
   return static_cast<CUdevice>(&device - process.devices);

@@ -15,6 +15,7 @@ inline constexpr uint32_t kCapture = 4;       // a stream is being captured; tim
 inline constexpr uint32_t kSwap = 8;          // every submission passes swap_gate.h; never cleared
 inline constexpr uint32_t kBursts = 32;  // bursts are counted (burst_counter.h)
 inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU time cannot be held
+inline constexpr uint32_t kUnheld = 64;  // the same, for want of a place in a table
 
 extern constinit std::atomic<uint32_t> submit_watch;
 

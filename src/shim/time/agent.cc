@@ -10,6 +10,7 @@
 #include "shim/time/agent_gpu.h"
 #include "shim/time/agent_watchdog.h"
 #include "shim/time/gate_vote.h"
+#include "shim/time/gpu_clients.h"
 #include "shim/time/neighbours.h"
 #include "shim/time/prober.h"
 #include "shim/time/rm_tracker.h"
@@ -121,7 +122,7 @@ bool start_agent(const char* slice_path) {
   const bool started = start_guest_thread(agent_main) && start_prober();
   if (!started) {
     alive.store(false, std::memory_order_release);
-    for (uint32_t i = 0; i < worker_count; ++i) workers[i].give_up(ALLOT_REASON_NO_AGENT);
+    say_nobody_holds(ALLOT_REASON_NO_AGENT);
   }
   static constinit bool registered = false;
   if (!registered) registered = std::atexit(before_exit) == 0;
@@ -138,6 +139,7 @@ void forget_agent() {
   worker_count = 0;
   detached = false;
   forget_gate_votes();
+  forget_gpu_clients();
   forget_activity();
   forget_agent_watch();
   forget_rm();

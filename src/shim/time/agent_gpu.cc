@@ -11,6 +11,7 @@
 #include "core/shared.h"
 #include "shim/process/burst_counter.h"
 #include "shim/process/process.h"
+#include "shim/time/gpu_clients.h"
 #include "shim/time/launch_gate.h"
 #include "shim/time/submit.h"
 #include "shm/time_view.h"
@@ -56,23 +57,18 @@ void Worker::assign(uint32_t ordinal) {
   gate_.assign(ordinal);
 }
 
-bool Worker::register_client() {
-  if (client_ != nullptr) return true;
-  const uint32_t gpu = static_cast<uint32_t>(process.devices[ordinal_].gpu);
-  const Result<uint32_t> index = shm::take_client(process.slice, process.slot, gpu);
-  if (!index) return false;
-  client_ = &process.slice.file->clients[*index];
-  activity_of(ordinal_).client.store(client_, std::memory_order_release);
-  activity_of(ordinal_).watched.store(true, std::memory_order_release);
-  return true;
-}
-
-void Worker::give_up(AllotLevelReason reason) {
-  level_ = ALLOT_LEVEL_OBSERVE;
-  reason_ = reason;
-  if (!register_client()) return;
-  store(client_->level, static_cast<uint32_t>(level_));
-  store(client_->reason, static_cast<uint32_t>(reason_));
+// Where the process has, or makes, a context it has a place (gpu_clients.h); elsewhere nothing is
+// to be held.
+bool Worker::register_client(bool channels) {
+  AllotGpuClient* client = client_on(ordinal_, channels);
+  if (client == nullptr && client_ != nullptr) {
+    set_open(true);
+    gate_.closes_at(UINT64_MAX);
+    if (level_ == ALLOT_LEVEL_LAUNCH) gate_.guard(false);
+    assign(ordinal_);
+  }
+  client_ = client;
+  return client_ != nullptr;
 }
 
 // Everything runs again, and the next level down is tried.
@@ -116,7 +112,7 @@ void Worker::choose_level(bool have_channels) {
 }
 
 void Worker::detach() {
-  if (!register_client()) return;
+  if (!register_client(false)) return;
   set_open(true);
   if (level_ == ALLOT_LEVEL_LAUNCH) gate_.set_open(true, sys::monotonic_ns());
   submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
@@ -126,16 +122,16 @@ void Worker::detach() {
 }
 
 void Worker::show_detached(uint64_t now_ns) {
-  if (!register_client()) return;
   AllotSlot& slot = process.slice.file->slots[process.slot.index];
   const bool active = activity_of(ordinal_).active.load(std::memory_order_acquire);
+  if (active || watched_calls_under_way() != 0) store(slot.wants, 1u);
+  if (!register_client(false)) return;
   const uint32_t slice = load(process.slice.file->header.flags);
   uint32_t flags = ALLOT_CLIENT_OPEN | ALLOT_CLIENT_DETACHED | (active ? ALLOT_CLIENT_ACTIVE : 0u);
   // What is not on the card stands still; frozen again when it comes back.
   if ((slice & ALLOT_SLICE_FROZEN) != 0 && load(slot.evicted) != 0) flags |= ALLOT_CLIENT_FROZEN;
   store(client_->heartbeat_ns, now_ns);
   store(client_->flags, flags);
-  if (active || watched_calls_under_way() != 0) store(slot.wants, 1u);
 }
 
 // Its channels may be others now, and may be held in another way.
@@ -348,7 +344,7 @@ bool Worker::publish(uint64_t now_ns, const core::TimeGrant& grant, const Situat
   store(client_->heartbeat_ns, now_ns);
   store(client_->flags, flags);
   store(client_->level, static_cast<uint32_t>(level_));
-  store(client_->reason, static_cast<uint32_t>(reason_));
+  store(client_->reason, static_cast<uint32_t>(crowded_ ? ALLOT_REASON_CROWDED : reason_));
   store(client_->timeslice_us, channels_.timeslice_us());
   store(client_->busy_permille,
         static_cast<uint16_t>(activity.busy_permille.load(std::memory_order_relaxed)));
@@ -375,8 +371,8 @@ uint64_t Worker::lead_ns() const {
 }
 
 Worker::Outcome Worker::step(uint64_t now_ns) {
-  if (!register_client()) return {UINT64_MAX, Pace::kAlone, false};
   const bool have_channels = channels_.refresh(static_cast<int>(ordinal_));
+  if (!register_client(have_channels)) return {UINT64_MAX, Pace::kAlone, false};
   choose_level(have_channels);
   // Channels that came while the window was closed run: close them too.
   if (level_ == ALLOT_LEVEL_CHANNEL && have_channels && channels_.open() != open_) {
@@ -388,6 +384,9 @@ Worker::Outcome Worker::step(uint64_t now_ns) {
   Situation situation;
   const uint64_t at = now_ns + lead_ns();
   core::TimeGrant grant = plan(at, &situation);
+  crowded_ = slices[0].awake && !neighbours[0].fits;  // by 64 older ones: nobody weighs us
+  say_crowded_out(ordinal_, crowded_);
+  if (crowded_ && !slices[0].frozen) grant = {true, UINT64_MAX, 0, core::kWhole};
   Activity& activity = activity_of(ordinal_);
   if (open_) ceiling_.run(now_ns, activity.active.load(std::memory_order_acquire));
   uint64_t until = grant.until_ns;

@@ -24,7 +24,6 @@ class Worker {
 
   void assign(uint32_t ordinal);
   Outcome step(uint64_t now_ns);
-  void give_up(AllotLevelReason reason);
 
   // An eviction. detach(): lets everything run and forgets the channels; the descriptors are
   // rm_watch's to close, after all GPUs'. show_detached(): says so, again and again until
@@ -35,7 +34,7 @@ class Worker {
 
  private:
   struct Situation;
-  bool register_client();
+  bool register_client(bool channels);
   void choose_level(bool have_channels);
   AllotLevelReason fall_back(AllotLevelReason reason);
   static void look_beside(uint32_t count, Situation* situation);
@@ -64,6 +63,7 @@ class Worker {
   AllotLevelReason reason_ = ALLOT_REASON_NONE;
   bool level_known_ = false;
   bool open_ = true;
+  bool crowded_ = false;
   uint64_t open_cost_ns_ = 500'000;  // of the last calls, smoothed
   uint64_t close_cost_ns_ = 500'000;
   uint64_t config_seen_ = 0;

@@ -32,7 +32,7 @@ void let_all_run() {
   gate_open();
   submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
   const bool away = (core::load(process.slice.file->header.flags) & ALLOT_SLICE_EVICTED) != 0;
-  for (uint32_t i = 0; i < process.device_count && i < ALLOT_MAX_GPUS; ++i) {
+  for (uint32_t i = 0; i < process.device_count; ++i) {
     Activity& activity = activity_of(i);
     AllotGpuClient* client = activity.client.load(std::memory_order_acquire);
     if (client == nullptr) continue;

@@ -1,6 +1,7 @@
 // See gate_vote.h.
 #include "shim/time/gate_vote.h"
 
+#include "shim/process/process.h"
 #include "shim/time/launch_gate.h"
 #include "shim/time/prober.h"
 #include "shim/time/submit.h"
@@ -9,16 +10,16 @@ namespace allot::shim {
 namespace {
 
 constexpr uint64_t kLongNs = 1'000'000;
-constexpr uint32_t kGpus = ALLOT_MAX_GPUS;
+constexpr uint32_t kGpus = kMaxDevices;  // by ordinal
 
 // Of all GPUs: who wants it closed, and when each is going to.
-constinit uint32_t votes = 0;
+constinit uint64_t votes = 0;
 constinit uint64_t ends_ns[kGpus] = {};  // 0 = not soon
 
 }  // namespace
 
 void AgentGate::set_open(bool open, uint64_t now_ns) {
-  const uint32_t mine = 1u << (ordinal_ % kGpus);
+  const uint64_t mine = uint64_t{1} << (ordinal_ % kGpus);
   votes = open ? votes & ~mine : votes | mine;
   if (votes == 0) {
     gate_open();

@@ -22,7 +22,7 @@
 namespace allot::shim {
 namespace {
 
-constexpr uint32_t kGpus = ALLOT_MAX_GPUS;
+constexpr uint32_t kGpus = kMaxDevices;  // by ordinal: some of them may not be the slice's
 constexpr uint64_t kLookDrainsNs = 500'000;
 constexpr uint64_t kLookWindowsNs = 2'000'000;
 constexpr uint64_t kLookClosedNs = 5'000'000;

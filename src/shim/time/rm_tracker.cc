@@ -7,6 +7,7 @@
 
 #include <atomic>
 
+#include "shim/process/process.h"
 #include "shim/process/spin.h"
 #include "sys/file.h"
 
@@ -54,6 +55,12 @@ constinit std::atomic<uint64_t> seen{0};
 constinit std::atomic<uint32_t> generation{0};
 constinit std::atomic<bool> overflow{false};
 constinit thread_local int making_on __attribute__((tls_model("initial-exec"))) = -1;
+
+constinit std::atomic<uint32_t> makers[kMaxDevices] = {};  // threads that make a context there
+
+bool known_ordinal(int ordinal) {
+  return ordinal >= 0 && static_cast<uint32_t>(ordinal) < kMaxDevices;
+}
 
 bool interesting(uint32_t rm_class) {
   return rm_class == NV01_DEVICE_0 || rm_class == NV20_SUBDEVICE_0 ||
@@ -324,10 +331,16 @@ void rm_take_hold() {
 }
 
 MakingContextOn::MakingContextOn(int ordinal) : outer_(making_on) {
+  if (known_ordinal(ordinal)) makers[ordinal].fetch_add(1);
   making_on = ordinal;
 }
 MakingContextOn::~MakingContextOn() {
+  if (known_ordinal(making_on)) makers[making_on].fetch_sub(1);
   making_on = outer_;
+}
+
+bool making_context_on(int ordinal) {
+  return known_ordinal(ordinal) && makers[ordinal].load() != 0;
 }
 
 void forget_rm() {
@@ -338,6 +351,7 @@ void forget_rm() {
   registry.fd_original = -1;
   registry.copy_count = 0;  // inherited copies stay open: they are the parent's numbers
   registry.detached = false;
+  for (std::atomic<uint32_t>& count : makers) count.store(0);
   overflow.store(false, std::memory_order_relaxed);
 }
 

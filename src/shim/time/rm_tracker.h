@@ -77,6 +77,9 @@ class MakingContextOn {
   int outer_;
 };
 
+// Whether one lives for that GPU, or did in a thread that was cancelled. Any thread.
+bool making_context_on(int ordinal);
+
 // In a forked child that starts afresh: forgets everything. One thread.
 void forget_rm();
 

@@ -278,6 +278,16 @@ void context_kept(CUcontext context) {
   if (ContextPlace* place = find_context(number(context))) end_fails(*place);
 }
 
+bool has_context_on(CUdevice ordinal) {
+  if (table.overflowed.load() != 0) return true;
+  const uint32_t end = table.contexts_high.load();
+  for (uint32_t i = 0; i < end; ++i) {
+    const ContextPlace& place = table.contexts[i];
+    if (place.handle.load() > kFilling && place.ordinal.load() == ordinal) return true;
+  }
+  return false;
+}
+
 void green_context_made(CUgreenCtx green, CUdevice ordinal) {
   CUcontext context = nullptr;
   if (real::cuCtxFromGreenCtx(&context, green) != CUDA_SUCCESS) return;

@@ -41,6 +41,10 @@ void context_ends(CUcontext context);
 void context_gone(CUcontext context);
 void context_kept(CUcontext context);
 
+// Whether the process has a context on that GPU, as far as is known: true when the table of
+// contexts is full.
+bool has_context_on(CUdevice ordinal);
+
 // The same for green contexts: what was made of them ends with them.
 void green_context_made(CUgreenCtx green, CUdevice ordinal);
 void green_context_ends(CUgreenCtx green);

@@ -136,7 +136,7 @@ struct Entry {
   inline static constinit DriverCall<A...> call{kAllEntries[slot].symbol};
 
   [[gnu::noinline]] static CUresult watched(A... arguments) {
-    if ((submit_watch.load(std::memory_order_relaxed) & kRefuse) != 0) {
+    if ((submit_watch.load(std::memory_order_relaxed) & (kRefuse | kUnheld)) != 0) {
       return CUDA_ERROR_NOT_PERMITTED;
     }
     const Submission submission = describe<slot>(arguments...);
