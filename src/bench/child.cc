@@ -68,7 +68,7 @@ Child::Child(const std::vector<std::string>& argv,
   if (pid_ == 0) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(127);
-    signal(SIGPIPE, SIG_DFL);
+    ::signal(SIGPIPE, SIG_DFL);
     dup2(input[0], STDIN_FILENO);
     dup2(output[1], STDOUT_FILENO);
     execve(words[0], words.data(), env.data());
@@ -145,6 +145,10 @@ int Child::ended() {
   if (status_ < 0 && waitpid(pid_, &status, WNOHANG) == pid_)
     status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return status_;
+}
+
+void Child::signal(int number) const {
+  if (status_ < 0) kill(pid_, number);
 }
 
 int Child::wait(double seconds) {

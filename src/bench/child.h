@@ -34,6 +34,9 @@ class Child {
   // The exit status if it has ended, else -1; does not wait.
   int ended();
 
+  // Nothing when it has ended and was waited for.
+  void signal(int number) const;
+
   // Waits for the end: the exit status, 128 + signal, or -1 when `seconds` are over.
   int wait(double seconds);
 

@@ -1,29 +1,19 @@
 // The driver as the workloads call it: libcuda.so.1 found at run time, entries by exported name.
 //
 // Nothing is linked: the same program meets a real driver, the shim in front of it, or the software
-// GPU, whichever the loader finds first. All failures are `Failure`, which says what the command
-// has to print and to end with. What must not happen here: a call to a driver entry before cuInit.
+// GPU, whichever the loader finds first. Every error is a Failure: 125 when nothing was started (no
+// driver, no GPU), 1 when the driver refused something later. What must not happen here: a call to a driver entry before cuInit.
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
+#include "base/failure.h"
 #include "driver/cuda_abi.h"
 
 namespace allot::bench {
 
-// Ends a command: one line for the user and the exit status.
-// 125: nothing was started (no driver, no GPU); 1: the driver refused something on the way.
-class Failure : public std::runtime_error {
- public:
-  Failure(int exit_status, const std::string& line)
-      : std::runtime_error(line), exit_status_(exit_status) {}
-  int exit_status() const { return exit_status_; }
-
- private:
-  int exit_status_;
-};
+using allot::Failure;
 
 // X(member, exported symbol, result (parameters)). The symbol carries the ABI version.
 #define ALLOT_BENCH_ENTRIES(X)                                                                    \

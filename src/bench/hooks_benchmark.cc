@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
     benchmark::AddCustomContext("real_driver", bench.real_path());
     allot::bench::add_all(bench);
     benchmark::RunSpecifiedBenchmarks();
-  } catch (const allot::bench::Failure& failure) {
+  } catch (const allot::Failure& failure) {
     std::fprintf(stderr, "allot-hooks-benchmark: %s\n", failure.what());
     return failure.exit_status();
   }

@@ -13,12 +13,12 @@
 #include <nlohmann/json.hpp>
 
 #include "abi/env.h"
+#include "bench/child.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpus/libraries.h"
 #include "cli/output.h"
 #include "cli/region/region_view.h"
-#include "cli/worker.h"
 
 namespace allot::cli {
 namespace {
@@ -61,11 +61,12 @@ struct Actor {
   uint64_t limit_bytes;
 };
 
-Worker start(const Actor& actor) {
+bench::Child start(const Actor& actor) {
   const std::string allot = own_executable();
-  return Worker({allot, "run", std::string("--sim=") + kCard, "--gpu-mem", actor.limit_text,
-                 "--name", actor.name, "--", allot, "bench", "alloc", "--step", "64M", "--hold",
-                 "60", "--json"});
+  return bench::Child(
+      {allot, "run", std::string("--sim=") + kCard, "--gpu-mem", actor.limit_text, "--name",
+       actor.name, "--", allot, "bench", "alloc", "--step", "64M", "--hold", "60", "--json"},
+      {});
 }
 
 const SliceView* slice_named(const RegionView& region, const std::string& name) {
@@ -117,8 +118,8 @@ bool tell_region(const Actor& actor, const RegionView& region, const json& said)
          gpu.refused > 0 && gpu.used_bytes >= said.value("granted_bytes", UINT64_MAX);
 }
 
-json answer_of(const Actor& actor, Worker& worker) {
-  const std::optional<std::string> line = worker.line(kPatienceSeconds);
+json answer_of(const Actor& actor, bench::Child& child) {
+  const std::optional<std::string> line = child.line(kPatienceSeconds);
   json said = line ? json::parse(*line, nullptr, false) : json();
   if (!said.is_object()) {
     refuse("demo: the program of {} said nothing within {} s; 'allot doctor --sim' may say why",
@@ -140,8 +141,8 @@ bool play() {
       "60\n"
       "  $ allot run --sim=16G --gpu-mem 5G --name bob   -- allot bench alloc --step 64M --hold "
       "60\n\n");
-  Worker first = start(alice);
-  Worker second = start(bob);
+  bench::Child first = start(alice);
+  bench::Child second = start(bob);
   const json alice_said = answer_of(alice, first);
   const json bob_said = answer_of(bob, second);
   print("What the programs saw:\n");
@@ -179,9 +180,6 @@ void add_demo(CLI::App& app, int* exit_status) {
   sub->footer(
       "Takes a few seconds and needs no GPU. Exit status: 0 only if both programs were held.");
   sub->callback([exit_status] {
-#ifndef ALLOT_HAVE_BENCH
-    refuse("demo: this build of allot has no 'bench', which the demo runs; build it whole");
-#endif
     need_sim();
     need_shim();
     const Stage stage;

@@ -1,4 +1,4 @@
-// Failure: why a command ends early, as one line and an exit status.
+// How a command ends early: a Failure (base/failure.h), the exit statuses, and the words for errors.
 //
 // A command throws it where it finds the error; main prints "allot: <line>" to standard error and
 // exits with the status. Every line says what was wrong, what was found and what to do. Code that
@@ -8,12 +8,14 @@
 
 #include <fmt/format.h>
 
-#include <exception>
 #include <string>
 
+#include "base/failure.h"
 #include "base/result.h"
 
 namespace allot::cli {
+
+using allot::Failure;
 
 // Exit statuses, the same as env(1) and timeout(1) where those have one. Documented in
 // docs/commands.md; scripts depend on them.
@@ -24,18 +26,6 @@ inline constexpr int kExitRefused = 125;  // allot could not do it on this machi
 inline constexpr int kExitNotExecutable = 126;
 inline constexpr int kExitNotFound = 127;
 inline constexpr int kExitSignalBase = 128;  // plus the signal that killed the program
-
-class Failure : public std::exception {
- public:
-  Failure(int exit_status, std::string line) : exit_status_(exit_status), line_(std::move(line)) {}
-  int exit_status() const { return exit_status_; }
-  const std::string& line() const { return line_; }
-  const char* what() const noexcept override { return line_.c_str(); }
-
- private:
-  int exit_status_;
-  std::string line_;
-};
 
 // A Failure that may go away by itself: the machine has what the user wants, but another slice uses
 // it (`run --wait`).
