@@ -1,8 +1,9 @@
 // CUDA arrays: their layout and size on the card.
 //
-// Measured on an H100 (580.159.04), f32x4: 1000x1000 -> 16 MiB, 4097x4097 -> 133 x 2 MiB, 100x100x100 ->
-// 18 MiB, a mipmap of 4096^2 with 13 levels -> 171 x 2 MiB. So rows take whole 64 bytes, heights whole
-// blocks of 8 to 128 rows (as many as a small height needs; 16 in 3D arrays), the sum whole 2 MiB.
+// Measured on an H100 (580.159.04), f32x4: 1000x1000 -> 16 MiB, 4097x4097 -> 133 x 2 MiB,
+// 100x100x100 -> 18 MiB, a mipmap of 4096^2 with 13 levels -> 171 x 2 MiB. So rows take whole 64
+// bytes, heights whole blocks of 8 to 128 rows (as many as a small height needs; 16 in 3D arrays),
+// the sum whole 2 MiB.
 #pragma once
 
 #include "driver/cuda_abi.h"

@@ -1,5 +1,5 @@
-// An entry in both forms: with the legacy default stream, and with the thread's own under the name that
-// ends in _ptsz. BOTH(cuStreamQuery, ARGS(CUstream s), query(s, kPtds)) defines the two.
+// An entry in both forms: with the legacy default stream, and with the thread's own under the name
+// that ends in _ptsz. BOTH(cuStreamQuery, ARGS(CUstream s), query(s, kPtds)) defines the two.
 //
 // For files that define entries, included after runtime.h.
 #pragma once

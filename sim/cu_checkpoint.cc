@@ -1,13 +1,15 @@
-// cuCheckpointProcess*: another process stops this one's calls, takes its memory off the card, and back.
+// cuCheckpointProcess*: another process stops this one's calls, takes its memory off the card, and
+// back.
 //
 //     RUNNING --lock--> LOCKED --checkpoint--> CHECKPOINTED
 //             <-unlock-        <---restore----
 //
-// The caller leaves its request in the process's slot; the thread that proves the process alive carries it out
-// and answers. Lock: calls wait from now on; when those under way and all that was submitted have ended, the
-// process is locked, and when that takes longer than the time-out it runs on. Checkpoint: channels, clients and
-// the control descriptor go, the pages leave the card (vram.h) but keep their places, so that addresses stay.
-// Managed and shared memory are refused, as the driver's documentation has it.
+// The caller leaves its request in the process's slot; the thread that proves the process alive
+// carries it out and answers. Lock: calls wait from now on; when those under way and all that was
+// submitted have ended, the process is locked, and when that takes longer than the time-out it runs
+// on. Checkpoint: channels, clients and the control descriptor go, the pages leave the card
+// (vram.h) but keep their places, so that addresses stay. Managed and shared memory are refused, as
+// the driver's documentation has it.
 #include <time.h>
 
 #include <algorithm>
@@ -52,7 +54,7 @@ bool quiet() {
   return std::all_of(contexts.begin(), contexts.end(), [](const Context* c) { return idle(c); });
 }
 
-void let_go() {
+void release() {
   ApiCall::locked = 0;
   wake_word(ApiCall::locked);
 }
@@ -63,7 +65,7 @@ CUresult lock_process(ProcessSlot& slot) {
   const int64_t end = now_ns() + static_cast<int64_t>(slot.timeout_ms) * 1'000'000;
   while (!quiet()) {
     if (slot.timeout_ms != 0 && now_ns() >= end) {
-      let_go();
+      release();
       return CUDA_ERROR_NOT_READY;
     }
     pause_ns(kLookNs);
@@ -102,7 +104,7 @@ CUresult restore_process(ProcessSlot& slot) {
 CUresult unlock_process(ProcessSlot& slot) {
   if (slot.cuda_state != CU_PROCESS_STATE_LOCKED) return CUDA_ERROR_ILLEGAL_STATE;
   slot.cuda_state = CU_PROCESS_STATE_RUNNING;
-  let_go();
+  release();
   return CUDA_SUCCESS;
 }
 

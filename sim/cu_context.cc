@@ -125,7 +125,8 @@ SIM_API cuCtxDestroy(CUcontext handle) {
   return cuCtxDestroy_v2(handle);
 }
 
-// Usage counts, deprecated and there: a context is made with 1 and ends at 0, with all that is in it.
+// Usage counts, deprecated and there: a context is made with 1 and ends at 0, with all that is in
+// it.
 SIM_API cuCtxAttach(CUcontext* out, unsigned flags) {
   SIM_CONTEXT(c);
   if (out == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -163,8 +164,8 @@ SIM_API cuVDPAUCtxCreate(CUcontext* out, unsigned flags, CUdevice device, unsign
   return create(out, flags, device);
 }
 
-// Green contexts. A description of resources is only passed on; each green context holds the primary context of
-// its device, and the last to go may end it.
+// Green contexts. A description of resources is only passed on; each green context holds the
+// primary context of its device, and the last to go may end it.
 SIM_API cuDevResourceGenerateDesc(CUdevResourceDesc* out, void* resources, unsigned count) {
   SIM_ENTER();
   if (out == nullptr || resources == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;

@@ -1,7 +1,7 @@
 // cuInit, devices and their attributes, versions, error texts.
 //
-// The modelled card has the figures of an H100 SXM, so that programs size their launches as there; its
-// name says what it really is.
+// The modelled card has the figures of an H100 SXM, so that programs size their launches as there;
+// its name says what it really is.
 #include <stdio.h>
 #include <string.h>
 

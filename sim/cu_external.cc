@@ -1,8 +1,9 @@
-// Entries of external memory: what another API (Vulkan, OpenGL) made, imported by a file descriptor.
+// Entries of external memory: what another API (Vulkan, OpenGL) made, imported by a file
+// descriptor.
 //
-// No other API is modelled, so a file stands for its memory: the import takes as much of the card, copies
-// the file's bytes and closes the descriptor, which is the driver's from then on. Later writes to the file
-// are not seen.
+// No other API is modelled, so a file stands for its memory: the import takes as much of the card,
+// copies the file's bytes and closes the descriptor, which is the driver's from then on. Later
+// writes to the file are not seen.
 #include <sys/stat.h>
 #include <unistd.h>
 

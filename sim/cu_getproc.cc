@@ -1,8 +1,8 @@
 // cuGetProcAddress in both forms. They work before cuInit, as the driver's do.
 //
-// Mirrors the driver API reference, "Driver Entry Point Access": the newest form of a name that is not
-// newer than the version asked for; a version above the driver's own is an error; the second form
-// succeeds with a null pointer where the first one fails.
+// Mirrors the driver API reference, "Driver Entry Point Access": the newest form of a name that is
+// not newer than the version asked for; a version above the driver's own is an error; the second
+// form succeeds with a null pointer where the first one fails.
 #include "runtime.h"
 #include "symbols.h"
 

@@ -1,5 +1,5 @@
-// Entries of executable graphs: instantiation, launch, update; and the parameters of nodes, which are
-// read and changed the same way in a graph and in an executable one.
+// Entries of executable graphs: instantiation, launch, update; and the parameters of nodes, which
+// are read and changed the same way in a graph and in an executable one.
 #include <string.h>
 
 #include <algorithm>
@@ -158,7 +158,7 @@ CUgraphExecUpdateResult update(GraphExec* exec, const Graph* graph, const Node**
   }
   Graph* fresh = clone_graph(graph);
   for (size_t i = 0; i < own.size();
-       i++) {  // the application goes on naming nodes of the first graph
+       i++) {  // the application keeps naming nodes of the first graph
     fresh->nodes[i]->origin = own[i]->origin;
     fresh->nodes[i]->enabled = own[i]->enabled;
   }

@@ -1,7 +1,7 @@
 // Entries of IPC: memory and events that another process of the machine opens by a 64-byte handle.
 //
-// A memory handle names the share of the block's pages (vram.h) and the place in it. The memory lives
-// until its last holder has closed it, also when the process that made it is gone.
+// A memory handle names the share of the block's pages (vram.h) and the place in it. The memory
+// lives until its last holder has closed it, also when the process that made it is gone.
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -140,7 +140,7 @@ SIM_API cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr ad
   return CUDA_SUCCESS;
 }
 
-// Managed memory stands in host memory: on the card measured it appears in no process's figure either.
+// Managed memory is host memory: on the GPU measured it appears in no process's figure either.
 SIM_API cuMemAllocManaged(CUdeviceptr* out, size_t bytes, unsigned flags) {
   SIM_CONTEXT(c);
   if (out == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
@@ -221,7 +221,8 @@ SIM_API cuMemHostGetFlags(unsigned* flags, void* at) {
   return CUDA_SUCCESS;
 }
 
-// Where managed memory stands and who uses it makes no difference here: advice is checked and taken.
+// Where managed memory stands and who uses it makes no difference here: advice is checked and
+// taken.
 static CUresult managed_only(CUdeviceptr at, size_t bytes) {
   Area area;
   if (bytes == 0 || !find_area(at, &area) || area.kind != Kind::kManaged)
@@ -343,7 +344,8 @@ SIM_API cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void*
   for (unsigned i = 0; i < count; i++) {
     if (out[i] == nullptr) return CUDA_ERROR_INVALID_VALUE;
     if (known && pointer_attribute(out[i], which[i], address) == CUDA_SUCCESS) continue;
-    // For a pointer the driver does not know, or an attribute without sense, the plural form answers zero.
+    // For a pointer the driver does not know, or an attribute without sense, the plural form
+    // answers zero.
     switch (which[i]) {
       case CU_POINTER_ATTRIBUTE_CONTEXT:
       case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:

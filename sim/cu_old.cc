@@ -1,7 +1,7 @@
 // Entries from before CUDA 3.2, whose sizes and addresses have 32 bits.
 //
-// Their memory is made of whole pages at addresses below 2 GiB; figures that do not fit into 32 bits stop at
-// the largest that does. It must not happen that a block's address is cut.
+// Their memory is made of whole pages at addresses below 2 GiB; figures that do not fit into 32
+// bits stop at the largest that does. It must not happen that a block's address is cut.
 #include <sys/mman.h>
 
 #include <algorithm>

@@ -1,7 +1,8 @@
-// Virtual memory management: address ranges, physical handles, mappings, and handles passed as files.
+// Virtual memory management: address ranges, physical handles, mappings, and handles passed as
+// files.
 //
-// A handle's memory stays on the card until the handle has been released as often as it was given out
-// and no mapping is left, as on a card (create + map + release twice: there until the unmap).
+// A handle's memory stays on the card until the handle has been released as often as it was given
+// out and no mapping is left, as on a card (create + map + release twice: there until the unmap).
 // What travels between processes is a file descriptor of a memfd that names a share (vram.h).
 #include <fcntl.h>
 #include <string.h>
@@ -398,7 +399,8 @@ SIM_API cuMemExportToShareableHandle(void* out, CUmemGenericAllocationHandle han
   content.share = ShareName{a->share, a->share_generation};
   content.bytes = a->bytes;
   content.prop = a->prop;
-  // As on a card, the descriptor keeps the memory, wherever it is and whatever becomes of the handle.
+  // As on a card, the descriptor keeps the memory, wherever it is and whatever becomes of the
+  // handle.
   const int fd = open_share_holder(content.share);
   if (fd < 0 || pwrite(fd, &content, sizeof content, 0) != sizeof content) {
     if (fd >= 0) close(fd);

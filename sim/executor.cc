@@ -1,9 +1,10 @@
 // Taking work from a context's streams in an order that CUDA allows, and doing it.
 //
-// A head may run when everything it must follow has ended: an event it waits for, a value in memory,
-// and, for the legacy stream and the blocking ones, each other's earlier work (compared by
-// Work::order). Streams are otherwise independent; here they take turns on one thread, so nothing may
-// block the thread while another stream could go on: host functions are handed to a second thread.
+// A head may run when everything it must follow has ended: an event it waits for, a value in
+// memory, and, for the legacy stream and the blocking ones, each other's earlier work (compared by
+// Work::order). Streams are otherwise independent; here they take turns on one thread, so nothing
+// may block the thread while another stream could run: host functions are handed to a second
+// thread.
 #include "executor.h"
 
 #include <signal.h>

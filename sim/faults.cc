@@ -4,7 +4,8 @@
 //
 // Rules are read once, at cuInit. A rule names an entry (or `rm:` and a control call) and says for
 // which calls it holds (nth=N only the N-th, from=N from the N-th on, every=N; all by default), how
-// long to wait (delay_us) and what to answer (result, or status for RM; without it the call goes on).
+// long to wait (delay_us) and what to answer (result, or status for RM; without it the call
+// proceeds).
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

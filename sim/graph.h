@@ -1,8 +1,8 @@
 // Graphs: nodes with what they depend on, executable copies, captures.
 //
 // An executable graph owns a deep copy of the graph it was made from; a launch walks the copy in
-// topological order and queues every node's body into the stream, one after the other: correct for any
-// graph, without the overlap of branches that a card can have. Everything here is guarded by
+// topological order and queues every node's body into the stream, one after the other: correct for
+// any graph, without the overlap of branches that a card can have. Everything here is guarded by
 // graph_lock(); it is not held while work is queued.
 #pragma once
 

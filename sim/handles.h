@@ -1,5 +1,5 @@
-// Objects behind the driver's handles. They are made here and never unmapped: a destroyed one waits for
-// reuse with its magic word gone, so that a stale handle is recognised instead of followed.
+// Objects behind the driver's handles. They are made here and never unmapped: a destroyed one waits
+// for reuse with its magic word gone, so that a stale handle is recognised instead of followed.
 #pragma once
 
 #include <mutex>

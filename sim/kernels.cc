@@ -1,8 +1,8 @@
 // What kernels, copies and sets do to memory, and how long a kernel takes on the modelled card.
 //
-// The work is done at once, by the calling thread; the time on the device is then spent by the caller
-// on the timeline. Addresses are checked against live memory first: a kernel that would leave it gets
-// CUDA_ERROR_ILLEGAL_ADDRESS, as on a card, and the context is lost.
+// The work is done at once, by the calling thread; the time on the device is then spent by the
+// caller on the timeline. Addresses are checked against live memory first: a kernel that would
+// leave it gets CUDA_ERROR_ILLEGAL_ADDRESS, as on a card, and the context is lost.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -200,8 +200,8 @@ void* hold_life(void* arg) {
     for (uint32_t i = 0; i < kDescriptors; i++) {
       ProcessSlot& slot = m->slots[i];
       if (slot.used != 0) continue;
-      // A free slot's is nobody's. Tried, not waited for: this thread takes the machine's lock again later, with
-      // this one held. A dead owner was between two lines here.
+      // A free slot's is nobody's. Tried, not waited for: this thread takes the machine's lock
+      // again later, with this one held. A dead owner was between two lines here.
       const int taken = pthread_mutex_trylock(&slot.life);
       if (taken == EBUSY) continue;
       if (taken == EOWNERDEAD) pthread_mutex_consistent(&slot.life);

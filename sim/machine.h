@@ -2,8 +2,8 @@
 //
 // A folder (ALLOT_SIM_DIR, else /dev/shm/allot-sim-<uid>) holds one file `machine` with everything
 // below and one sparse file `gpu<N>.vram` for each GPU's memory. Processes map them; there is no
-// server. Facts that several processes change (page owners, process slots, shares) are guarded by one
-// robust mutex; the running of kernels has a lock of its own per GPU (timeline.h).
+// server. Facts that several processes change (page owners, process slots, shares) are guarded by
+// one robust mutex; the running of kernels has a lock of its own per GPU (timeline.h).
 //
 //   machine: | header, mutex | slots[1024] | shares[1024] | gpus[32]: timeline, pages[131072] |
 //
@@ -47,7 +47,8 @@ struct ProcessSlot {
   uint32_t pages[kMaxGpus];
   uint32_t contexts[kMaxGpus];
   uint32_t parked[kMaxGpus];  // pages whose contents are on the host
-  // cuCheckpointProcess*: the caller asks, the process's own thread (the one that holds `life`) answers.
+  // cuCheckpointProcess*: the caller asks, the process's own thread (the one that holds `life`)
+  // answers.
   std::atomic<uint32_t> cuda_state;  // CUprocessState
   std::atomic<uint32_t> request;     // futex; raised by whoever asks
   std::atomic<uint32_t> answer;      // futex; the last request that was answered
@@ -56,8 +57,8 @@ struct ProcessSlot {
   int32_t result;
 };
 
-// Physical memory that more than one process may hold (IPC handles, exported VMM handles). Its pages
-// are a chain (Page::next). It lives until its last holder has dropped it.
+// Physical memory that more than one process may hold (IPC handles, exported VMM handles). Its
+// pages are a chain (Page::next). It lives until its last holder has dropped it.
 struct Share {
   uint32_t used;
   uint32_t gpu;
@@ -85,7 +86,7 @@ struct Usage {
 // What the scheduler knows of one context. See turns.h.
 struct Group {
   std::atomic<uint32_t> used;
-  std::atomic<uint32_t> bell;  // futex: raised when the group should look again
+  std::atomic<uint32_t> wake_seq;  // futex: raised when the group should look again
   std::atomic<uint32_t> stopped;
   std::atomic<uint32_t> timeslice_us;
   std::atomic<int64_t> resume_ns;
@@ -93,7 +94,7 @@ struct Group {
   std::atomic<uint64_t> over;     // the last grant that has ended
   std::atomic<int64_t> end_ns;    // of the last grant; earlier when somebody comes to wait
   std::atomic<int64_t> ended_ns;  // where grant `over` ended: at or before its end
-  std::atomic<int64_t> laid_ns;   // where the kernel that runs was begun or went on
+  std::atomic<int64_t> laid_ns;   // where the kernel that runs began or resumed
   uint32_t slot;
   uint32_t waiting;
   uint32_t cut;  // its last grant ended in the middle of a kernel, whose state waits to be restored
@@ -161,8 +162,8 @@ const std::string& machine_folder();
 // Takes a process slot and starts the thread that proves this process alive. kFull: no slot left.
 Attach join_machine();
 uint32_t my_slot();  // valid after join_machine
-// Called by the thread that proves this process alive, for each request in its slot; sets slot.result.
-// Before join_machine.
+// Called by the thread that proves this process alive, for each request in its slot; sets
+// slot.result. Before join_machine.
 void on_request(void (*serve)(ProcessSlot& slot));
 void wake_word(std::atomic<uint32_t>& word);
 // Sleeps while it reads `seen`, at most `ns`.
@@ -186,7 +187,8 @@ int reclaim_dead();
 
 // "2x80G" or "80G,24G" as bytes per GPU; empty when it cannot be read.
 std::vector<uint64_t> parse_gpus(const char* text);
-// "GPU-" and its UUID; "MIG-" where ALLOT_SIM_MIG is set to other than 0, as for instances of a card.
+// "GPU-" and its UUID; "MIG-" where ALLOT_SIM_MIG is set to other than 0, as for instances of a
+// card.
 std::string uuid_text(const Gpu& gpu);
 
 void init_robust(pthread_mutex_t* mutex);

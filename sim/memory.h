@@ -1,8 +1,8 @@
 // Device memory of this process: which address belongs to what, and cuMemAlloc's heap.
 //
-// Measured on an H100 (580.159.04): sizes up to 1 MiB are cut, 512-byte aligned, from slabs of 2 MiB
-// that stand at 2 MiB boundaries; larger ones are whole 2 MiB pages; a slab goes back to the card with
-// its last block. The heap here takes and gives exactly these amounts.
+// Measured on an H100 (580.159.04): sizes up to 1 MiB are cut, 512-byte aligned, from slabs of 2
+// MiB that stand at 2 MiB boundaries; larger ones are whole 2 MiB pages; a slab goes back to the
+// card with its last block. The heap here takes and gives exactly these amounts.
 #pragma once
 
 #include <array>

@@ -1,4 +1,5 @@
-// Linear memory, arrays, managed and host memory, pointers: sizes as measured on the card, real bytes.
+// Linear memory, arrays, managed and host memory, pointers: sizes as measured on the card, real
+// bytes.
 #include "test_support.h"
 
 #include <unistd.h>

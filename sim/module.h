@@ -1,9 +1,9 @@
 // Modules from PTX text: which kernels and variables a text declares.
 //
 // The software GPU does not execute PTX. It reads a module's entries with their parameters, so that
-// launches are checked and copied like a driver does it, and carries out the kernels that it knows by
-// name (kernels.cc) and those whose body only returns. Any other kernel can be loaded and looked up,
-// but its launch is refused with NOT_SUPPORTED: nothing pretends to have run.
+// launches are checked and copied like a driver does it, and carries out the kernels that it knows
+// by name (kernels.cc) and those whose body only returns. Any other kernel can be loaded and looked
+// up, but its launch is refused with NOT_SUPPORTED: nothing pretends to have run.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +61,8 @@ struct Library {
   std::unique_ptr<Module> module;
 };
 
-// Reads PTX. NO_BINARY_FOR_GPU for cubins and fatbins, INVALID_PTX / INVALID_IMAGE for anything else.
+// Reads PTX. NO_BINARY_FOR_GPU for cubins and fatbins, INVALID_PTX / INVALID_IMAGE for anything
+// else.
 CUresult parse_image(const void* image, std::unique_ptr<Module>* out);
 // Lays `arguments` (one pointer per parameter) or the packed block of `extra` out as the PTX says.
 CUresult gather_params(const Function& function, void** arguments, void** extra, Params* out);

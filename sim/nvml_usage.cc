@@ -1,7 +1,7 @@
 // NVML's figures: memory of a GPU, its processes with what they hold, utilisation.
 //
-// Memory is what processes own on the card, contexts included (512 MiB each, ALLOT_SIM_CONTEXT). A dead
-// process is cleared away before anything is counted.
+// Memory is what processes own on the card, contexts included (512 MiB each, ALLOT_SIM_CONTEXT). A
+// dead process is cleared away before anything is counted.
 #include <time.h>
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // Pools. Everything is guarded by one lock: it is held for bookkeeping only.
 //
-// A freed allocation passes through two states. In the stream that freed it, it can be used again at
-// once (order within a stream makes that safe); for other streams it becomes free when that stream has
-// got past the free, which a TaskBody queued there tells.
+// A freed allocation passes through two states. In the stream that freed it, it can be used again
+// at once (order within a stream makes that safe); for other streams it becomes free when that
+// stream has got past the free, which a TaskBody queued there tells.
 #include "pool.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The state behind pool.cc, graph_memory.cc and cu_pool.cc. All of it is guarded by Pools::mutex, which is
-// taken before memory_lock() and held for bookkeeping only.
+// The state behind pool.cc, graph_memory.cc and cu_pool.cc. All of it is guarded by Pools::mutex,
+// which is taken before memory_lock() and held for bookkeeping only.
 #pragma once
 
 #include <algorithm>

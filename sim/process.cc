@@ -1,4 +1,5 @@
-// The driver's state in this process: cuInit, fork, exit, and which GPUs CUDA_VISIBLE_DEVICES leaves.
+// The driver's state in this process: cuInit, fork, exit, and which GPUs CUDA_VISIBLE_DEVICES
+// leaves.
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,14 +1,15 @@
 // RM calls: those that libcuda makes for a context, and what they do to the scheduler.
 //
-// The calls of a context go out through ioctl(), so that whoever watches a process's RM calls sees them
-// as on a card. The descriptor is a memfd, for which the kernel answers ENOTTY; then the call is carried
-// out here. A watcher that took the call over brings it here itself, through allot_sim_ioctl().
+// The calls of a context go out through ioctl(), so that whoever watches a process's RM calls sees
+// them as on a card. The descriptor is a memfd, for which the kernel answers ENOTTY; then the call
+// is carried out here. A watcher that took the call over brings it here itself, through
+// allot_sim_ioctl().
 //
-// Seen on an H100 (driver 580) and kept here: one client per process, a device and a subdevice per GPU,
-// per context four channel groups of two channels, each told its engine, SET_TIMESLICE 2048 on the group that
-// runs kernels; but not when the driver restores a context.
-// Handles belong to a client: with others the status is 0x23. SET_TIMESLICE takes 0.35 ms, PREEMPT
-// 0.45 ms, disabling and enabling channels 0.5 ms each.
+// Seen on an H100 (driver 580) and kept here: one client per process, a device and a subdevice per
+// GPU, per context four channel groups of two channels, each told its engine, SET_TIMESLICE 2048 on
+// the group that runs kernels; but not when the driver restores a context. Handles belong to a
+// client: with others the status is 0x23. SET_TIMESLICE takes 0.35 ms, PREEMPT 0.45 ms, disabling
+// and enabling channels 0.5 ms each.
 #include "rm.h"
 
 #include <dirent.h>
@@ -140,7 +141,7 @@ uint32_t control_group(Object* group, uint32_t cmd, void* params, uint32_t size,
       *cost_us = 446;
       if (runs_kernels) preempt_group(c->gpu, c->group);
       return NV_OK;
-    case NVA06C_CTRL_CMD_GPFIFO_SCHEDULE:  // answers 0; taking work off the schedule changes nothing
+    case NVA06C_CTRL_CMD_GPFIFO_SCHEDULE:  // returns 0; unscheduling changes nothing
       return NV_OK;
     default:
       return NV_ERR_NOT_SUPPORTED;
@@ -267,7 +268,7 @@ bool perform(unsigned long request, void* arg) {
   }
 }
 
-// As libcuda calls RM: through ioctl(), whoever may stand in between.
+// As libcuda calls RM: through ioctl(), which others may interpose.
 bool call(unsigned long request, void* arg) {
   const int saved = errno;
   if (ioctl(rm().fd, request, arg) == 0) return true;
@@ -392,8 +393,8 @@ bool rm_let_go() {
 
 }  // namespace allot::sim
 
-// The seam for the shim: does what the kernel module's ioctl() would do for requests of type 'F', on any
-// descriptor. 0, or -1 and ENOTTY for other requests. Any thread.
+// The seam for the shim: does what the kernel module's ioctl() would do for requests of type 'F',
+// on any descriptor. 0, or -1 and ENOTTY for other requests. Any thread.
 SIM_EXPORT int allot_sim_ioctl(int, unsigned long request, void* arg) {
   if (allot::sim::perform(request, arg)) return 0;
   errno = ENOTTY;

@@ -1,13 +1,14 @@
 // One process's side of the software driver: contexts, streams, events and the work in them.
 //
-// Every call that submits work makes a Body and hands it to submit(), which puts it into its stream's
-// queue (or, while the stream is being captured, into a graph). Each context has one executor thread:
-// it takes the heads of its streams that may run, oldest first within a priority, lays kernels onto
-// the GPU's timeline (timeline.h) and does everything else at once. Host functions run on a thread of
-// their own, so that one which waits for another stream does not stop it.
+// Every call that submits work makes a Body and hands it to submit(), which puts it into its
+// stream's queue (or, while the stream is being captured, into a graph). Each context has one
+// executor thread: it takes the heads of its streams that may run, oldest first within a priority,
+// lays kernels onto the GPU's timeline (timeline.h) and does everything else at once. Host
+// functions run on a thread of their own, so that one which waits for another stream does not stop
+// it.
 //
-// Locks, in the order they may be taken: graph_lock() > Context::mutex > memory (memory.h) > machine
-// lock > Timeline::lock. None is held while a host function or kernel runs.
+// Locks, in the order they may be taken: graph_lock() > Context::mutex > memory (memory.h) >
+// machine lock > Timeline::lock. None is held while a host function or kernel runs.
 //
 // Objects behind handles are never unmapped: a destroyed one loses its magic word and is kept for
 // reuse, so a stale handle is found to be one.
@@ -37,8 +38,8 @@
 
 namespace allot::sim {
 
-// One call of the program into the driver: it waits while the process is locked by a checkpoint call, and a
-// checkpoint waits until it has ended. Calls from inside calls pass.
+// One call of the program into the driver: it waits while the process is locked by a checkpoint
+// call, and a checkpoint waits until it has ended. Calls from inside calls pass.
 class ApiCall {
  public:
   ApiCall() {
@@ -291,7 +292,8 @@ uint64_t context_overhead_bytes();
 
 // Makes a context alive: memory on the card, scheduler group, RM calls. OUT_OF_MEMORY, UNKNOWN.
 CUresult open_context(Context* context, CUdevice device, unsigned flags);
-// The heap that CU_LIMIT_MALLOC_HEAP_SIZE asks for, beyond the 8 MiB that are in the overhead. OUT_OF_MEMORY.
+// The heap that CU_LIMIT_MALLOC_HEAP_SIZE asks for, beyond the 8 MiB that are in the overhead.
+// OUT_OF_MEMORY.
 CUresult take_device_heap(Context* context);
 // Ends all its work (unfinished work is dropped) and gives everything back.
 void close_context(Context* context);
@@ -314,7 +316,8 @@ CUresult synchronize(Context* context);
 bool idle(const Context* context);
 void wake_executors();  // something outside their streams changed (an event of another process)
 
-// Runs one body's effect now, on the calling thread; for kernels also says how long the device takes.
+// Runs one body's effect now, on the calling thread; for kernels also says how long the device
+// takes.
 CUresult do_copy(const CopyBody& copy);
 CUresult do_set(const SetBody& set);
 struct KernelOutcome {
@@ -336,8 +339,8 @@ CUresult capture_record(Stream* stream, Event* event);
 CUresult capture_wait(Stream* stream, Event* event, bool* done);
 CUresult capture_allocation(Stream* stream, CUdevice device, size_t bytes, CUdeviceptr* out);
 CUresult capture_free(Stream* stream, CUdeviceptr address);
-// UNSUPPORTED and an invalid capture, when `stream` is being captured. For the legacy stream, or null (the
-// whole context), as refuse_unsafe().
+// UNSUPPORTED and an invalid capture, when `stream` is being captured. For the legacy stream, or
+// null (the whole context), as refuse_unsafe().
 CUresult refuse_in_capture(Stream* stream);
 // The same for calls that must not happen while a capture of this thread's mode is under way.
 CUresult refuse_unsafe();

@@ -44,8 +44,8 @@ bool enqueue_locked(Context* c, Stream* s, Body&& body, int64_t now) {
   return c->executor_waits;
 }
 
-// True when `s` has ended `target` pieces of work. When not, asks the executor to say so: called as a
-// Hub predicate, where every notice makes each waiter ask again.
+// True when `s` has ended `target` pieces of work. When not, asks the executor to say so: called as
+// a Hub predicate, where every notice makes each waiter ask again.
 bool reached(Stream* s, uint64_t target) {
   if (s->completed.load() >= target) return true;
   uint64_t wanted = s->wake_at.load();

@@ -1,7 +1,8 @@
-// What the tests of the software GPU share: its entries by dlopen, a machine of one's own, processes.
+// What the tests of the software GPU share: its entries by dlopen, a machine of one's own,
+// processes.
 //
-// The test program itself never calls the driver: every test runs its steps in forked children, so that
-// each starts from nothing. A child's failed expectations fail the test.
+// The test program itself never calls the driver: every test runs its steps in forked children, so
+// that each starts from nothing. A child's failed expectations fail the test.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -34,15 +34,15 @@ class LineLock {
 };
 
 void ring(Group& group) {
-  group.bell.fetch_add(1);
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&group.bell), FUTEX_WAKE, INT32_MAX, nullptr,
+  group.wake_seq.fetch_add(1);
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&group.wake_seq), FUTEX_WAKE, INT32_MAX, nullptr,
           nullptr, 0);
 }
 
-void wait_bell(Group& group, uint32_t seen, int64_t until_ns) {
+void wait_for_wake(Group& group, uint32_t seen, int64_t until_ns) {
   timespec t{until_ns / 1'000'000'000, until_ns % 1'000'000'000};
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&group.bell), FUTEX_WAIT_BITSET, seen, &t, nullptr,
-          FUTEX_BITSET_MATCH_ANY);
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&group.wake_seq), FUTEX_WAIT_BITSET, seen, &t,
+          nullptr, FUTEX_BITSET_MATCH_ANY);
 }
 
 Turns turns_of(Timeline& line) {
@@ -138,9 +138,9 @@ void GpuHold::kick() {
 void GpuHold::wait_resumed(const std::atomic<bool>& quit) {
   Group& group = line_of(gpu_).groups[group_];
   while (!quit) {
-    const uint32_t bell = group.bell;
+    const uint32_t wake_seq = group.wake_seq;
     if (group.stopped == 0) return;
-    wait_bell(group, bell, now_ns() + 100'000'000);
+    wait_for_wake(group, wake_seq, now_ns() + 100'000'000);
   }
 }
 
@@ -150,7 +150,7 @@ bool GpuHold::acquire(int64_t ready_ns, const std::atomic<bool>& quit) {
   Group& group = line.groups[group_];
   bool asked = false;
   while (true) {
-    const uint32_t bell = group.bell;
+    const uint32_t wake_seq = group.wake_seq;
     int64_t until;
     {
       LineLock lock(line);
@@ -177,7 +177,7 @@ bool GpuHold::acquire(int64_t ready_ns, const std::atomic<bool>& quit) {
       until =
           line.running != 0 ? std::max(holder.end_ns + kLookNs, now + 50'000) : now + 20'000'000;
     }
-    wait_bell(group, bell, until);
+    wait_for_wake(group, wake_seq, until);
   }
 }
 
@@ -206,7 +206,7 @@ int64_t GpuHold::run(int64_t duration_ns, int64_t ready_ns, const std::atomic<bo
   int64_t left = duration_ns;
   while (!quit) {
     if (!held_ && !acquire(ready_ns, quit)) break;
-    const uint32_t bell = group.bell;
+    const uint32_t wake_seq = group.wake_seq;
     // A grant that has ended still entitles to its stretch: what was laid out before its end
     // counts, however late this thread comes to look.
     const auto limit = [&] {
@@ -216,13 +216,13 @@ int64_t GpuHold::run(int64_t duration_ns, int64_t ready_ns, const std::atomic<bo
     group.laid_ns = start;
     const int64_t target = std::min(start + left, limit());
     if (start < target || left == 0) {
-      if (now_ns() < target) wait_bell(group, bell, target);
+      if (now_ns() < target) wait_for_wake(group, wake_seq, target);
       const int64_t reached = std::min({target, now_ns(), limit()});
       left -= std::max<int64_t>(0, reached - start);
       at_ns_ = std::max(start, reached);
       group.laid_ns = at_ns_;
       if (left <= 0) return at_ns_;
-      if (reached < limit()) continue;  // the bell rang early
+      if (reached < limit()) continue;  // it was woken early
     }
     if (!extend(left < duration_ns)) ready_ns = std::max(ready_ns, at_ns_);
   }

@@ -1,4 +1,4 @@
-// Pages, their owners, and where they stand in this process's address space.
+// Pages, their owners, and their addresses in this process.
 #include "vram.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-// Failure: why a command ends early, as one line and an exit status. For hosted code only, which has
-// exceptions; guest code returns a Result.
+// Failure: why a command ends early, as one line and an exit status. For hosted code only, which
+// has exceptions; guest code returns a Result.
 //
 // `allot` and `allot bench` throw it where they find the error; the command's main catches it.
 #pragma once
@@ -12,7 +12,8 @@ namespace allot {
 
 class Failure : public std::exception {
  public:
-  // `line` says what was wrong, what was found and what to do. docs/commands.md lists the exit statuses.
+  // `line` says what was wrong, what was found and what to do. docs/commands.md lists the exit
+  // statuses.
   Failure(int exit_status, std::string line) : exit_status_(exit_status), line_(std::move(line)) {}
   int exit_status() const { return exit_status_; }
   const std::string& line() const { return line_; }

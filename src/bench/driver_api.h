@@ -2,7 +2,8 @@
 //
 // Nothing is linked: the same program meets a real driver, the shim in front of it, or the software
 // GPU, whichever the loader finds first. Every error is a Failure: 125 when nothing was started (no
-// driver, no GPU), 1 when the driver refused something later. What must not happen here: a call to a driver entry before cuInit.
+// driver, no GPU), 1 when the driver refused something later. What must not happen here: a call to
+// a driver entry before cuInit.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// How a command ends early: a Failure (base/failure.h), the exit statuses, and the words for errors.
+// How a command ends early: a Failure (base/failure.h), the exit statuses, and the words for
+// errors.
 //
 // A command throws it where it finds the error; main prints "allot: <line>" to standard error and
 // exits with the status. Every line says what was wrong, what was found and what to do. Code that

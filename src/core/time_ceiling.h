@@ -24,7 +24,7 @@ class Ceiling {
   void stop(uint64_t now_ns);
   // What ran before `now_ns` counts no more: it was under another max.
   void forget(uint64_t now_ns);
-  // Until when it may run without a stop, if it starts (or goes on) now; `now_ns` = it may not.
+  // Until when it may run without a stop, if it starts (or continues) now; `now_ns` = it may not.
   uint64_t may_run_until(uint64_t now_ns) const;
   // The first moment from which it may run for a useful while: min(5 ms, all that the ceiling
   // allows).

@@ -99,7 +99,7 @@ void OverrunDebt::plan(std::span<SliceDemand> slices, uint64_t now_ns,
   }
 }
 
-// The others that run now: in its own window only what still drains, or what it lets go first.
+// The others that run now: in its own window only what still drains, or what it lets run first.
 void OverrunDebt::count_beside(std::span<const SliceDemand> slices,
                                std::span<const TimeGrant> grants) {
   beside_ = 0;

@@ -1,4 +1,4 @@
-// What a slice is: idle, leaving gaps, or filling its windows (time_gaps.h).
+// What a slice is: idle, leaving gaps, or saturating the GPU (time_gaps.h).
 //
 // A mean over about 0.3 s of looks; beyond that old ones fade. Idleness is no gap: looks longer
 // than kForgetNs after the last work are left out, so that a pause for input does not make a slice

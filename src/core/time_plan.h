@@ -107,7 +107,7 @@ void set_period(Plan& plan);
 void place_windows(Plan& plan);
 
 // Deals `total` out in proportion to `weight`, to each at most its max; what a capped one leaves
-// goes to the others. The result stands in `*(claimant.*out)`. Only claimants that `wanted` names
+// goes to the others. The result goes to `*(claimant.*out)`. Only claimants that `wanted` names
 // take part. Returns what nobody may have.
 template <class Wanted>
 uint64_t allocate_max_min(std::span<Claimant> claimants, uint64_t total, uint64_t Claimant::*weight,

@@ -13,7 +13,7 @@
 //     W (waits)      [=======W=======]        [=======W=======]        goes first in its windows
 //     A (saturates)  [...............===A=====................===A=    uses W's gaps, then is alone
 //
-//     R (waits)      r    r    r    r    r    r    r    r    r    r    within its part: never closed
+//     R (waits)      r    r    r    r    r    r    r    r    r    r   within its part: never closed
 //     A (saturates)  ..A...A....A....A....A....A....A....A....A....    beside it, by 20 us
 //
 // A share is progress: the part of what a program does alone. Three ways to run keep it, whatever
@@ -93,7 +93,7 @@ struct SliceDemand {
   bool frozen;
   bool awake = true;  // has or had work not long ago (kAwakeNs); whoever is active counts as awake
   bool repays = false;  // holds itself back for time that it overran (time_debt.h): takes no window
-  bool drains = false;  // its work goes on behind a closed gate
+  bool drains = false;  // its work still runs behind a closed gate
   // Of the GPU's time, what going first costs the others: its work and the switches it causes.
   // kWhole: all.
   uint32_t footprint_permille = kWhole;

@@ -335,7 +335,7 @@ TEST(PlanProperty, APlaceStaysWhereItIsWhoeverElseComesAndGoes) {
   }
 }
 
-// How many windows a slice has in a cycle, one that goes on over its end counted once.
+// How many windows a slice has in a cycle, one that continues over its end counted once.
 uint32_t windows_of(const Set& set, size_t slice) {
   uint32_t begun = 0;
   bool open = set.at(1000 * kMs - 1)[slice].open;

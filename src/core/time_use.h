@@ -7,7 +7,7 @@
 //
 //     host   ...gap...|submit      wait|...gap...|submit
 //     burst           |<---- busy ---->|         |<----
-//     GPU             |in| kernel |out|           in = the others are switched out, out = they come back
+//     GPU             |in| kernel |out|         in = others are switched out, out = they come back
 //
 // Times are of the slice's open clock, which stands while it is closed: a burst that waits behind a
 // closed window is not longer for it.

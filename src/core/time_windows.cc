@@ -148,7 +148,7 @@ uint64_t take(Claimant& claimant, uint64_t begin_ns, uint64_t end_ns) {
 }
 
 // Lends [begin, end) of the period: the beginning to the claimant before it and the end to the one
-// behind it, whose windows then go on, what is left to the others in turn.
+// behind it, whose windows then continue, what is left to the others in turn.
 void redistribute(Plan& plan, uint64_t begin_ns, uint64_t end_ns, uint32_t before,
                   uint32_t behind) {
   if (begin_ns >= end_ns) return;

@@ -146,10 +146,11 @@ Result<void> find_slice_of_ancestors(const char* folder, uint32_t pid, char* out
 // Finds a slice of this user in use that is marked ALLOT_SLICE_DEFAULT. Errors: kNotFound.
 Result<void> find_default_slice(const char* folder, char* out);
 
-// Memory offered to other processes of the slice. `hash` (not 0) stands for the handle.
-// add_export: kFull when the part of the table where it belongs is taken; kBadValue for 0.
-// find_export: whether a live slot offers it; _of_other: one that is not `own`. drop_exports: those of one slot; drop_export: one.
-// Any process of the slice, any thread; lock-free; find_export also on a read-only copy.
+// Memory offered to other processes of the slice; `hash` (not 0) is that of its handle. add_export
+// adds an offer: kFull when its window of the table is full, kBadValue for 0. find_export says
+// whether a live slot offers it; _of_other, whether one that is not `own` does. drop_exports
+// removes all offers of one slot, drop_export one. Any process of the slice, any thread; lock-free;
+// find_export also on a read-only copy.
 Result<void> add_export(Slice& slice, uint64_t hash, core::SlotId slot);
 bool find_export(const Slice& slice, uint64_t hash);
 bool find_export_of_other(const Slice& slice, uint64_t hash, core::SlotId own);

@@ -1,4 +1,5 @@
-// Whatever ends a context gives everything back; whatever allocates is charged before; loans come to an end.
+// Whatever ends a context gives everything back; whatever allocates is charged before; loans come
+// to an end.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -132,7 +133,7 @@ SLICE_TEST(TheLastGreenContextEndsThePrimaryOne, "2G") {
   }
 }
 
-// ---- charged before it happens -------------------------------------------------------------------
+// ---- charged before it happens -----------------------------------------------------------------
 
 SLICE_TEST(EveryPoolIsAccountedHoweverManyThereAre, "2G") {
   const Cuda cuda;
@@ -347,7 +348,7 @@ SLICE_TEST(AHeapForKernelsIsReservedWhenItIsAskedFor, "4G") {
   EXPECT_EQ(ledger_used(), 0u);
 }
 
-// ---- loans ------------------------------------------------------------------------------------------
+// ---- loans -------------------------------------------------------------------------------------
 
 uint32_t offers_in_region() {
   auto slice = shm::open_slice((machine_folder() + "/region/default.slice").c_str(), false);

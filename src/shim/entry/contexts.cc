@@ -117,7 +117,8 @@ CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-// The device is the last argument of every version (behind it VDPAU's stand two that say how to reach the display).
+// The device is the last argument of every version (behind it VDPAU's stand two that say how to
+// reach the display).
 CUdevice last(CUdevice device) {
   return device;
 }
@@ -314,9 +315,9 @@ CUresult green_destroy(CUgreenCtx context) {
   return result;
 }
 
-// Heaps for malloc() and printf() in kernels are as large as the program says, and the driver takes them when a
-// kernel wants them: reserved now, and kept as the least that the driver's own memory is charged with. Other
-// limits are small, or fit by the next reconciliation.
+// Heaps for malloc() and printf() in kernels are as large as the program says, and the driver takes
+// them when a kernel wants them: reserved now, and kept as the least that the driver's own memory
+// is charged with. Other limits are small, or fit by the next reconciliation.
 CUresult set_limit(int limit, size_t value) {
   const Scope scope;
   const bool heap = limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE;

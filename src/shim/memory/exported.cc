@@ -1,6 +1,7 @@
-// Offers stand in the pointer table: key base + 0, base + 1 and so on, one for each handle given out for the
-// block; the first one has their number. Blocks begin at multiples of 512, so 512 fit; more are not given out in
-// practice, and the region forgets them with the process. What is borrowed stands in a list of its own.
+// Offers are in the pointer table: key base + 0, base + 1 and so on, one for each handle given out
+// for the block; the first one has their number. Blocks begin at multiples of 512, so 512 fit; more
+// are not given out in practice, and the region forgets them with the process. Borrowed memory is
+// in a list of its own.
 #include "shim/memory/exported.h"
 
 #include "shim/memory/charge.h"

@@ -30,8 +30,8 @@ namespace {
 
 constexpr uint64_t kStep = 32 * kMiB;
 
-// Places for pools come in groups that are mapped as they are needed, because they must not move. The 65,537th
-// pool at once cannot be made: nobody could account it.
+// Places for pools come in groups that are mapped as they are needed, because they must not move.
+// The 65,537th pool at once cannot be made: nobody could account it.
 constexpr uint32_t kGroup = 256;
 constexpr uint32_t kGroups = 256;
 constexpr uint32_t kMaxPools = kGroup * kGroups;
@@ -117,7 +117,8 @@ Pool* note_pool(CUmemoryPool handle, int where) {
   return pool;
 }
 
-// A destroyed pool whose last block is gone gives its place to another. Its name went when it was destroyed.
+// A destroyed pool whose last block is gone gives its place to another. Its name went when it was
+// destroyed.
 void leave_if_gone(Pool& pool) {
   if (!pool.destroyed.load() || pool.blocks.load() != 0) return;
   noting.lock();
@@ -200,8 +201,8 @@ Device* device_of_stream(CUstream stream) {
   return device;
 }
 
-// A pool that no call of this process has named so far: a device's own, or one that came by a way we do not know.
-// Asked once a pool; memory of a way we do not know is charged where it is used.
+// A pool that no call of this process has named so far: a device's own, or one that came by a way
+// we do not know. Asked once a pool; memory of a way we do not know is charged where it is used.
 Pool* meet_pool(CUmemoryPool handle) {
   for (uint32_t i = 0; i < process.device_count; ++i) {
     const CUdevice ordinal = static_cast<CUdevice>(i);
@@ -346,7 +347,8 @@ CUresult pool_destroy(CUmemoryPool handle) {
   const Scope scope;
   Pool* pool = scope.tracking() ? find_pool(handle) : nullptr;
   if (pool == nullptr) return real::cuMemPoolDestroy(handle);
-  // Its name goes first: another thread may create a pool at the same address once this one is gone.
+  // Its name goes first: another thread may create a pool at the same address once this one is
+  // gone.
   Entry name;
   if (!process.table.take(Tag::kPool, reinterpret_cast<uint64_t>(handle), &name)) {
     return real::cuMemPoolDestroy(handle);

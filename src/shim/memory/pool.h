@@ -17,8 +17,9 @@ void trim_pools(const Device& device);
 // blocks have been freed since, because only they may have given memory back at a wait for the GPU.
 void settle_pools(bool only_dirty);
 
-// A context on `device` has ended; `last`: the process has none left there. The blocks of pools whose memory went
-// with it leave the table, so that they do not swallow the frees of later blocks at their addresses.
+// A context on `device` has ended; `last`: the process has none left there. The blocks of pools
+// whose memory went with it leave the table, so that they do not swallow the frees of later blocks
+// at their addresses.
 void pools_after_context(const Device& device, bool last);
 
 // Forgets all pools without asking anybody: for a forked child.

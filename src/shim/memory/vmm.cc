@@ -6,14 +6,15 @@
 // until the unmap). cuMemRetainAllocationHandle returns the same handle value again and adds a
 // reference.
 //
-//   kHandle  handle  -> serial          an allocation is known by a serial number of ours, because the
-//   kMapping address -> serial          driver may use a handle value again; 0: not an allocation of ours
+//   kHandle  handle  -> serial          an allocation has a serial number of ours, because the
+//   kMapping address -> serial          driver may use a handle value again; 0: not ours
 //   kObject  serial  -> bytes, references and mappings (count), flags (extra)
 //
-// A descriptor that was exported keeps the memory on the card, too, after the last handle and mapping. Then the
-// charge stays while the descriptor is open here. Where it was sent and closed here, whoever imported it holds
-// the memory (vmm_import()): borrowed while a process of the slice has exported memory, else charged by what is
-// mapped of it. A descriptor that was duplicated and lies in nobody's hands is the gap that is left.
+// A descriptor that was exported keeps the memory on the card, too, after the last handle and
+// mapping. Then the charge stays while the descriptor is open here. Where it was sent and closed
+// here, whoever imported it holds the memory (vmm_import()): borrowed while a process of the slice
+// has exported memory, else charged by what is mapped of it. A descriptor that was duplicated and
+// lies in nobody's hands is the gap that is left.
 #include "shim/memory/vmm.h"
 
 #include "shim/memory/charge.h"
@@ -70,7 +71,8 @@ void forget_descriptors(Match match) {
   }
 }
 
-// Whether a descriptor of `serial` is open; forgets those that are not. The kernel's answer takes less than 1 us.
+// Whether a descriptor of `serial` is open; forgets those that are not. The kernel's answer takes
+// less than 1 us.
 bool kept_by_descriptor(uint64_t serial) {
   bool open = false;
   guard.lock();

@@ -1,7 +1,8 @@
 // Memory that is held by multicast objects and sparse arrays: cuMulticast*, cuMemMapArrayAsync.
 //
-// Both keep physical memory of cuMemCreate on the card after its handles are released and its mappings are gone,
-// until it is unbound or the object that it is bound to ends. So a binding is a reference, like a mapping.
+// Both keep physical memory of cuMemCreate on the card after its handles are released and its
+// mappings are gone, until it is unbound or the object that it is bound to ends. So a binding is a
+// reference, like a mapping.
 //
 // What must not happen here: a lock held while the driver runs, or while a reference is dropped.
 #include "base/text.h"

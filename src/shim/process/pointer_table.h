@@ -30,7 +30,7 @@ enum class Tag : uint8_t {
   kGreen,       // key: CUgreenCtx; owner: its device
   kContext,     // key: CUcontext; owner: its device; count: how often it was made and attached
   kPool,        // key: CUmemoryPool; extra: its place among the pools
-  kOffer,  // key: base of a block + n; owner: hash of the nth handle given out for it; count: of them
+  kOffer,       // key: base of a block + n; owner: hash of its nth handle; count: of them
 };
 
 struct Entry {

@@ -1,16 +1,17 @@
-// The agent: one thread in each process that has a slice, which holds it to its GPU time.
+// The agent: one thread in each process of a slice, which holds the process to its GPU time.
 //
-//     own client, own limits ---\                              /--> channels (level channel)
-//     neighbours' files -------+--> policy --> grant --------+--> gate     (level launch)
-//     prober: work or none ---/    (pure)                     \-> client: what ps and the neighbours see
+//     own client, own limits ---\                        /--> channels (level channel)
+//     neighbours' files ---------+--> policy --> grant --+--> gate     (level launch)
+//     prober: work or none -----/     (pure)              \-> client: for ps and the neighbours
 //
 // It sleeps on the slice's wake_seq until the next edge of a window. Alone and without a ceiling it
-// does nothing but show a sign of life. It never calls the driver's library, so nothing the program
-// does there (a launch that blocks with a lock held because its channels are closed) can keep it
-// from opening them again.
+// only updates its heartbeat. It never calls the driver's library, so nothing the program does
+// there (a launch that blocks with a lock held because its channels are closed) can keep it from
+// opening them again.
 //
-// What must not happen here: channels or a gate left closed when the agent cannot go on. If a call
-// is refused everything is opened and the level falls back, with the reason in the client.
+// What must not happen here: channels or a gate stay closed when the agent cannot continue. If the
+// driver refuses a call, the agent opens everything and falls back to another level, and the client
+// says why.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ namespace allot::shim {
 // thread can be had: then nothing is held, and the clients say so.
 bool start_agent(const char* slice_path);
 
-// Makes the agent look around now. Any thread, signal-safe.
+// Makes the agent look at everything now. Any thread, signal-safe.
 void wake_agent();
 
 // In a forked child that starts afresh.

@@ -2,10 +2,10 @@
 // windows.
 //
 // Where windows are cut from the cycle they hold the ceiling by themselves: then the sliding spans
-// are only a net for windows that move, and a little loose: an exact one never forgives a window
-// that began late once, as each later one must stay as far behind (seen on an H100: PyTorch at 50 %
-// lost 1.4 points in this way). Behind a gate there is no net: work ends when it ends, and what it
-// overran is paid window by window (core/time_debt.h).
+// are only a net for windows that move, and not quite exact: an exact one never forgives a single
+// window that began late, because each later one must stay as far behind (seen on an H100: PyTorch
+// at 50 % lost 1.4 points in this way). Behind a gate there is no net: work ends when it ends, and
+// what it overran is paid window by window (core/time_debt.h).
 //
 // Owned by one agent's thread. No system call.
 #pragma once

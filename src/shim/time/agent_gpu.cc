@@ -302,7 +302,7 @@ void Worker::set_open(bool open) {
   // middle of the one that disables them (10 % and 25 % ceilings agree with throughput within 0.2
   // ms a window).
   const uint64_t at = open ? end : begin + (end - begin) / 2;
-  // Behind a closed gate work goes on until it has drained.
+  // Behind a closed gate work runs until it has drained.
   if (gate_.draining()) return;
   note_open(activity_of(ordinal_), open, at);
   ceiling_.run(at, open && busy);

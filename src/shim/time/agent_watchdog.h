@@ -1,14 +1,15 @@
-// What becomes of a process whose agent's thread is gone while the process lives: a filter that
-// kills threads, a debugger that holds one, a call into the kernel that never returns.
+// What happens to a process whose agent's thread is lost while the process lives: a filter kills
+// threads, a debugger holds one, a call into the kernel never returns.
 //
-// The prober asks. When the agent has not gone round its loop for 2 s of the prober's own running
-// time (a process that was stopped as a whole is none of this), everything of the process runs
-// again, the clients say that nothing holds it, and a slice that fails closed and has GPU time to
-// hold refuses what is submitted from then on with CUDA_ERROR_NOT_PERMITTED. One line in the log.
-// An agent that goes on after all takes everything up again.
+// The prober checks. When the agent has not completed a round for 2 s of the prober's own running
+// time (a process stopped with SIGSTOP does not count), all channels of the process are enabled
+// again and its clients say that nothing limits it. A slice that fails closed and has limits of GPU
+// time refuses later submissions with CUDA_ERROR_NOT_PERMITTED. The log gets one line. An agent
+// that runs again after all resumes its work.
 //
-// What must not happen here: channels left closed by an agent that is gone; a loss seen where a
-// machine is slow. Not seen: a loss while the prober itself stands in the driver, or is gone too.
+// What must not happen here: channels stay closed after their agent is lost; a slow machine is
+// taken for a loss. Not noticed: a loss while the prober itself is blocked in the driver, or is
+// lost too.
 #pragma once
 
 namespace allot::shim {

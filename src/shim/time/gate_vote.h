@@ -1,10 +1,9 @@
-// One GPU's say in the process's gate, at level `launch`, and what goes on behind it once it is
+// One GPU's vote on the process's gate, at level `launch`, and the work behind the gate once it is
 // closed.
 //
 // The gate is the process's, a window a GPU's: it is closed while any GPU's window is. Closed does
-// not mean stopped: what was submitted before goes on, it drains. When that ends is seen by the
-// prober, which looks every
-// 0.5 ms meanwhile; taken is the middle between its last two looks.
+// not mean stopped: submitted work still runs; it drains. The prober, which looks every 0.5 ms
+// meanwhile, sees when it ends; the middle between its last two looks counts.
 //
 // Used by the agent's thread only. Never blocks, never calls the driver.
 #pragma once

@@ -81,7 +81,7 @@ uint64_t context_of_thread() {
 }
 
 // What is in flight may wait for a launch that has yet to come, for the next one or for one much
-// later: each time twice as many go on before the next wait.
+// later: each time twice as many are let through before the next wait.
 void yield_to_stuck_work(uint64_t passed) {
   const bool again = gave_way_at.exchange(passed) == passed;
   const uint32_t in_row = again ? gave_way_in_row.fetch_add(1) + 1 : 0;

@@ -9,12 +9,11 @@
 // (submit.h).
 //
 // Never held back: a submission into a stream that is being captured (a graph is built, nothing
-// runs) and anything from a thread that captures. Nothing waits for ever: a gate whose closer has
-// not said so again within 3 s is open; a thread that finds no room behind the gate goes on when
-// nothing has ended for 50 ms, or four times as long as what is in flight should take: a kernel may
-// wait for a later launch or for the host. Until something ends one thread goes on then, after the
-// next wait two, four and so on. Alone on its way, longer work is given twice the time it should
-// take, then the next may go.
+// runs) and anything from a thread that captures. Nothing waits for ever: a gate opens when its
+// closer has not confirmed it for 3 s; a thread that finds no room behind the gate is let through
+// when no work has completed for 50 ms, or for four times the expected time of the work in flight:
+// a kernel may wait for a later launch or for the host. Until some work completes, one thread is
+// let through, then two, four, and so on. A single long item gets twice its expected time.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +26,7 @@ namespace allot::shim {
 
 // ---- for the agent: one thread; never block, allocate or call the driver -----------------------
 
-// To be said again, or gate_waiting() asked, every second while the gate is to stay closed.
+// To keep the gate closed, call again (or poll gate_waiting()) at least once a second.
 void gate_close();
 void gate_open();
 
@@ -55,7 +54,7 @@ void gate_closes_at(uint64_t ns);
 // few milliseconds.
 bool gate_stuck(uint64_t now_ns);
 
-// How often a thread went on although there was no room.
+// How often a thread was let through although there was no room.
 uint64_t gate_gave_way();
 
 // ---- for submit.cc -----------------------------------------------------------------------------

@@ -136,7 +136,7 @@ CUresult create_green(CUstream* out, CUgreenCtx green, unsigned flags, int prior
     add_stream(*out, place.handle.load());
     return result;
   }
-  table.overflowed.store(1);  // a stream that cannot be asked after
+  table.overflowed.store(1);  // a stream that nobody can query
   return result;
 }
 

@@ -16,9 +16,9 @@ constinit Table table;
 
 namespace {
 
-// A question takes microseconds, on a machine without a free core some 100 ms. Who goes on too
-// early lets the driver look at what is gone; only a driver that keeps the prober waiting for this
-// very thread gets so far.
+// A query takes microseconds, on a machine without a free core some 100 ms. A thread that continues
+// too early lets the driver look at an object that is gone; that happens only if the driver keeps
+// the prober waiting for this very thread.
 constexpr uint64_t kPatienceNs = 2'000'000'000;
 constexpr uint64_t kLookAgainNs = 50'000;
 constexpr uint32_t kSpins = 200;

@@ -2,14 +2,14 @@
 //
 // Streams and contexts are learned where they are made and forgotten before they end. One thread,
 // the prober, asks cuStreamQuery over the streams of a GPU: that costs a microsecond each and the
-// program nothing. What must not happen: asking a stream that is being captured or destroyed, the
-// legacy default stream while anything is captured (both would break the capture), or a context
-// that is gone. So the prober says what it is about to ask, and the hooks that end or capture it
-// mark it first and then wait,
-// 2 s at most and usually not at all, until it has let go. No lock.
+// program nothing. What must not happen here: a query of a stream that is being captured or
+// destroyed, of the legacy default stream while anything is captured (both would break the
+// capture), or of a context that is gone. So the prober publishes what it is about to query, and
+// the hooks that end or capture it mark it first and then wait, 2 s at most and usually not at all,
+// until the prober has released it. No lock.
 //
-// A thread's own default stream cannot be asked after by another: its last submission is noted
-// (submit.h) and answers kUnknown for 50 ms (docs/limits.md).
+// Another thread cannot query a thread's own default stream: its last submission is recorded
+// (submit.h), and the answer is kUnknown for 50 ms after it (docs/limits.md).
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ enum class Work {
 Work unfinished_work(int gpu);
 
 // For contexts.cc. context_made(): a context is there, told any number of times. context_ends():
-// before a call that may end it; waits until the prober has let go of it, 2 s at most. After the
+// before a call that may end it; waits until the prober has released it, 2 s at most. After the
 // call context_gone(), or context_kept() when it still lives; both do nothing for a context that is
 // not known. Any thread.
 void context_made(CUcontext context, CUdevice ordinal);

@@ -1,12 +1,13 @@
-// Every call that puts work on the GPU: who asks to know of it, and what it costs when nobody does.
+// Every call that puts work on the GPU: who wants to know about it, and what it costs when nobody
+// does.
 //
 // All launch forms, graph launches, copies, sets and prefetches of the table are hooked. While
-// nobody asks, submit_watch is 0 and a hook is one load and a jump into the driver; a bit of it
-// sends the call through submission_begins() and submission_ends(). Entries that put no work of
-// their own on the GPU (events, host functions, waits for values) stand with the reason in
-// submit_entries.h.
+// nobody does, submit_watch is 0 and a hook is one load and a jump into the driver; a bit of it
+// sends the call through submission_begins() and submission_ends(). submit_entries.h lists the
+// entries that put no work of their own on the GPU (events, host functions, waits for values), with
+// reasons.
 //
-// What must not happen here: a lock, or anything that lasts, on the way of a process without
+// What must not happen here: a lock, or a slow operation, on the fast path of a process without
 // limits; a submission that is held back although no agent is left to release it (launch_gate.h
 // bounds that).
 #pragma once
@@ -32,7 +33,7 @@ struct Submission {
   CUstream stream;  // null: the default stream, or an entry that takes none
   bool per_thread;  // a null stream is the thread's own, not the legacy one
   uint64_t work;    // what costs about the same each time: a kernel, an executable graph, an entry
-  bool returns_at_once;  // the work may go on after the call; else it has ended, or nearly
+  bool returns_at_once;  // the work may outlast the call; else it has ended, or nearly
 };
 
 // The stream is the thread's own default stream.
@@ -51,8 +52,7 @@ void submission_waits();
 void submission_goes_on();
 
 // When a thread last submitted to its own default stream while submit_watch was not 0;
-// sys::monotonic_ns(),
-// 0 = never. Such streams cannot be asked after from another thread.
+// sys::monotonic_ns(), 0 = never. No other thread can query such a stream.
 uint64_t last_per_thread_submission();
 
 // The hooks of cuGraphLaunch and its per-thread form, for memory/graph.cc, which hooks these

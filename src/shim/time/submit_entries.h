@@ -1,8 +1,8 @@
-// Which entries of the driver's table submit work, and where their stream stands; all at compile
-// time.
+// Which entries of the driver's table submit work, and which argument is their stream; all at
+// compile time.
 //
-// The class `submit` of cuda_entries.txt is the list. What of it is not hooked stands in kNotHooked
-// with the reason, so an entry that comes with a new CUDA version is hooked by itself, or the build
+// The class `submit` of cuda_entries.txt is the list. kNotHooked lists those that are not hooked,
+// with reasons, so an entry that comes with a new CUDA version is hooked by itself, or the build
 // fails because its parameters are not known. Nothing of this is left in the library but the hooks.
 // (constexpr and not consteval: clang 14 refuses a consteval function that calls another one.)
 #pragma once

@@ -189,7 +189,7 @@ void end_work(const Submission& submission, const WorkTicket& work, CUresult res
   // Taken before the event is recorded: what others add from now on is behind it.
   marker.ns.store(account != nullptr ? account->ns.exchange(0) : ns);
   marker.count.store(account != nullptr ? account->count.exchange(0) : count);
-  // Without a context: it has ended meanwhile and nobody would ask after the marker any more.
+  // Without a context: it has ended meanwhile and nobody would query the marker any more.
   if (record(marker.behind, submission) && marker.context.load() == work.context) {
     out.fetch_add(1);
     marker.state.store(kOut);

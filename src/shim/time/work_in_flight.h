@@ -3,7 +3,7 @@
 // Each submission adds its learned cost (work_cost.h) to its stream's account. Now and then an
 // event is recorded behind it, a marker, which takes the account over; when the driver says that
 // the event has passed, that much has ended. A launch that is measured has an event before it, too.
-// Markers are asked after by the prober and by threads that wait for room.
+// The prober and threads that wait for room query the markers.
 //
 // What must not happen: an event in a stream that is captured, a question about an event of a
 // context that is gone (the prober asks under the protection of streams.h, a thread asks about its
@@ -39,7 +39,7 @@ uint32_t in_flight_count();  // submissions
 uint32_t markers_out();      // recorded and not known to have passed
 uint64_t markers_passed();   // ever: moves while work ends
 
-// Asks after the markers of a context, which is current on the calling thread. Learns what was
+// Queries the markers of a context, which is current on the calling thread. Learns what was
 // measured.
 void ask_markers(uint64_t context);
 
