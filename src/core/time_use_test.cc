@@ -90,7 +90,7 @@ TEST(SliceUse, WhatPilesUpBeforeAWindowIsNotTakenForTheProgramsNature) {
   Program request;
   request.run(1000, 390, 2000, false);
   const uint32_t before = request.use.footprint_permille();
-  request.run(300, 390, 100, false, 300, true);
+  request.run(300, 390, 600, false, 300, true);
   EXPECT_NEAR(request.use.footprint_permille(), before, 60);
 }
 
