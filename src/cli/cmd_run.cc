@@ -31,7 +31,7 @@ namespace allot::cli {
 namespace {
 
 struct RunOptions {
-  std::optional<std::string> gpu, name, share, max;
+  std::optional<std::string> gpu, name, share, max, latency;
   std::string sim, fail = "closed", priority = "normal", level = "auto", swap = "driver";
   std::vector<std::string> gpu_mem;
   bool exec = false;
@@ -57,6 +57,7 @@ SliceSpec read_spec(const RunOptions& options) {
     wrong_usage("--gpu-max: {} is below the share of {}; write a ceiling of at least the share",
                 *options.max, *options.share);
   }
+  if (options.latency) spec.latency_us = parse_latency("--gpu-latency", *options.latency);
   spec.priority = parse_priority("--priority", options.priority);
   spec.level = parse_level("--level", options.level);
   spec.fail_closed = parse_fail("--fail", options.fail);
@@ -227,6 +228,10 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
   sub->add_option("--gpu-max", options->max,
                   "ceiling of GPU time, also when nobody else wants the GPU")
       ->type_name("PERCENT");
+  sub->add_option("--gpu-latency", options->latency,
+                  "longest stop of a program that waits for its work beside another: short ones "
+                  "cost throughput (default: 16 beside one other)")
+      ->type_name("MS");
   sub->add_option("--priority", options->priority, "high goes first, low last (default: normal)")
       ->type_name("high|normal|low");
   sub->add_option("--level", options->level,

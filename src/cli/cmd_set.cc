@@ -20,10 +20,12 @@ namespace {
 struct SetOptions {
   std::string name, gpu;
   std::vector<std::string> gpu_mem;
-  std::optional<std::string> share, max, priority, level;
+  std::optional<std::string> share, max, latency, priority, level;
   bool overcommit = false;
 
-  bool empty() const { return gpu_mem.empty() && !share && !max && !priority && !level; }
+  bool empty() const {
+    return gpu_mem.empty() && !share && !max && !latency && !priority && !level;
+  }
 };
 
 // The slice's GPUs as an inventory, so that every command looks up a UUID in the same way.
@@ -155,9 +157,18 @@ std::string apply(shm::Slice& slice, const Inventory& mine, const TimeChange& ch
                      percent_text(change.max_before), percent_text(change.max));
 }
 
+std::string latency_text(uint32_t latency_us) {
+  return latency_us == 0 ? "default" : fmt::format("{} ms", latency_us / 1000.0);
+}
+
 std::string apply_words(shm::Slice& slice, const SetOptions& options) {
   AllotHeader& header = slice.file->header;
   std::string report;
+  if (options.latency) {
+    const uint32_t latency_us = parse_latency("--gpu-latency", *options.latency);
+    const uint32_t before = __atomic_exchange_n(&header.latency_us, latency_us, __ATOMIC_RELAXED);
+    report += fmt::format("latency {} -> {}\n", latency_text(before), latency_text(latency_us));
+  }
   if (options.priority) {
     const uint32_t priority = parse_priority("--priority", *options.priority);
     const uint32_t before = __atomic_exchange_n(&header.priority, priority, __ATOMIC_RELAXED);
@@ -176,11 +187,13 @@ void check_form(const SetOptions& options) {
   check_name("set", options.name);
   if (options.empty()) {
     wrong_usage(
-        "set: nothing to change; give --gpu-mem, --gpu-share, --gpu-max, --priority or --level");
+        "set: nothing to change; give --gpu-mem, --gpu-share, --gpu-max, --gpu-latency, "
+        "--priority or --level");
   }
   for (const std::string& text : options.gpu_mem) parse_gpu_mem("--gpu-mem", text);
   if (options.share) parse_share_or_none("--gpu-share", *options.share);
   if (options.max) parse_share_or_none("--gpu-max", *options.max);
+  if (options.latency) parse_latency("--gpu-latency", *options.latency);
   if (options.priority) parse_priority("--priority", *options.priority);
   if (options.level) parse_level("--level", *options.level);
 }
@@ -233,6 +246,9 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
       ->type_name("PERCENT|none");
   sub->add_option("--gpu-max", options->max, "new ceiling of GPU time")->type_name("PERCENT|none");
+  sub->add_option("--gpu-latency", options->latency,
+                  "longest stop of a program that waits for its work beside another")
+      ->type_name("MS|default");
   sub->add_option("--priority", options->priority, "who goes first")->type_name("high|normal|low");
   sub->add_option("--level", options->level, "how GPU time is held")->type_name("LEVEL");
   sub->add_flag("--overcommit", options->overcommit,

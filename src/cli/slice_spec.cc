@@ -1,6 +1,8 @@
 // Turns texts of the command line into numbers, with a one-line error for a wrong one.
 #include "cli/slice_spec.h"
 
+#include <charconv>
+
 #include <algorithm>
 
 #include "base/units.h"
@@ -82,6 +84,20 @@ uint32_t parse_share(std::string_view flag, std::string_view text) {
 
 uint32_t parse_share_or_none(std::string_view flag, std::string_view text) {
   return text == "none" ? 0 : parse_share(flag, text);
+}
+
+uint32_t parse_latency(std::string_view flag, std::string_view text) {
+  if (text == "default") return 0;
+  std::string_view digits = text;
+  if (digits.ends_with("ms")) digits.remove_suffix(2);
+  double ms = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), ms);
+  const bool whole = error == std::errc{} && end == digits.data() + digits.size();
+  if (!whole || !(ms >= 5 && ms <= 200)) {
+    wrong_usage("{}: '{}' is not a stop in milliseconds; write 5 to 200, such as 10, or default",
+                flag, text);
+  }
+  return static_cast<uint32_t>(ms * 1000 + 0.5);
 }
 
 AllotPriority parse_priority(std::string_view flag, std::string_view text) {

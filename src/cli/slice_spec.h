@@ -25,6 +25,7 @@ struct SliceSpec {
   std::vector<MemoryLimit> memory;  // empty = no limit, only accounting
   uint32_t share_permille = 0;      // 0 = not asked for
   uint32_t max_permille = 0;        // 0 = not asked for
+  uint32_t latency_us = 0;          // 0 = not asked for
   AllotPriority priority = ALLOT_PRIORITY_NORMAL;
   AllotLevel level = ALLOT_LEVEL_AUTO;
   bool fail_closed = true;
@@ -41,6 +42,9 @@ struct SliceSpec {
 
 // "8G", "0:8G", "GPU-1a2b:none", and several of them joined by commas.
 std::vector<MemoryLimit> parse_gpu_mem(std::string_view flag, std::string_view text);
+
+// Milliseconds from 5 to 200, such as "10" or "7.5", in microseconds; "default" is 0.
+uint32_t parse_latency(std::string_view flag, std::string_view text);
 
 // "8G" or "none", in bytes. Refuses 0: a slice without memory is a typing error.
 uint64_t parse_limit(std::string_view flag, std::string_view text);

@@ -120,5 +120,15 @@ TEST(LimitsTime, WhatObserveDoesNotHold) {
   EXPECT_TRUE(spec.limits_time());
 }
 
+TEST(SliceSpec, ALatencyIsFiveToTwoHundredMilliseconds) {
+  EXPECT_EQ(parse_latency("--gpu-latency", "5"), 5000u);
+  EXPECT_EQ(parse_latency("--gpu-latency", "7.5ms"), 7500u);
+  EXPECT_EQ(parse_latency("--gpu-latency", "200"), 200'000u);
+  EXPECT_EQ(parse_latency("--gpu-latency", "default"), 0u);
+  for (const char* bad : {"", "4.9", "201", "ms", "1e9", "nan", "-10", "10s", " 10", "10 "}) {
+    EXPECT_THROW(parse_latency("--gpu-latency", bad), Failure) << bad;
+  }
+}
+
 }  // namespace
 }  // namespace allot::cli

@@ -69,6 +69,7 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
   if (!made) cannot_make(name, path_, made.error());
   slice_ = *made;
   try {
+    __atomic_store_n(&slice_.file->header.latency_us, spec.latency_us, __ATOMIC_RELAXED);
     write_limits(spec, gpus);
   } catch (...) {
     shm::unmap(slice_);
