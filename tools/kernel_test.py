@@ -181,6 +181,7 @@ def arguments_of(options, files):
     if options.replay:
         path = pathlib.Path(options.replay)
         text = path.read_text() if ";" not in options.replay and path.is_file() else options.replay
+        text = ";".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
         files["replay.txt"] = (0o100644, text.encode())
         words.append("allot.mode=replay")
     elif options.commands:

@@ -32,6 +32,13 @@ struct Loaded {
 void adopt_groups(const FsRoot& fs, const Hierarchy& h, const std::string& absolute,
                   const std::string& inside, Loaded* out) {
   bool v1 = h.kind == CpusetKind::kV1;
+  if (inside == "/" && !v1) {
+    model::GroupInit root;
+    root.path = "/";
+    if (std::optional<CpuSet> now = fs.read_list(h.file(absolute, "cpus.effective")))
+      root.effective_cpus = to_mask(*now);
+    out->m->adopt_group(root);
+  }
   if (inside != "/") {
     model::GroupInit init;
     init.path = inside;
@@ -55,8 +62,14 @@ void adopt_groups(const FsRoot& fs, const Hierarchy& h, const std::string& absol
     } else {
       init.cpuset_controller = fs.exists(h.file(absolute, "cpus"));
       init.threaded = fs.read_line(absolute + "/cgroup.type").value_or("") == "threaded";
-      std::string partition = fs.read_line(h.file(absolute, "cpus.partition")).value_or("member");
-      if (partition != "member" && out->partition.empty()) out->partition = absolute;
+      init.partition = fs.read_line(h.file(absolute, "cpus.partition")).value_or("member");
+      init.exclusive_cpus =
+          to_mask(fs.read_list(h.file(absolute, "cpus.exclusive")).value_or(CpuSet{}));
+      init.effective_xcpus =
+          to_mask(fs.read_list(h.file(absolute, "cpus.exclusive.effective")).value_or(CpuSet{}));
+      if (std::optional<CpuSet> now = fs.read_list(h.file(absolute, "cpus.effective")))
+        init.effective_cpus = to_mask(*now);
+      if (init.partition != "member" && out->partition.empty()) out->partition = absolute;
     }
     if (!out->m->adopt_group(init)) return;
   }
@@ -93,6 +106,10 @@ model::Era era_of(const std::string& release) {
   return major > 6 || (major == 6 && minor >= 2) ? model::Era::k6_12 : model::Era::k6_1;
 }
 
+bool partitions_known(const std::string& release) {
+  return release.starts_with("6.1.") || release.starts_with("6.12.");
+}
+
 std::string TreeModel::inside(const std::string& absolute) const {
   if (absolute == hierarchy.mount) return "/";
   if (!absolute.starts_with(hierarchy.mount + "/")) return "";
@@ -112,11 +129,11 @@ Expected<TreeModel> load_tree(const FsRoot& fs, const Topology& topology, const 
   TreeModel tree{h, model::Cpusets(machine_of(topology), era_of(kernel), kind), kernel};
   Loaded loaded{&tree.model, ""};
   adopt_groups(fs, h, h.mount, "/", &loaded);
-  if (!loaded.partition.empty()) {
+  if (!loaded.partition.empty() && !partitions_known(kernel)) {
     return failure(Errc::kUnsupported,
-                   fmt::format("{} is a partition; what partitions do differs between kernels and "
-                               "is not predicted",
-                               loaded.partition));
+                   fmt::format("{} is a partition; their rules are known for Linux 6.1 and 6.12, "
+                               "this is {}",
+                               loaded.partition, kernel));
   }
   return tree;
 }

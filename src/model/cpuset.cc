@@ -31,7 +31,9 @@ Cpusets::Cpusets(const Machine& machine, Era era, Hierarchy hierarchy, Mutation 
   top.mems = state.v2_mode() ? machine.possible_nodes : machine.memory_nodes;
   top.cpu_exclusive = top.mem_exclusive = true;
   top.partition = kRootPartition;
+  top.effective_xcpus = top.exclusive_cpus = machine.possible_cpus;
   root.cpuset = top;
+  state.domains = {{machine.online_cpus, true}};
   state.groups.emplace(0, root);
 }
 
@@ -93,7 +95,7 @@ Outcome State::remove_group(std::string_view path) {
   if (!group->children.empty()) {
     return failure(EBUSY, Why::kHasChildren, at(group->children.front()).path);
   }
-  if (group->cpuset && group->cpuset->partition > kMember) write_partition(group->id, "member");
+  if (group->cpuset && group->cpuset->partition > kMember) set_partition(group->id, kMember);
   int id = group->id;
   std::erase(at(group->parent).children, id);
   groups.erase(id);
@@ -103,7 +105,7 @@ Outcome State::remove_group(std::string_view path) {
 bool Cpusets::adopt_group(const GroupInit& init) {
   State& state = *state_;
   size_t slash = init.path.rfind('/');
-  if (slash == std::string::npos || init.partition) return false;
+  if (slash == std::string::npos) return false;
   Group* group = state.find(init.path);
   if (group == nullptr) {
     Group* above = state.find(init.path.substr(0, slash));
@@ -135,13 +137,18 @@ bool Cpusets::adopt_group(const GroupInit& init) {
   own.spread_page = init.spread_page;
   own.spread_slab = init.spread_slab;
   own.relax_domain_level = init.relax_domain_level;
-  if (group->id == 0) return true;
+  if (group->id == 0) {
+    if (init.effective_cpus) own.effective_cpus = *init.effective_cpus;
+    return true;
+  }
   const Cpuset& above = state.css(group->parent);
   own.effective_cpus = state.v2_mode() ? own.cpus & above.effective_cpus : own.cpus;
   own.effective_mems = state.v2_mode() ? own.mems & above.effective_mems : own.mems;
   own.use_parent_ecpus = state.v2_mode() && own.effective_cpus.empty();
   if (own.use_parent_ecpus) own.effective_cpus = above.effective_cpus;
   if (state.v2_mode() && own.effective_mems.empty()) own.effective_mems = above.effective_mems;
+  if (init.effective_cpus) own.effective_cpus = *init.effective_cpus;
+  if (state.v2()) state.adopt_partition(group->id, init);
   return true;
 }
 
@@ -178,6 +185,8 @@ Outcome Cpusets::write(std::string_view path, std::string_view file, std::string
   const Group* group = state_->find(path);
   if (group == nullptr) return failure(ENOENT, Why::kNoGroup, path);
   std::vector<std::string> names = files(path);
+  if (!state_->v2() && (file == "notify_on_release" || file == "cpuset.memory_pressure"))
+    return State::write_plain(file, text);
   if (std::find(names.begin(), names.end(), file) == names.end())
     return failure(ENOENT, Why::kNoFile, path);
   if (text.empty()) return {};
@@ -220,6 +229,9 @@ std::vector<std::string> Cpusets::files(std::string_view path) const {
     names.insert(names.end(), {"cpuset.cpus.effective", "cpuset.mems.effective"});
     if (group->id != 0)
       names.insert(names.end(), {"cpuset.cpus", "cpuset.mems", "cpuset.cpus.partition"});
+    if (state_->era >= Era::k6_12 && group->id != 0)
+      names.insert(names.end(), {"cpuset.cpus.exclusive", "cpuset.cpus.exclusive.effective"});
+    if (state_->era >= Era::k6_12 && group->id == 0) names.push_back("cpuset.cpus.isolated");
   }
   return names;
 }

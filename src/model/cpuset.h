@@ -105,6 +105,7 @@ enum class Why : uint8_t {
   kClipped,             // success, but cpus (asked for) were dropped
   kInherited,           // success, but nothing of it is usable: the parent's set is used
   kTransferred,         // success, and tasks were moved to group by the kernel
+  kLastOfDomain,        // EBUSY: the last CPU of a partition, which has deadline servers (6.12)
   kPartition,           // success, but the partition is not valid; detail has the kernel's words
 };
 
@@ -152,7 +153,11 @@ struct GroupInit {
   int64_t relax_domain_level = -1;
   bool cpuset_controller = true;  // v2: the parent's subtree_control has cpuset
   bool threaded = false;          // v2: cgroup.type
-  bool partition = false;         // v2: cpus.partition is not "member": not modelled, refused
+  // v2: the files cpus.partition, cpus.exclusive, cpus.exclusive.effective and cpus.effective; the
+  // last only matters where partitions have taken CPUs.
+  std::string partition = "member";
+  Mask exclusive_cpus = {}, effective_xcpus = {};
+  std::optional<Mask> effective_cpus = {};
 };
 
 struct State;  // groups and tasks; cpuset_state.h
@@ -171,9 +176,8 @@ class Cpusets {
   Cpusets(Cpusets&&) noexcept;
   Cpusets& operator=(Cpusets&&) noexcept;
 
-  // Takes over what is there, without a rule being asked. Parents first; groups before tasks.
-  // v2: effective sets are computed. False: parent missing, task known already, or a partition, whose
-  // rules are not modelled: predict nothing then.
+  // Takes over what is there, without a rule being asked. Parents first; groups before tasks. v2:
+  // effective sets are computed. False: parent missing or task known already: predict nothing then.
   bool adopt_group(const GroupInit& init);
   bool adopt_task(const TaskInit& init);
 

@@ -1,8 +1,8 @@
 // The state behind Cpusets: the structures drawn in cpuset.h, and the steps the rules are made of.
 //
-// Everything is kept by number (group id, tid), never by pointer, so that a State is copied by value:
-// `plan` tries a sequence on a copy. Internal to src/model. What must not happen here: a rule that
-// differs between v1 and v2; those stand in v1.cc, v2.cc and partition.cc.
+// Everything is kept by number (group id, tid), never by pointer, so that a State is copied by
+// value: `plan` tries a sequence on a copy. Internal to src/model. What must not happen here: a
+// rule that differs between v1 and v2; those stand in v1.cc, v2.cc and partition.cc.
 #pragma once
 
 #include <map>
@@ -18,6 +18,27 @@ namespace allot::model {
 
 // Partition states of v2; the negative ones are the invalid forms.
 enum PartitionState { kMember = 0, kRootPartition = 1, kIsolated = 2 };
+
+// Why a partition is not valid (PERR_* of the kernel).
+enum class PartitionError : uint8_t {
+  kNone,
+  kInvalidCpus,
+  kInvalidParent,
+  kNotPartition,
+  kNotExclusive,
+  kNoCpus,
+  kHotplug,
+  kEmpty,
+  kAccess,
+  kRemote,
+};
+// The kernel's words for it, which the partition file shows; they differ between kernels.
+std::string_view partition_words(PartitionError error, Era era);
+
+// What is asked of a partition's parent (partcmd_* of the kernel).
+enum class PartitionStep : uint8_t { kEnable, kEnableIsolated, kDisable, kUpdate, kInvalidate };
+
+struct Scratch;  // partition_6_12.h
 
 // A mask as a file of the kernel's shows it.
 inline std::string list_line(const Mask& mask) {
@@ -35,8 +56,12 @@ struct Cpuset {
   // v2: the effective set is the parent's for want of an own one.
   bool use_parent_ecpus = false;
   int partition = kMember;
-  int partition_error = 0;
-  Mask subparts_cpus;  // CPUs handed to partitions among the children
+  PartitionError partition_error = PartitionError::kNone;
+  Mask subparts_cpus;    // 6.1: CPUs handed to partitions among the children
+  Mask exclusive_cpus;   // 6.12: cpuset.cpus.exclusive
+  Mask effective_xcpus;  // 6.12: cpuset.cpus.exclusive.effective
+  int nr_subparts = 0;   // 6.12: valid partitions among the children
+  bool remote = false;   // 6.12: a partition whose parent is none
 };
 
 // A directory of the hierarchy (struct cgroup).
@@ -71,6 +96,13 @@ struct Task {
   uint64_t born = 0;  // order of creation
 };
 
+// A balancing domain of the scheduler, and whether its deadline servers are counted as load: a
+// rebuild counts those of new domains and forgets those of domains that stay the same.
+struct Domain {
+  Mask cpus;
+  bool counted = true;
+};
+
 struct State {
   Machine machine;
   Era era = Era::k6_1;
@@ -79,6 +111,10 @@ struct State {
   std::map<int, Group> groups;     // 0 is the root
   std::map<int, CssSet> css_sets;  // by group, only groups with tasks
   std::map<int, Task> tasks;
+  Mask subpartitions;           // 6.12: CPUs taken from the root by partitions
+  Mask isolated;                // 6.12: cpuset.cpus.isolated
+  std::vector<Domain> domains;  // 6.12 on v2
+  bool rebuild = false;         // the domains are to be made anew at the end of this operation
   int next_group = 1;
   uint64_t next_birth = 1;
 
@@ -119,6 +155,7 @@ struct State {
   Outcome write_mems(int group, std::string_view text);
   Outcome validate(int group, const Cpuset& trial) const;
   Outcome validate_common(int group, const Cpuset& trial) const;
+  Outcome validate_exclusive(int group, const Cpuset& trial) const;
   void update_cpus_below(int group, bool force);
   void update_mems_below(int group);
   Mask compute_effective(const Cpuset& own, int parent) const;
@@ -130,6 +167,8 @@ struct State {
   Outcome validate_legacy(int group, const Cpuset& trial) const;
   Outcome write_v1(int group, std::string_view file, std::string_view text, const Caller& caller);
   std::optional<std::string> read_v1(int group, std::string_view file) const;
+  // Files that change nothing here: any number for notify_on_release, nothing for memory_pressure.
+  static Outcome write_plain(std::string_view file, std::string_view text);
   void clone_parent(int group);
   void hotplug_v1(int group, Reason* reason);
 
@@ -139,6 +178,7 @@ struct State {
   Outcome write_subtree_control(int group, std::string_view text);
   Outcome write_type(int group, std::string_view text);
   void switch_cpusets(int group, bool on);
+  void attach_switched(const Cpuset& old_state, const std::vector<int>& moving, bool on);
   unsigned controllers(int group) const;
   bool threaded(int group) const { return at(group).domain != group; }
   bool valid_domain(int group) const;
@@ -146,11 +186,60 @@ struct State {
   bool can_be_thread_root(int group) const;
   Outcome vet_target(int group) const;
   void hotplug_v2(int group);
+  void apply_hotplug(int group, Mask next);
 
-  // v2 partitions (partition.cc).
+  // v2 partitions, what the kernels have in common (partition.cc).
   Outcome write_partition(int group, std::string_view text);
+  void set_partition(int group, int state);
   std::string partition_text(int group) const;
-  bool partitions_used() const;
+  Outcome partition_outcome(int group) const;
+  bool partition_populated(int group, int excluded) const;
+  bool try_flag(int group, bool Cpuset::*flag, bool on);
+  void partition_changed(int group, int before);
+  void adopt_partition(int group, const GroupInit& init);
+
+  // Partitions of 6.1 (partition_6_1.cc).
+  struct Subparts;
+  Subparts update_subparts(int group, const Mask* next) const;
+  PartitionError parent_subparts(int group, PartitionStep step, const Mask* next);
+  bool update_one_6_1(int group, bool first, bool force);
+  void update_below_6_1(int from, bool force);
+  void update_siblings_6_1(int parent, int except);
+  Outcome write_cpus_6_1(int group, const Cpuset& trial);
+  void set_partition_6_1(int group, int state);
+  bool hotplug_root_6_1();
+  Mask hotplug_partition_6_1(int group, Mask next);
+  void hotplug_6_1(int group);
+
+  // Partitions of 6.12 (partition_6_12.cc: the steps; partition_write_6_12.cc: what causes them).
+  int exclusive_cpus(const Cpuset& own, int group, bool trial, Mask* out) const;
+  bool no_cpu_for_tasks(int parent, int group, const Mask& xcpus) const;
+  bool set_exclusive(int group, int state);
+  void set_balance(int group, int before);
+  void rebuild_domains();
+  std::vector<Mask> wanted_domains() const;
+  bool deadline_load(int cpu) const;
+  void reset_partition(int group);
+  void new_state_of(int state, const Mask& cpus);
+  void give_exclusive(int state, int parent, const Mask& cpus);
+  void take_exclusive(int state, int parent, Mask* cpus);
+  void update_tasks_6_12(int group, Mask* scratch);
+  PartitionError remote_enable(int group, int state, Scratch* s);
+  void remote_disable(int group, Scratch* s);
+  void remote_update(int group, const Mask* exclusive, const Mask& wanted, Scratch* s);
+  void partition_effective(int group, Mask* out);
+  bool update_one_6_12(int group, bool first, bool force, Scratch* s);
+  void update_below_6_12(int from, bool force, Scratch* s);
+  void update_siblings_6_12(int parent, int except, Scratch* s);
+  bool alone_with_its_cpus(int group) const;
+  PartitionError parent_effective(int group, PartitionStep step, const Mask* next, Scratch* s);
+  bool write_invalidates(int group, const Cpuset& trial, bool exclusive_file);
+  Outcome write_cpus_6_12(int group, Cpuset trial);
+  Outcome write_exclusive(int group, std::string_view text);
+  Outcome exclusive_conflict(int group, const Cpuset& trial) const;
+  void set_partition_6_12(int group, int state);
+  bool hotplug_root_6_12();
+  void hotplug_6_12(int group);
 
   // Tasks (tasks.cc).
   Outcome write_procs(int group, std::string_view text, bool whole, const Caller& caller);

@@ -1,5 +1,5 @@
-// The rules one by one, as facts measured on real kernels; the random comparison with real kernels is
-// tests/kernel.
+// The rules one by one, as facts measured on real kernels; the random comparison with real kernels
+// is tests/kernel.
 #include "model/cpuset.h"
 
 #include <gtest/gtest.h>
@@ -319,13 +319,36 @@ TEST(Cpusets, AdoptsAMachine) {
   ASSERT_TRUE(model.adopt_group({.path = "/system", .cpus = Mask::range(0, 5)}));
   ASSERT_TRUE(model.adopt_group({.path = "/system/x", .cpus = Mask{7}}));
   ASSERT_FALSE(model.adopt_group({.path = "/none/x"}));
-  ASSERT_FALSE(model.adopt_group({.path = "/part", .partition = true}))
-      << "not modelled, so refused";
   Outcome part = model.write("/system/x", "cpuset.cpus.partition", "root");
-  EXPECT_EQ(part.reason.why, Why::kUnknown);
+  EXPECT_EQ(part.reason.why, Why::kPartition);
+  EXPECT_EQ(sentence(part.reason), "the partition is not valid: Parent is not a partition root");
   EXPECT_EQ(model.effective_cpus("/system/x").list(), "0-5");
   ASSERT_TRUE(model.adopt_task({.tid = 5, .group = "/system/x"}));
   EXPECT_EQ(model.cpus_mask(5).list(), "0-5");
+}
+
+// What a partition took is known again from its files, and comes back when it ends.
+TEST(Cpusets, AdoptsAPartition) {
+  for (Era era : {Era::k6_1, Era::k6_12}) {
+    Cpusets made(Machine::flat(8), era, Hierarchy::kV2);
+    ASSERT_TRUE(made.write("/", "cgroup.subtree_control", "+cpuset").ok());
+    ASSERT_TRUE(made.mkdir("/p").ok());
+    ASSERT_TRUE(made.write("/p", kCpus, "2-3").ok());
+    ASSERT_TRUE(made.write("/p", "cpuset.cpus.partition", "root").ok());
+    ASSERT_EQ(made.effective_cpus("/").list(), "0-1,4-7");
+    Cpusets adopted(Machine::flat(8), era, Hierarchy::kV2);
+    ASSERT_TRUE(adopted.adopt_group({.path = "/", .effective_cpus = made.effective_cpus("/")}));
+    ASSERT_TRUE(adopted.adopt_group({.path = "/p",
+                                     .cpus = Mask{2, 3},
+                                     .partition = "root",
+                                     .effective_cpus = made.effective_cpus("/p")}));
+    for (Cpusets* each : {&made, &adopted}) {
+      EXPECT_EQ(each->write("/p", "cpuset.cpus", "3").err, 0);
+      EXPECT_EQ(each->effective_cpus("/").list(), "0-2,4-7");
+      EXPECT_EQ(each->write("/p", "cpuset.cpus.partition", "member").err, 0);
+      EXPECT_EQ(each->effective_cpus("/").list(), "0-7");
+    }
+  }
 }
 
 TEST(Cpusets, EveryReasonHasAName) {

@@ -1,10 +1,11 @@
 // Writes to cpus and mems, and what follows from them down the tree.
 //
-// The order of the checks decides which errno a caller sees, so it is the kernel's: parse, subset of the
-// machine, unchanged, then validate_change(): children, parent (both only in v1), populated, siblings.
-// Source of the rules: kernel/cgroup/cpuset.c of 6.1 and 6.12 (update_cpumask, update_nodemask,
-// validate_change, update_cpumasks_hier, update_nodemasks_hier); for 2.6.25 the same file of that
-// version. Tasks' masks are overwritten only where an effective set really changed.
+// The order of the checks decides which errno a caller sees, so it is the kernel's: parse, subset
+// of the machine, unchanged, then validate_change(): children, parent (both only in v1), populated,
+// siblings. Source of the rules: kernel/cgroup/cpuset.c of 6.1 and 6.12 (update_cpumask,
+// update_nodemask, validate_change, update_cpumasks_hier, update_nodemasks_hier); for 2.6.25 the
+// same file of that version. Tasks' masks are overwritten only where an effective set really
+// changed.
 #include <cerrno>
 
 #include "model/cpuset_state.h"
@@ -21,7 +22,12 @@ Outcome State::validate_common(int group, const Cpuset& trial) const {
     if (!own.mems.empty() && trial.mems.empty())
       return failure(ENOSPC, Why::kPopulated, at(group).path, {}, own.mems);
   }
+  // The deadline servers that 6.12 keeps on a partition's CPUs need one that is active.
+  if (era >= Era::k6_12 && v2() && own.cpu_exclusive && !own.cpus.empty() &&
+      !trial.cpus.intersects(active()) && deadline_load(own.cpus.first()))
+    return failure(EBUSY, Why::kPopulated, at(group).path, own.cpus);
   if (is(Broken::kSiblingForgotten)) return {};
+  if (v2() && era >= Era::k6_12) return validate_exclusive(group, trial);
   for (int sibling : children_with_css(at(group).parent)) {
     if (sibling == group) continue;
     const Cpuset& other = css(sibling);
@@ -33,6 +39,30 @@ Outcome State::validate_common(int group, const Cpuset& trial) const {
         !is(Broken::kMemsOverlapAllowed)) {
       return failure(EINVAL, Why::kSiblingOverlap, at(sibling).path, {}, trial.mems & other.mems);
     }
+  }
+  return {};
+}
+
+// Siblings on 6.12: exclusive CPUs, where given, stand for a group's CPUs, and an ordinary group
+// may not lie wholly within a sibling's.
+Outcome State::validate_exclusive(int group, const Cpuset& trial) const {
+  auto mine = [](const Cpuset& own) {
+    return own.exclusive_cpus.empty() ? own.cpus : own.exclusive_cpus;
+  };
+  for (int sibling : children_with_css(at(group).parent)) {
+    if (sibling == group) continue;
+    const Cpuset& other = css(sibling);
+    bool trial_has = !trial.exclusive_cpus.empty();
+    bool other_has = !other.exclusive_cpus.empty();
+    Mask taken;
+    if (trial.cpu_exclusive || other.cpu_exclusive || (trial_has && other_has)) {
+      taken = mine(trial) & mine(other);
+    } else if (trial_has || other_has) {
+      const Mask& exclusive = trial_has ? trial.exclusive_cpus : other.exclusive_cpus;
+      const Mask& asked = trial_has ? other.cpus : trial.cpus;
+      if (asked.subset_of(exclusive)) taken = asked;
+    }
+    if (!taken.empty()) return failure(EINVAL, Why::kSiblingOverlap, at(sibling).path, taken);
   }
   return {};
 }
@@ -59,7 +89,9 @@ Outcome State::write_cpus(int group, std::string_view text) {
   Cpuset trial = css(group);
   trial.cpus = Mask();
   if (!text.empty()) {
-    if (int err = parse_list(text, cpu_bits(), &trial.cpus)) {
+    // 2.6.25 reads the list against all CPUs it is built for, and then drops what is not on line.
+    int bits = era == Era::k2_6_25 ? Mask::kBits : cpu_bits();
+    if (int err = parse_list(text, bits, &trial.cpus)) {
       if (is(Broken::kRangeIsInvalid)) err = EINVAL;
       return failure(err, Why::kParse);
     }
@@ -72,11 +104,15 @@ Outcome State::write_cpus(int group, std::string_view text) {
   }
   Cpuset& own = css(group);
   if (own.cpus == trial.cpus) return {};
-  if (Outcome checked = validate(group, trial); !checked.ok()) return checked;
-  own.cpus = trial.cpus;
-  update_cpus_below(group, false);
-
   Outcome done;
+  if (v2()) {
+    done = era < Era::k6_12 ? write_cpus_6_1(group, trial) : write_cpus_6_12(group, trial);
+    if (!done.ok() || done.reason.why != Why::kNone) return done;
+  } else {
+    if (Outcome checked = validate(group, trial); !checked.ok()) return checked;
+    own.cpus = trial.cpus;
+    update_cpus_below(group, false);
+  }
   Mask dropped = own.cpus - own.effective_cpus;
   if (v2_mode() && !dropped.empty()) {
     bool inherited = !own.cpus.intersects(own.effective_cpus);
@@ -112,8 +148,8 @@ Outcome State::write_mems(int group, std::string_view text) {
   return done;
 }
 
-// update_cpumasks_hier() without partitions: parents first, a subtree whose effective set stays as it
-// was is left alone, and so are the masks of its tasks.
+// update_cpumasks_hier() of v1, which knows no partitions: parents first, a subtree whose effective
+// set stays as it was is left alone, and so are the masks of its tasks.
 void State::update_cpus_below(int group, bool force) {
   Cpuset& own = css(group);
   Mask next = compute_effective(own, at(group).parent);
@@ -144,7 +180,7 @@ void State::update_task_cpus(int css_group) {
     Task& task = tasks.at(tid);
     if (css_group == 0) {
       if (task.no_setaffinity) continue;
-      Mask mask = machine.possible_cpus - css(0).subparts_cpus;
+      Mask mask = machine.possible_cpus - subpartitions;
       set_mask(&task, era == Era::k6_1 ? css(0).effective_cpus : mask);
     } else {
       set_mask(&task, css(css_group).effective_cpus);

@@ -1,9 +1,9 @@
 // Rules that a test may break on purpose, one at a time.
 //
 // A model that is compared with real kernels proves something only if the comparison would notice a
-// wrong rule. So each rule below can be switched to a plausible mistake; tests/kernel replays recorded
-// kernel runs against every one and expects each to be caught. Mutation 0 is the true model. What must
-// not happen here: use of a mutation outside tests.
+// wrong rule. So each rule below can be switched to a plausible mistake; tests/kernel replays
+// recorded kernel runs against every one and expects each to be caught. Mutation 0 is the true
+// model. What must not happen here: use of a mutation outside tests.
 #pragma once
 
 #include <cstddef>
@@ -70,6 +70,18 @@ enum class Broken : int {
   kInternalProcessAllowed,    // a group that hands domain controllers on may take tasks
   kThreadedWhilePopulated,    // a populated group may become threaded
   kUnchangedEffectiveResets,  // a write that leaves the effective set as it was resets masks
+  kAttachComparesCpusOnly,    // 6.12: a move between equal CPUs changes no node either
+  // partitions
+  kPartitionLeavesParent,     // its CPUs stay in the parent's effective set
+  kPartitionKeepsCpus,        // its CPUs do not come back to the parent
+  kPartitionTakesLastCpus,    // a parent with tasks may be left without CPUs
+  kPartitionUnderMember,      // the parent need not be a partition
+  kPartitionOverlapAllowed,   // siblings may overlap it when it is made
+  kPartitionSurvivesOverlap,  // a sibling's write over it does not invalidate it
+  kPartitionStaysInvalid,     // an invalid one does not become valid by itself
+  kPartitionSurvivesHotplug,  // the last CPU may go off line beneath its tasks
+  kExclusiveOverlapAllowed,   // 6.12: siblings' exclusive CPUs may overlap
+  kRemoteFromParent,  // 6.12: a remote partition takes its CPUs from its parent, not the root
   kCount,
 };
 

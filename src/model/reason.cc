@@ -80,6 +80,8 @@ std::string_view why_name(Why why) {
       return "inherited";
     case Why::kTransferred:
       return "transferred";
+    case Why::kLastOfDomain:
+      return "last_of_domain";
     case Why::kPartition:
       return "partition";
   }
@@ -148,6 +150,8 @@ std::string sentence(const Reason& reason) {
       return "nothing of it is usable in " + group + ", so the parent's set is used";
     case Why::kTransferred:
       return "tasks of " + reason.detail + " were moved to " + group;
+    case Why::kLastOfDomain:
+      return sets(reason) + " is the last one of a partition, whose deadline server it carries";
     case Why::kPartition:
       return "the partition is not valid: " + reason.detail;
   }

@@ -2,9 +2,9 @@
 //
 // Source of the rules: kernel/cgroup/cpuset.c (cpuset_can_attach, cpuset_attach, cpuset_fork,
 // cpuset_cpus_allowed) and kernel/sched/core.c (__set_cpus_allowed_ptr, sched_setaffinity,
-// select_fallback_rq) of 6.1 and 6.12. Two things changed in between: since 6.2 the mask a user asked
-// for is remembered (user_cpus_ptr) and applied to every later change; and a task in the root cpuset may
-// keep offline CPUs in its mask.
+// select_fallback_rq) of 6.1 and 6.12. Two things changed in between: since 6.2 the mask a user
+// asked for is remembered (user_cpus_ptr) and applied to every later change; and a task in the root
+// cpuset may keep offline CPUs in its mask.
 #include <algorithm>
 #include <cerrno>
 #include <limits>
@@ -28,7 +28,7 @@ Mask State::allowed_for(const Task& task) const {
   bool keeps_offline = era >= Era::k6_12;
   if (is(Broken::kAffinityOfflineOk)) keeps_offline = !keeps_offline;
   if (!root || !keeps_offline) return guarantee_cpus(task);
-  Mask mask = machine.possible_cpus - css(0).subparts_cpus;
+  Mask mask = machine.possible_cpus - subpartitions;
   return mask.intersects(active()) ? mask : machine.possible_cpus;
 }
 
@@ -70,9 +70,9 @@ Outcome State::set_affinity(int tid, const Mask& mask, const Caller& caller) {
   return done;
 }
 
-// select_fallback_rq(): a task that is to run and has no active CPU in its mask gets, on v2, the CPUs
-// its cpuset was configured with, and if none of these is active all possible ones. What the user asked
-// for is forgotten.
+// select_fallback_rq(): a task that is to run and has no active CPU in its mask gets, on v2, the
+// CPUs its cpuset was configured with, and if none of these is active all possible ones. What the
+// user asked for is forgotten.
 void State::wake(Task* task) {
   if (task->cpus.intersects(active()) || is(Broken::kFallbackKeepsMask)) return;
   const Cpuset& own = css(effective_css(task->group));
@@ -178,14 +178,15 @@ Outcome State::can_attach(int css_group, const std::vector<int>& tids) const {
   return {};
 }
 
-// Tasks are in their new group already. Since 6.12 on v2 a move between equal effective sets changes
-// no mask; which sets are compared is decided by the first task alone.
+// Tasks are in their new group already. Since 6.12 on v2 a move between equal effective sets
+// changes no mask; which sets are compared is decided by the first task alone.
 void State::cpuset_attach(int css_group, int old_css, const std::vector<int>& tids) {
   const Cpuset& target = css(css_group);
   if (v2() && era >= Era::k6_12 && groups.count(old_css) && groups.at(old_css).cpuset) {
     const Cpuset& old = css(old_css);
-    if (target.effective_cpus == old.effective_cpus && target.effective_mems == old.effective_mems)
-      return;
+    bool same_mems =
+        target.effective_mems == old.effective_mems || is(Broken::kAttachComparesCpusOnly);
+    if (target.effective_cpus == old.effective_cpus && same_mems) return;
   }
   Mask mems = guarantee_mems(css_group);
   for (int tid : tids) cpuset_attach_task(css_group, &tasks.at(tid), mems);
@@ -195,7 +196,7 @@ void State::cpuset_attach_task(int css_group, Task* task, const Mask& mems) {
   Mask mask = guarantee_cpus(*task);
   if (css_group == 0) {
     mask = machine.possible_cpus;
-    if (era >= Era::k6_12) mask = mask - css(0).subparts_cpus;
+    if (era >= Era::k6_12) mask = mask - subpartitions;
     if (is(Broken::kAttachRootActiveOnly)) mask = active();
   }
   set_mask(task, mask);
@@ -206,6 +207,12 @@ Outcome State::plug(int cpu, bool up) {
   if (!machine.possible_cpus.test(cpu)) return failure(ENOENT, Why::kNotInTop, "/", Mask{cpu});
   if (active().test(cpu) == up) return {};
   if (!up && active().count() == 1) return failure(EBUSY, Why::kNoCpuLeft, "/", active());
+  if (!up && v2() && era >= Era::k6_12 && deadline_load(cpu)) {
+    for (const Domain& domain : domains) {
+      if (domain.cpus.test(cpu) && (domain.cpus & active()).count() == 1)
+        return failure(EBUSY, Why::kLastOfDomain, "/", Mask{cpu});
+    }
+  }
   if (up) {
     machine.online_cpus.set(cpu);
   } else {
@@ -214,8 +221,16 @@ Outcome State::plug(int cpu, bool up) {
   Outcome done;
   Cpuset& top = css(0);
   if (!v2_mode()) top.cpus = active();
-  if (!(v2_mode() && up && is(Broken::kOnlineNotSeen))) top.effective_cpus = active();
+  bool below = true;
+  if (v2()) {
+    below = era < Era::k6_12 ? hotplug_root_6_1() : hotplug_root_6_12();
+    if (up && is(Broken::kOnlineNotSeen)) top.effective_cpus.clear(cpu);
+  } else if (!(v2_mode() && up && is(Broken::kOnlineNotSeen))) {
+    top.effective_cpus = active();
+  }
   if (is(Broken::kOfflineTouchesRootTasks)) update_task_cpus(0);
+  rebuild = rebuild || below;
+  if (!below) return done;
   for (int group : css_preorder(0)) {
     if (group == 0) continue;
     if (v2_mode()) {
@@ -224,6 +239,7 @@ Outcome State::plug(int cpu, bool up) {
       hotplug_v1(group, &done.reason);
     }
   }
+  rebuild_domains();
   return done;
 }
 

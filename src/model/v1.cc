@@ -122,6 +122,14 @@ Outcome State::write_v1(int group, std::string_view file, std::string_view text,
   return failure(EINVAL, Why::kReadOnly);
 }
 
+Outcome State::write_plain(std::string_view file, std::string_view text) {
+  uint64_t value = 0;
+  if (text.empty()) return {};
+  if (file == "cpuset.memory_pressure") return failure(EINVAL, Why::kReadOnly);
+  if (int err = parse_unsigned(text, &value)) return failure(err, Why::kParse);
+  return {};
+}
+
 std::optional<std::string> State::read_v1(int group, std::string_view file) const {
   const Cpuset& own = css(group);
   for (const FlagFile& entry : kFlagFiles) {
@@ -149,7 +157,8 @@ std::optional<std::string> State::read_v1(int group, std::string_view file) cons
   return std::nullopt;
 }
 
-// mkdir under a parent with clone_children: the parent's cpus and mems, unless a sibling is exclusive.
+// mkdir under a parent with clone_children: the parent's cpus and mems, unless a sibling is
+// exclusive.
 void State::clone_parent(int group) {
   const Group& above = at(at(group).parent);
   if (!at(group).clone_children) return;

@@ -1,5 +1,5 @@
-// Rules of the v2 hierarchy alone: controllers, threaded groups, who may enter where, and hotplug that
-// leaves the configured sets as they are.
+// Rules of the v2 hierarchy alone: controllers, threaded groups, who may enter where, and hotplug
+// that leaves the configured sets as they are.
 //
 // Source of the rules: kernel/cgroup/cgroup.c of 6.1 and 6.12 (cgroup_subtree_control_write,
 // cgroup_enable_threaded, cgroup_migrate_vet_dst, cgroup_update_dfl_csses) and cpuset.c
@@ -118,13 +118,18 @@ Outcome State::write_subtree_control(int group, std::string_view text) {
       if (!in_threads && has_tasks(group)) return failure(EBUSY, Why::kInternalTasks, own.path);
     }
   }
+  if (((enable | disable) & kCpusetBit) != 0 && css(effective_css(group)).effective_cpus.empty()) {
+    for (int child : own.children) {
+      if (populated(child)) return failure(ENOSPC, Why::kEmptyTarget, own.path);
+    }
+  }
   own.subtree_control = (own.subtree_control | enable) & ~disable;
   if (((enable | disable) & kCpusetBit) != 0) switch_cpusets(group, (enable & kCpusetBit) != 0);
   return {};
 }
 
-// The children of a group get cpusets of their own, or lose them; the tasks below are attached to what
-// rules them now. The kernel makes one attach of it, in which the first task stands for all.
+// The children of a group get cpusets of their own, or lose them; the tasks below are attached to
+// what rules them now. The kernel makes one attach of it, in which the first task stands for all.
 void State::switch_cpusets(int group, bool on) {
   std::vector<int> moving;
   for (int child : at(group).children) {
@@ -136,14 +141,26 @@ void State::switch_cpusets(int group, bool on) {
   }
   int old_css = moving.empty() ? 0 : effective_css(tasks.at(moving.front()).group);
   Cpuset old_state = css(old_css);
+  std::map<int, Cpuset> going;
   for (int child : at(group).children) {
     if (on) {
       create_css(child);
     } else {
+      going.emplace(child, css(child));
       at(child).cpuset.reset();
     }
   }
   relink_css_sets();
+  attach_switched(old_state, moving, on);
+  // Partitions among them end when their tasks have gone already, one after the other.
+  for (const auto& [child, gone] : going) at(child).cpuset = gone;
+  for (const auto& [child, gone] : going) {
+    if (css(child).partition > kMember) set_partition(child, kMember);
+    at(child).cpuset.reset();
+  }
+}
+
+void State::attach_switched(const Cpuset& old_state, const std::vector<int>& moving, bool on) {
   if (moving.empty()) return;
   if (is(on ? Broken::kEnableKeepsMasks : Broken::kDisableKeepsMasks)) return;
   int target = effective_css(tasks.at(moving.front()).group);
@@ -179,14 +196,14 @@ Outcome State::write_v2(int group, std::string_view file, std::string_view text,
   if (file == "cgroup.type") {
     return group == 0 ? failure(ENOENT, Why::kNoFile) : write_type(group, text);
   }
-  if (file != "cpuset.cpus" && file != "cpuset.mems" && file != "cpuset.cpus.partition") {
-    return failure(EINVAL, Why::kReadOnly);
-  }
+  bool list = file == "cpuset.cpus" || file == "cpuset.mems" || file == "cpuset.cpus.exclusive";
+  if (!list && file != "cpuset.cpus.partition") return failure(EINVAL, Why::kReadOnly);
   if (group == 0 || !at(group).cpuset) return failure(ENOENT, Why::kNoFile, at(group).path);
   if (file == "cpuset.cpus.partition") return write_partition(group, strip(text));
-  size_t limit = 100 + 6 * static_cast<size_t>(file == "cpuset.cpus" ? machine.config_nr_cpus
-                                                                     : machine.max_nodes);
+  size_t limit = 100 + 6 * static_cast<size_t>(file == "cpuset.mems" ? machine.max_nodes
+                                                                     : machine.config_nr_cpus);
   if (text.size() > limit) return failure(E2BIG, Why::kTooLong);
+  if (file == "cpuset.cpus.exclusive") return write_exclusive(group, strip(text));
   return file == "cpuset.cpus" ? write_cpus(group, strip(text)) : write_mems(group, strip(text));
 }
 
@@ -214,23 +231,35 @@ std::optional<std::string> State::read_v2(int group, std::string_view file) cons
   const Cpuset& own = css(group);
   if (file == "cpuset.cpus.effective") return list_line(own.effective_cpus);
   if (file == "cpuset.mems.effective") return list_line(own.effective_mems);
+  if (group == 0 && file == "cpuset.cpus.isolated") return list_line(isolated);
   if (group == 0) return std::nullopt;
+  if (file == "cpuset.cpus.exclusive") return list_line(own.exclusive_cpus);
+  if (file == "cpuset.cpus.exclusive.effective") return list_line(own.effective_xcpus);
   if (file == "cpuset.cpus") return list_line(own.cpus);
   if (file == "cpuset.mems") return list_line(own.mems);
   if (file == "cpuset.cpus.partition") return partition_text(group);
   return std::nullopt;
 }
 
-// A group whose own result is empty takes the parent's set and has its tasks' masks set anew at every
-// hotplug event, even when the set stays the same: the kernel compares before it falls back.
+// A group whose own result is empty takes the parent's set and has its tasks' masks set anew at
+// every hotplug event, even when the set stays the same: the kernel compares before it falls back.
 void State::hotplug_v2(int group) {
+  if (!v2()) {
+    apply_hotplug(group, css(group).cpus & css(at(group).parent).effective_cpus);
+  } else if (era < Era::k6_12) {
+    hotplug_6_1(group);
+  } else {
+    hotplug_6_12(group);
+  }
+}
+
+void State::apply_hotplug(int group, Mask next) {
   Cpuset& own = css(group);
   const Cpuset& above = css(at(group).parent);
-  Mask next = compute_effective(own, at(group).parent);
   Mask next_mems = own.mems & above.effective_mems;
   bool cpus_updated = next != own.effective_cpus;
   bool mems_updated = next_mems != own.effective_mems;
-  if (next.empty()) {
+  if (next.empty() && own.partition <= kMember) {
     next = above.effective_cpus;
     if (is(Broken::kHotplugKeepsInheritor)) cpus_updated = false;
   }

@@ -67,7 +67,7 @@ run_status_and_exec() {
   none_left
 }
 pinned_parent_does_not_pin_the_slice() {
-  is mask "$(taskset 1 allot run --cpus 4-5 -- sh -c "$inside" 2>/tmp/err)" 4-5
+  is mask "$(taskset 1 allot run --cpus 4-5 --any-cpu -- sh -c "$inside" 2>/tmp/err)" 4-5
 }
 threads_stay_inside() {
   # A program that asks for all CPUs gets those of its slice.
@@ -227,16 +227,32 @@ EOF
   kill $pid; wait
   rmdir $CG/e/f $CG/e
 }
-partitions_are_unknown() {
+partitions_are_predicted() {
   [ "$hierarchy" = v2 ] || return
-  mkdir $CG/p; echo 4-5 > $CG/p/cpuset.cpus
-  allot cpus explain write $CG/p/cpuset.cpus.partition root >/tmp/out 2>/tmp/err; is status $? 125
-  has explain "$(cat /tmp/err)" "not predicted"
+  mkdir $CG/p $CG/q; echo 4-5 > $CG/p/cpuset.cpus; echo 5-6 > $CG/q/cpuset.cpus
+  allot cpus explain write $CG/p/cpuset.cpus.partition root >/tmp/out 2>/tmp/err
+  has explain "$(cat /tmp/out)" "not exclusive"
+  echo root > $CG/p/cpuset.cpus.partition
+  has "what the kernel says" "$(cat $CG/p/cpuset.cpus.partition)" "not exclusive"
+  echo 6 > $CG/q/cpuset.cpus; echo member > $CG/p/cpuset.cpus.partition
   echo root > $CG/p/cpuset.cpus.partition
   is partition "$(cat $CG/p/cpuset.cpus.partition)" root
-  allot cpus explain write $CG/p/cpuset.cpus 4 >/tmp/out 2>/tmp/err; is status $? 125
-  has explain "$(cat /tmp/err)" "is a partition"
-  echo member > $CG/p/cpuset.cpus.partition; rmdir $CG/p
+  allot cpus explain write $CG/p/cpuset.cpus 4 >/tmp/out 2>/tmp/err; is status $? 0
+  has explain "$(cat /tmp/out)" "has CPUs 4"
+  echo member > $CG/p/cpuset.cpus.partition; rmdir $CG/p $CG/q
+}
+exclusive_is_a_partition() {
+  [ "$hierarchy" = v2 ] || return
+  allot run --cpus 2-3 --exclusive --name alone -- sleep 10000 2>/tmp/alone &
+  until_is placed "grep -c enforced /tmp/alone" 1
+  is partition "$(cat $CG/allot-alone.*/cpuset.cpus.partition)" root
+  is "others' CPUs" "$(cat $CG/cpuset.cpus.effective)" 0-1,4-7
+  allot cpus set alone --cpus 4-5 --exclusive >/tmp/out 2>/tmp/err; is status $? 0
+  is partition "$(cat $CG/allot-alone.*/cpuset.cpus.partition)" root
+  is "others' CPUs" "$(cat $CG/cpuset.cpus.effective)" 0-3,6-7
+  kill %1; wait
+  is "others' CPUs" "$(cat $CG/cpuset.cpus.effective)" 0-7
+  none_left
 }
 killed_launcher_is_cleaned_up() {
   allot run --cpus 2-3 --name orphan -- sleep 10000 2>/tmp/orphan & pid=$!
@@ -288,7 +304,7 @@ mkdir -p $ALLOT_DIR
 for name in run_list run_is_in_its_group_from_the_start run_count run_status_and_exec \
     pinned_parent_does_not_pin_the_slice threads_stay_inside memory_is_local exclusive_is_kept_from_others \
     attach_enforced attach_moves_every_thread dying_process bad_input no_permission group_of_systemd \
-    explain_says_what_the_kernel_does partitions_are_unknown killed_launcher_is_cleaned_up watch_puts_back \
+    explain_says_what_the_kernel_does partitions_are_predicted exclusive_is_a_partition killed_launcher_is_cleaned_up watch_puts_back \
     rebalance_pinned_spinners no_action_when_balanced; do
   check $name
 done

@@ -82,6 +82,7 @@ class Run {
   explicit Run(const Settings& settings)
       : settings_(settings), kernel_(settings.hierarchy), era_(running_era()) {
     machine_ = kernel_.machine();
+    kernel_.reset();
     driver_.tid = 1;
     driver_.cpus = kernel_.task_mask(1, "\nCpus_allowed_list:\t");
     driver_.mems = kernel_.task_mask(1, "\nMems_allowed_list:\t");

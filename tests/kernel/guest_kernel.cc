@@ -286,6 +286,21 @@ void GuestKernel::remove_below(const std::string& path) {
   closedir(dir);
 }
 
+// Both kernels can lose CPUs of partitions that are gone (the model has it, too): they stay out of
+// the root's effective set. A partition over them that ends gives them back.
+void GuestKernel::reclaim_lost_cpus() {
+  write_file(root_ + "/cgroup.subtree_control", "+cpuset");
+  std::string group = root_ + "/reclaim";
+  mkdir(group.c_str(), 0755);
+  for (const char* cpus : {"1-7", "0-6"}) {
+    write_file(group + "/cpuset.cpus", cpus);
+    write_file(group + "/cpuset.cpus.partition", "isolated");
+    write_file(group + "/cpuset.cpus.partition", "member");
+  }
+  ::rmdir(group.c_str());
+  wait_groups(1);
+}
+
 void GuestKernel::reset() {
   for (auto& [id, fd] : status_fds_) close(fd);
   status_fds_.clear();
@@ -295,9 +310,16 @@ void GuestKernel::reset() {
   remove_below(root_);
   wait_groups(1);
   if (hierarchy_ == Hierarchy::kV2) {
+    reclaim_lost_cpus();
     for (const char* off : {"-cpuset", "-misc", "-pids"})
       write_file(root_ + "/cgroup.subtree_control", off);
     drain();
+    // A partition took CPUs from the driver's own mask, and 6.1 does not give them back.
+    affinity(1, "0-7");
+    // Domains that 6.12 has made anew carry their deadline servers, others may not
+    // (domains_6_12.cc).
+    hotplug(7, false);
+    hotplug(7, true);
     return;
   }
   for (const char* file : {"cpu_exclusive", "mem_exclusive", "sched_load_balance"}) {

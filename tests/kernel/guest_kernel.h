@@ -39,6 +39,7 @@ class GuestKernel {
   int affinity(int real, const std::string& list);
   void wait_groups(size_t count);
   void drain();
+  void reclaim_lost_cpus();
   void remove_below(const std::string& path);
   std::string cached_read(const std::string& group, const std::string& file);
   void forget_files(const std::string& group);

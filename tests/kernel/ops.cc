@@ -176,7 +176,10 @@ std::string Generator::cpu_text(const Cpusets& model, const std::string& path) {
   std::string parent = path.substr(0, path.rfind('/'));
   if (parent.empty()) parent = "/";
   std::string text;
-  switch (random_.below(10)) {
+  switch (random_.below(11)) {
+    case 10:
+      text = model.effective_cpus(group(model, false)).list();
+      break;
     case 0:
       text = kOdd[random_.below(13)];
       break;
@@ -224,6 +227,23 @@ std::string Generator::flag_text() {
   return std::string(kTexts[pick]) + "\n";
 }
 
+// A member, a root or an isolated partition, and now and then no word that the kernel knows. Where
+// there are exclusive CPUs (6.12), those too.
+Op Generator::partition_op(const Cpusets& model) {
+  constexpr const char* kStates[] = {"root", "root",   "root",   "root",   "isolated",
+                                     "root", "member", "member", "member", "isolated"};
+  Op op;
+  op.kind = Kind::kWrite;
+  op.path = group(model, false);
+  op.file = "cpuset.cpus.partition";
+  op.text = std::string(random_.chance(97) ? kStates[random_.below(10)] : "invalid") + "\n";
+  if (model.era() >= model::Era::k6_12 && random_.chance(45)) {
+    op.file = "cpuset.cpus.exclusive";
+    op.text = random_.chance(40) ? model.cpus(op.path).list() + "\n" : cpu_text(model, op.path);
+  }
+  return op;
+}
+
 Op Generator::write_op(const Cpusets& model) {
   constexpr const char* kFlags[] = {
       "cpuset.cpu_exclusive",      "cpuset.cpu_exclusive",      "cpuset.cpu_exclusive",
@@ -231,6 +251,7 @@ Op Generator::write_op(const Cpusets& model) {
       "cpuset.sched_load_balance", "cpuset.memory_spread_page", "cpuset.memory_spread_slab",
       "cgroup.clone_children",     "cgroup.clone_children",     "cpuset.memory_pressure_enabled"};
   bool v2 = model.hierarchy() == Hierarchy::kV2;
+  if (v2 && random_.chance(22)) return partition_op(model);
   Op op;
   op.kind = Kind::kWrite;
   op.path = group(model, random_.chance(v2 ? 25 : 10));
@@ -267,12 +288,33 @@ Op Generator::write_op(const Cpusets& model) {
   return op;
 }
 
+// A move between groups with the same CPUs and other memory nodes; false where there is none. By
+// chance alone one in some thousand operations is such a move, and a rule that compares CPUs only
+// lives on.
+bool Generator::memory_move(const Cpusets& model, Op* op) {
+  std::vector<std::pair<int, std::string>> moves;
+  for (int tid : model.all_tasks()) {
+    std::string from = model.group_of(tid);
+    for (const std::string& to : model.groups()) {
+      if (tid != 1 && model.effective_cpus(to) == model.effective_cpus(from) &&
+          model.effective_mems(to) != model.effective_mems(from))
+        moves.emplace_back(tid, to);
+    }
+  }
+  if (moves.empty()) return false;
+  const auto& [tid, to] = moves[static_cast<size_t>(random_.below(static_cast<int>(moves.size())))];
+  op->path = to;
+  op->text = "@" + std::to_string(tid) + "\n";
+  return true;
+}
+
 Op Generator::attach_op(const Cpusets& model) {
   bool v2 = model.hierarchy() == Hierarchy::kV2;
   Op op;
   op.kind = Kind::kWrite;
   op.path = group(model, random_.chance(15));
   op.file = random_.chance(50) ? "cgroup.procs" : (v2 ? "cgroup.threads" : "tasks");
+  if (random_.chance(25) && memory_move(model, &op)) return op;
   int tid = task(model);
   op.text = "@" + std::to_string(tid) + "\n";
   if (tid == 0 || random_.chance(5)) {
@@ -389,8 +431,12 @@ int apply(const Op& op, Cpusets* model) {
       model::parse_list(op.text, 8, &mask);
       return model->set_affinity(op.tid, mask).err;
     }
-    case Kind::kOffline:
-      return model->offline(op.cpu).err;
+    case Kind::kOffline: {
+      // The driver itself runs, so that a mask without an active CPU is replaced at once.
+      int err = model->offline(op.cpu).err;
+      model->wake(1);
+      return err;
+    }
     case Kind::kOnline:
       return model->online(op.cpu).err;
   }

@@ -62,6 +62,8 @@ class Generator {
 
  private:
   Op write_op(const model::Cpusets& model);
+  Op partition_op(const model::Cpusets& model);
+  bool memory_move(const model::Cpusets& model, Op* op);
   Op attach_op(const model::Cpusets& model);
   Op hotplug_op(const model::Cpusets& model);
   std::string group(const model::Cpusets& model, bool with_root);
