@@ -183,11 +183,17 @@ class Reader {
     constexpr struct {
       std::string_view name;
       size_t words;
-    } kActions[] = {{"pin", 3},    {"write", 4},   {"move", 3}, {"sleep", 2},
-                    {"wake", 2},   {"exit", 2},    {"fork", 3}, {"offline", 2},
-                    {"online", 2}, {"balance", 2}, {"scan", 2}};
+    } kActions[] = {{"pin", 3},  {"write", 4}, {"move", 3},    {"sleep", 2},  {"wake", 2},
+                    {"exit", 2}, {"fork", 3},  {"offline", 2}, {"online", 2}, {"balance", 2},
+                    {"scan", 2}, {"mkdir", 2}, {"rmdir", 2},   {"show", 2},   {"fork-begin", 3}};
     for (const auto& action : kActions) {
       if (event.words[0] != action.name) continue;
+      // A list that ends here is the empty one; more words are one text with spaces.
+      if (action.name == "write" && event.words.size() == 3) event.words.push_back("");
+      while (action.name == "write" && event.words.size() > 4) {
+        event.words[3] += " " + event.words[4];
+        event.words.erase(event.words.begin() + 4);
+      }
       if (event.words.size() != action.words)
         return event.words[0] + " takes " + std::to_string(action.words - 1) + " arguments";
       if (!scenario.events.empty() && scenario.events.back().tick > event.tick)

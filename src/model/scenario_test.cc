@@ -70,6 +70,10 @@ TEST(Scenario, AffinityTodayDoesNotPileUp) {
 
 TEST(Scenario, CpusetStory) {
   ScenarioResult result = run_scenario(example("cpuset.sim"));
+  EXPECT_FALSE(logged(result, "out of range")) << "what is not there is dropped";
+  EXPECT_TRUE(
+      logged(result, "scan of /jobs/a, round 1: heap of 512 slots by start time: a1 a2 a3"));
+  EXPECT_TRUE(logged(result, "move b1 to /jobs/a: guarantee_online_cpus gives 1"));
   EXPECT_TRUE(logged(result, "child /jobs/b uses CPU 3"));
   EXPECT_TRUE(logged(result, "sibling /jobs/a shares CPU 1"));
   for (const ScenarioShare& share : result.shares) {
@@ -86,7 +90,8 @@ TEST(Scenario, CpusetStory) {
 }
 
 TEST(Scenario, ForkRaceAndHotplugExamples) {
-  EXPECT_TRUE(logged(run_scenario(example("fork-race.sim")), "it escaped"));
+  EXPECT_TRUE(
+      logged(run_scenario(example("fork-race.sim")), "child ESCAPED with the old mask 0-1"));
   ScenarioResult result = run_scenario(example("hotplug-v2.sim"));
   for (const ScenarioShare& share : result.shares) {
     if (share.name != "other1") {
@@ -120,6 +125,38 @@ TEST(Scenario, SharesComeNearThePrediction) {
       run_scenario(parsed("machine cpus=2\ntask w pin=0\ntask v count=3\nrun 4s\n"));
   for (const ScenarioShare& share : result.shares)
     EXPECT_NEAR(share.measured, share.predicted, 0.2) << share.name;
+}
+
+// The two cases of migrate_task are told apart, and a scan's rounds are those of the scenario's own
+// tasks.
+TEST(Scenario, ShowsBothCasesOfMigrateTask) {
+  ScenarioResult result = run_scenario(example("affinity.sim"));
+  EXPECT_TRUE(logged(result, "sleeper: case 1, asleep: its CPU is set to 2"));
+  EXPECT_TRUE(logged(result, "case 2, on queue 4: request 1 to migration/4 (-> CPU 0)"));
+}
+
+TEST(Scenario, AScanWithMoreTasksThanSlotsTakesTwoRounds) {
+  ScenarioResult result = run_scenario(example("heap-scan.sim"));
+  EXPECT_TRUE(logged(result, "(512 tasks); 88 later ones did not fit"));
+  EXPECT_TRUE(logged(result, "round 2"));
+}
+
+TEST(Scenario, MakesShowsAndRemovesGroups) {
+  ScenarioResult result = run_scenario(
+      parsed("kernel 6.1\ntask w\nat 1ms mkdir /a\nat 1ms write /a cpuset.mems 0\n"
+             "at 1ms write /a cpuset.cpus 1\nat 1ms show /a\nat 2ms write /a cpuset.cpus\n"
+             "at 2ms rmdir /a\nat 2ms show /a\nrun 5ms\n"));
+  EXPECT_TRUE(logged(result, "/a/cpuset.cpus: 1"));
+  EXPECT_TRUE(logged(result, "there is no group /a"));
+  EXPECT_FALSE(result.unknown);
+}
+
+TEST(Scenario, PartitionsAreModelled) {
+  ScenarioResult result =
+      run_scenario(parsed("kernel 6.12\nhierarchy v2\ngroup /p cpus=2-3\ntask w\n"
+                          "at 1ms write /p cpuset.cpus.partition root\nat 2ms show /\nrun 5ms\n"));
+  EXPECT_TRUE(logged(result, "/cpuset.cpus.effective: 0-1"));
+  EXPECT_FALSE(result.unknown);
 }
 
 }  // namespace

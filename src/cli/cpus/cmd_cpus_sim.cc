@@ -22,13 +22,14 @@ std::string read_whole(const std::string& path) {
   return text.str();
 }
 
-void sim(const CpusSimOptions& options) {
+void sim(const CpusSimOptions& options, int* exit_status) {
   std::string error;
   const std::optional<model::Scenario> scenario =
       model::parse_scenario(read_whole(options.script), &error);
   if (!scenario) wrong_usage("sim: {}: {}", options.script, error);
   const model::ScenarioResult result = model::run_scenario(*scenario);
   print(model::scenario_text(result));
+  if (result.unknown) *exit_status = kExitProblems;
   if (options.svg.empty()) return;
   std::ofstream chart(options.svg);
   chart << model::scenario_svg(result);
@@ -38,14 +39,14 @@ void sim(const CpusSimOptions& options) {
 
 }  // namespace
 
-void add_cpus_sim(CLI::App& cpus, int*) {
+void add_cpus_sim(CLI::App& cpus, int* exit_status) {
   auto options = std::make_shared<CpusSimOptions>();
   CLI::App* app = cpus.add_subcommand(
       "sim",
       "run a scenario (groups, tasks, pins, hotplug) on the kernel model; see docs/examples");
   app->add_option("script", options->script, "the scenario")->required()->type_name("FILE");
   app->add_option("--svg", options->svg, "draw the queues into this file")->type_name("FILE");
-  app->callback([options] { sim(*options); });
+  app->callback([options, exit_status] { sim(*options, exit_status); });
 }
 
 }  // namespace allot::cli
