@@ -8,7 +8,10 @@
 #include <charconv>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <set>
+
+#include "cpus/memory_policy.h"
 
 namespace allot::cpus {
 namespace {
@@ -20,15 +23,19 @@ struct Made {
   std::string came_from;  // group of the process before
   std::vector<pid_t> moved;
   bool kept = false;
+  LockedLedger* ledger = nullptr;
+  std::optional<Lease> replaces;
 
   ~Made() {
     if (kept) return;
     for (pid_t pid : moved) enter_group(procs_file(came_from).c_str(), pid);
     if (!p->group.empty()) remove_group(h, p->group, 200);
     if (p->lease_fd < 0) return;
-    if (Expected<LockedLedger> ledger = LockedLedger::open(p->folder)) ledger->remove(p->lease);
+    ledger->remove(p->lease);
     close(p->lease_fd);
     p->lease_fd = -1;
+    if (!replaces || !ledger->same_file(*replaces, p->lease)) return;
+    if (Expected<int> fd = ledger->add(*replaces)) close(*fd);
   }
 };
 
@@ -61,13 +68,26 @@ int move_all(const AttachRequest& request, Made* made, int* processes) {
   return 0;
 }
 
+// Without a cpuset the pages are moved once; what the process allocates later follows its own
+// policy.
+void move_pages(pid_t pid, Placement* p) {
+  if (p->mems.empty()) return;
+  int error = migrate_memory(pid, p->mems);
+  p->notes.push_back(error == 0
+                         ? fmt::format("its pages were moved to memory node {}; later ones are "
+                                       "not bound, as no cpuset could be made",
+                                       to_list(p->mems))
+                         : fmt::format("its pages stay where they are: {}", std::strerror(error)));
+  p->mems = {};
+}
+
 Expected<void> bind_all(const AttachRequest& request, AttachReport* report) {
   FsRoot fs;
   std::set<pid_t> done;
   std::vector<pid_t> todo{request.pid};
   while (!todo.empty()) {
     for (pid_t pid : todo) {
-      Expected<BindReport> bound = bind_stopped(pid, report->placement.cpus);
+      Expected<BindReport> bound = bind_stopped(pid, report->placement.cpus, 5000);
       done.insert(pid);
       if (!bound && pid == request.pid) return tl::unexpected<Failure>(bound.error());
       if (!bound) continue;  // a descendant that ended, or of another user
@@ -95,8 +115,10 @@ Expected<void> fence_process(const FsRoot& fs, const Hierarchy& h, const Topolog
              : now.empty()  ? "its cpuset is not visible here"
                             : foreign_group(h, now);
   if (!p.reason.empty()) return {};
-  GroupSpec spec{h.base + "/" + group_name(p.name, id), p.cpus, p.mems,
-                 request.placement.exclusive};
+  GroupSpec spec{h.base + "/" + group_name(p.name, id), p.cpus, p.mems};
+  spec.exclusive = request.placement.exclusive;
+  spec.isolated = request.placement.isolated;
+  spec.migrate = !p.mems.empty();
   if (spec.mems.empty() && h.kind == CpusetKind::kV1) {
     Expected<GroupState> parent = read_group(fs, h, h.base);
     spec.mems = parent ? parent->effective_mems : t.allowed_mems;
@@ -107,7 +129,9 @@ Expected<void> fence_process(const FsRoot& fs, const Hierarchy& h, const Topolog
     p.reason = group.error().text;
     return {};
   }
-  if (!note.empty()) p.notes.push_back("other cpusets may still overlap: " + note);
+  if (!note.empty()) p.notes.push_back(note);
+  if (spec.migrate)
+    p.notes.push_back(fmt::format("its pages move to memory node {}", to_list(p.mems)));
   p.group = spec.path;
   p.procs = procs_file(spec.path);
   int error = move_all(request, made, &report->processes);
@@ -145,6 +169,67 @@ std::vector<pid_t> descendants_of(const FsRoot& fs, pid_t pid) {
   return out;
 }
 
+namespace {
+
+// The lease a process holds: as its program, or as one of those in its group.
+const Lease* lease_of(const FsRoot& fs, const Hierarchy& h, const std::vector<Lease>& leases,
+                      const ProcessId& id) {
+  std::string group = group_of(fs, h, id.pid).value_or("");
+  for (const Lease& lease : leases) {
+    if (lease.member == id || (!lease.group.empty() && lease.group == group)) return &lease;
+  }
+  return nullptr;
+}
+
+// A new placement in the place of an old one: the old lease counts until the new one is written,
+// and again when the move fails.
+Expected<void> take_lease(LockedLedger* ledger, const Lease* old, Made* made) {
+  made->ledger = ledger;
+  if (old != nullptr) made->replaces = *old;
+  Expected<int> fd = ledger->add(made->p->lease);
+  if (!fd) return tl::unexpected<Failure>(fd.error());
+  made->p->lease_fd = *fd;
+  return {};
+}
+
+Expected<void> move(const FsRoot& fs, const Hierarchy& h, const Topology& t,
+                    const AttachRequest& request, const ProcessId& id, Made* made,
+                    AttachReport* report) {
+  if (Expected<void> fenced = fence_process(fs, h, t, request, id, made, report); !fenced)
+    return fenced;
+  if (report->placement.planned == Level::kEnforced) return {};
+  if (Expected<void> bound = bind_all(request, report); !bound) return bound;
+  move_pages(request.pid, &report->placement);
+  return {};
+}
+
+}  // namespace
+
+void read_back(AttachReport* report, pid_t pid) {
+  FsRoot fs;
+  Placement& p = report->placement;
+  if (p.planned == Level::kEnforced) report->threads = static_cast<int>(threads_of(fs, pid).size());
+  report->granted = {};
+  for (pid_t tid : threads_of(fs, pid)) {
+    CpuSet mask;
+    std::optional<ThreadStat> stat = thread_stat(fs, pid, tid);
+    if (stat && stat->state != 'Z' && get_affinity(tid, &mask) == 0) report->granted |= mask;
+  }
+  int outside = threads_outside(pid, p.cpus);
+  report->level = outside == 0 ? p.planned : Level::kNone;
+  report->reason = p.reason;
+  if (outside != 0) {
+    report->reason = fmt::format("{} threads set their own mask to other CPUs", outside);
+  } else if (report->granted != p.cpus && p.planned != Level::kEnforced) {
+    Hierarchy h = find_hierarchy(fs);
+    std::string group = group_of(fs, h, pid).value_or("");
+    Expected<GroupState> state = read_group(fs, h, group);
+    if (state && !state->effective_cpus.contains(p.cpus))
+      report->reason = fmt::format("asked for {}, and its cpuset {} allows CPUs {} only",
+                                   to_list(p.cpus), group, to_list(state->effective_cpus));
+  }
+}
+
 Expected<AttachReport> attach(const AttachRequest& request) {
   FsRoot fs;
   std::optional<ProcessId> id = identify(fs, request.pid);
@@ -162,48 +247,50 @@ Expected<AttachReport> attach(const AttachRequest& request) {
   Placement& p = report.placement;
   std::string folder =
       request.placement.folder.empty() ? lease_folder(nullptr) : request.placement.folder;
-  Made made{h, &p, "", {}, false};
-  {
-    Expected<LockedLedger> ledger = LockedLedger::open(folder);
-    if (!ledger) return tl::unexpected<Failure>(ledger.error());
-    sweep(fs, h);
-    if (!request.placement.use_cpuset) {
-      h.base.clear();
-      h.why_not = "cpusets were not to be used";
-    }
-    std::vector<Lease> leases = ledger->read(fs);
-    // What this process holds already is given up by moving it.
-    std::erase_if(leases, [&](const Lease& lease) { return lease.member == *id; });
-    Expected<Placement> chosen = choose(*topology, topology->allowed, leases, request.placement);
-    if (!chosen) return tl::unexpected<Failure>(chosen.error());
-    p = *chosen;
-    p.folder = folder;
-    p.lease.launcher = p.lease.member = *id;
-    Expected<int> fd = ledger->add(p.lease);
-    if (!fd) return tl::unexpected<Failure>(fd.error());
-    p.lease_fd = *fd;
-  }
+  // Held to the end: of two who move one process at once the second finds the first's lease.
+  Expected<LockedLedger> ledger = LockedLedger::open(folder);
+  if (!ledger) return tl::unexpected<Failure>(ledger.error());
+  sweep(fs, h);
+  std::vector<Lease> leases = ledger->read(fs);
+  const Lease* old = lease_of(fs, h, leases, *id);
+  // Its own partition's CPUs are not among those allowed to us.
+  if (old != nullptr) topology->allowed |= old->cpus & topology->online;
   auto from = std::chrono::steady_clock::now();
-  Expected<void> fenced = fence_process(fs, h, *topology, request, *id, &made, &report);
-  if (!fenced) return tl::unexpected<Failure>(fenced.error());
-  if (p.planned != Level::kEnforced) {
-    Expected<void> bound = bind_all(request, &report);
-    if (!bound) return tl::unexpected<Failure>(bound.error());
+  auto took = [from] {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from)
+        .count();
+  };
+  if (old != nullptr && !old->group.empty() && request.placement.use_cpuset) {
+    Expected<AttachReport> changed = change_group(&*ledger, h, *topology, leases, *old, request);
+    if (changed) changed->ms = took();
+    return changed;
   }
-  report.ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from).count();
+  if (!request.placement.use_cpuset) {
+    h.base.clear();
+    h.why_not = "cpusets were not to be used";
+  }
+  std::vector<Lease> others = leases;
+  std::erase_if(others, [&](const Lease& lease) { return lease.member == *id; });
+  Expected<Placement> chosen = choose(*topology, topology->allowed, others, request.placement);
+  if (!chosen) return tl::unexpected<Failure>(chosen.error());
+  p = *chosen;
+  p.folder = folder;
+  p.lease.launcher = p.lease.member = *id;
+  Made made{h, &p, "", {}, false, nullptr, std::nullopt};
+  if (Expected<void> taken = take_lease(&*ledger, old, &made); !taken)
+    return tl::unexpected<Failure>(taken.error());
+  if (Expected<void> moved = move(fs, h, *topology, request, *id, &made, &report); !moved)
+    return tl::unexpected<Failure>(moved.error());
+  report.ms = took();
   if (!alive(fs, *id))
     return failure(Errc::kNotFound, fmt::format("process {} has ended", request.pid), ESRCH);
-  if (p.planned == Level::kEnforced)
-    report.threads = static_cast<int>(threads_of(fs, request.pid).size());
-  int outside = threads_outside(request.pid, p.cpus);
-  report.level = outside == 0 ? p.planned : Level::kNone;
-  report.reason =
-      outside == 0 ? p.reason : fmt::format("{} threads set their own mask to other CPUs", outside);
+  read_back(&report, request.pid);
   made.kept = true;
   p.lease.group = p.group;
-  if (Expected<LockedLedger> ledger = LockedLedger::open(folder))
-    static_cast<void>(ledger->update(p.lease, p.lease_fd));
+  p.lease.mems = p.mems;
+  static_cast<void>(ledger->update(p.lease, p.lease_fd));
+  if (old != nullptr && old->member == *id && !ledger->same_file(*old, p.lease))
+    ledger->remove(*old);
   close(p.lease_fd);
   p.lease_fd = -1;
   return report;

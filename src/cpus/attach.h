@@ -1,8 +1,8 @@
 // Moving a running process to other CPUs with all its threads, none lost while it makes new ones.
 //
-// A pass over /proc/PID/task that sets each mask loses threads: one that is created behind the pass by a
-// thread not yet bound starts with the old mask, and readdir skips entries while others vanish, so even
-// a pass that finds nothing more to do proves nothing. Two ways are sound:
+// A pass over /proc/PID/task that sets each mask loses threads: one that is created behind the pass
+// by a thread not yet bound starts with the old mask, and readdir skips entries while others
+// vanish, so even a pass that finds nothing more to do proves nothing. Two ways are sound:
 //
 //   cgroup   writing the pid to cgroup.procs moves the whole thread group at once; the kernel holds off
 //            clone meanwhile.
@@ -33,10 +33,10 @@ struct BindReport {
   double paused_ms = 0;  // from SIGSTOP to SIGCONT
 };
 
-// Binds every thread of a process by stopping it.
-// Errors: kNotFound (ESRCH: gone, also meanwhile), kNoPermission (EPERM), kBadValue (EINVAL: no CPU of
-// the set is allowed to it), kSystem (ETIMEDOUT: a thread did not stop within `timeout_ms`, for example
-// one waiting for a dead file server; nothing is changed then).
+// Binds every thread of a process by stopping it. Errors: kNotFound (ESRCH: gone, also meanwhile),
+// kNoPermission (EPERM), kBadValue (EINVAL: no CPU of the set is allowed to it), kSystem
+// (ETIMEDOUT: a thread did not stop within `timeout_ms`, for example one waiting for a dead file
+// server; nothing is changed then).
 Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms = 10'000);
 
 // Threads of `pid` whose mask is not within `cpus`.
@@ -55,13 +55,34 @@ struct AttachReport {
   int processes = 0;
   int threads = 0;
   double ms = 0;
+  CpuSet granted;  // CPUs in the masks of its living threads, read back
 };
 
 // Chooses CPUs as place() does and moves the process there. The group and the lease belong to the
-// process, not to us, and end with it.
-// Errors: those of place() and bind_stopped(); after one, group and lease are gone again and every
-// thread has the mask it had, except that a process that could be moved only in part is told so.
+// process, not to us, and end with it. A process that holds CPUs already keeps its group, name and
+// lease, which are changed in place. Errors: those of place(), bind_stopped() and change_group();
+// after one, the process is as it was, with the lease it had, except that a process that could be
+// moved only in part is told so.
 Expected<AttachReport> attach(const AttachRequest& request);
+
+// Gives an existing group other CPUs, and mems where asked for, and its lease with them; the lease
+// is never dropped. Errors: those of choose(); kUnsupported, kNoPermission, kSystem with the file
+// and the kernel's errno; the group is as before then.
+Expected<AttachReport> change_group(LockedLedger* ledger, const Hierarchy& h, const Topology& t,
+                                    const std::vector<Lease>& leases, const Lease& old,
+                                    const AttachRequest& request);
+
+// The lease that a name, or a process in it, stands for.
+// Errors: kNotFound; kBadValue (several leases have that name).
+Expected<Lease> find_lease(const std::string& folder, const std::string& name_or_pid);
+
+// Takes a slice's processes out of its CPUs: back to the group above, or to all allowed CPUs, and
+// ends the lease. Returns how many processes. Errors: those of find_lease(); kNoPermission,
+// kSystem.
+Expected<int> detach(const std::string& folder, const std::string& name_or_pid);
+
+// Fills in level, reason, threads and granted of a report from what the kernel shows now.
+void read_back(AttachReport* report, pid_t pid);
 
 // Children, grandchildren and so on, parents first.
 std::vector<pid_t> descendants_of(const FsRoot& fs, pid_t pid);

@@ -136,6 +136,8 @@ int bind_all(const std::vector<pid_t>& tids, const CpuSet& cpus, int* bound) {
 int threads_outside(pid_t pid, const CpuSet& cpus) {
   int outside = 0;
   for (pid_t tid : threads_of(FsRoot{}, pid)) {
+    std::optional<ThreadStat> stat = thread_stat(FsRoot{}, pid, tid);
+    if (!stat || is_over(stat->state)) continue;  // the dead do not run anywhere
     CpuSet mask;
     // An empty answer is a thread whose only CPU is offline: it is not elsewhere.
     if (get_affinity(tid, &mask) == 0 && !cpus.contains(mask)) ++outside;
@@ -148,9 +150,9 @@ Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms)
   std::optional<ThreadStat> leader = thread_stat(fs, pid, pid);
   if (!leader) return failure(Errc::kNotFound, fmt::format("there is no process {}", pid), ESRCH);
   if ((leader->flags & kPfKthread) != 0) {
-    return failure(Errc::kBadValue, fmt::format("process {} is a kernel thread", pid), EINVAL);
+    return failure(Errc::kUnsupported, fmt::format("process {} is a kernel thread", pid), EINVAL);
   }
-  if (pid == getpid()) return failure(Errc::kBadValue, "allot cannot stop itself", EINVAL);
+  if (pid == getpid()) return failure(Errc::kUnsupported, "allot cannot stop itself", EINVAL);
   BindReport report;
   StopGuard guard(pid);
   if (!guard.ready())
@@ -176,9 +178,13 @@ Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms)
   }
   error = bind_all(tids, cpus, &report.threads);
   if (error != 0) {
-    return failure(error == EPERM ? Errc::kNoPermission : Errc::kBadValue,
-                   fmt::format("cannot bind process {} to CPUs {}: {}", pid, to_list(cpus),
-                               std::strerror(error)),
+    Hierarchy h = find_hierarchy(fs);
+    std::string group = group_of(fs, h, pid).value_or("");
+    std::string why = std::strerror(error);
+    if (Expected<GroupState> state = read_group(fs, h, group); error == EINVAL && state)
+      why = fmt::format("its cpuset {} allows CPUs {} only", group, to_list(state->effective_cpus));
+    return failure(error == EPERM ? Errc::kNoPermission : Errc::kUnsupported,
+                   fmt::format("cannot bind process {} to CPUs {}: {}", pid, to_list(cpus), why),
                    error);
   }
   if (report.threads == 0) return gone(pid);

@@ -1,5 +1,5 @@
-// Which CPUs a request gets, given what the machine has and what is leased: the first half of place(),
-// without any change to the machine, so that `plan` can say the same.
+// Which CPUs a request gets, given what the machine has and what is leased: the first half of
+// place(), without any change to the machine, so that `plan` can say the same.
 #include <fmt/format.h>
 
 #include <cerrno>
@@ -187,10 +187,19 @@ Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
   } else if (std::optional<int> count = as_count(text)) {
     done = take_planned(t, allowed, leases, request, *count, &p);
   } else {
-    Expected<CpuSet> list = cpus_of_list(t, allowed, std::string(text));
+    // A partition takes its CPUs out of what others are allowed; who has them is the better answer.
+    CpuSet reach = allowed | (held_by(leases).exclusive & t.online);
+    Expected<CpuSet> list = cpus_of_list(t, reach, std::string(text));
     if (!list) return tl::unexpected<Failure>(list.error());
     p.cpus = *list;
     done = take_fixed(t, allowed, leases, request, &p);
+  }
+  if (CpuSet still = p.cpus & t.isolated; done && still.count() > 0 && p.cpus.count() > 1) {
+    p.notes.push_back(
+        fmt::format("CPU {} is isolated at boot (isolcpus): the kernel does not spread threads "
+                    "there, so all stay on "
+                    "one CPU unless the program binds each",
+                    to_list(still)));
   }
   if (done) done = take_mems(t, request, &p);
   if (!done) return tl::unexpected<Failure>(done.error());

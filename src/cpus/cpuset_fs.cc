@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <map>
 
 namespace allot::cpus {
 
@@ -83,10 +84,62 @@ std::vector<Step> steps_to_make(const FsRoot& fs, const Hierarchy& h, const Grou
   if (!spec.mems.empty())
     steps.push_back({Step::Op::kWrite, h.file(spec.path, "mems"), to_list(spec.mems)});
   steps.push_back({Step::Op::kWrite, h.file(spec.path, "cpus"), to_list(spec.cpus)});
+  if (spec.migrate && h.kind == CpusetKind::kV1)
+    steps.push_back({Step::Op::kWrite, h.file(spec.path, "memory_migrate"), "1"});
   if (spec.exclusive && h.kind == CpusetKind::kV1) {
     steps.push_back({Step::Op::kWrite, h.file(spec.path, "cpu_exclusive"), "1"});
   }
   return steps;
+}
+
+namespace {
+
+// The masks of all threads below a group that are narrower than what the machine has online.
+void collect_masks(const FsRoot& fs, const std::string& group, std::map<pid_t, CpuSet>* masks) {
+  CpuSet online = fs.read_list("/sys/devices/system/cpu/online").value_or(CpuSet{});
+  for (const std::string& name : fs.list(group)) {
+    std::string child = group + "/" + name;
+    if (!fs.exists(child + "/cgroup.procs")) continue;
+    std::string text = fs.read(child + "/cgroup.threads").value_or("");
+    std::string_view rest = text;
+    while (!rest.empty()) {
+      size_t end = std::min(rest.find('\n'), rest.size());
+      pid_t tid = 0;
+      std::from_chars(rest.data(), rest.data() + end, tid);
+      CpuSet mask;
+      if (tid > 0 && get_affinity(tid, &mask) == 0 && !mask.empty() && mask != online)
+        (*masks)[tid] = mask;
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    collect_masks(fs, child, masks);
+  }
+}
+
+// Puts back those that differ now. Returns how many.
+int restore_masks(const std::map<pid_t, CpuSet>& masks) {
+  int count = 0;
+  for (const auto& [tid, mask] : masks) {
+    CpuSet now;
+    if (get_affinity(tid, &now) == 0 && now != mask && set_affinity(tid, mask) == 0) ++count;
+  }
+  return count;
+}
+
+}  // namespace
+
+std::string make_partition(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec) {
+  std::string file = h.file(spec.path, "cpus.partition");
+  std::string wanted = spec.isolated ? "isolated" : "root";
+  int error = perform({Step::Op::kWrite, file, wanted});
+  std::string state = fs.read_line(file).value_or("");
+  if (error == 0 && state == wanted) return "";
+  if (error == 0) perform({Step::Op::kWrite, file, "member"});
+  std::string why = error != 0 ? std::strerror(error)
+                    : state.find('(') == std::string::npos
+                        ? state
+                        : std::string(trim(state.substr(state.find('('))));
+  return fmt::format("no partition ({}): programs outside allot may still run on CPUs {}",
+                     trim(why), to_list(spec.cpus));
 }
 
 Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec,
@@ -95,8 +148,20 @@ Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const Grou
   auto undo = [&] {
     if (made) remove_group(h, spec.path, 0);
   };
+  auto add_note = [&](const std::string& text) {
+    if (note == nullptr || text.empty()) return;
+    *note += (note->empty() ? "" : "; ") + text;
+  };
   for (const Step& step : steps_to_make(fs, h, spec)) {
+    bool enables = step.path.ends_with("/cgroup.subtree_control");
+    std::map<pid_t, CpuSet> masks;
+    if (enables) collect_masks(fs, h.base, &masks);
     int error = perform(step);
+    if (enables && error == 0) {
+      if (int n = restore_masks(masks); n > 0)
+        add_note(fmt::format(
+            "enabling cpuset in {} reset the masks of {} threads, which were put back", h.base, n));
+    }
     if (error == 0) {
       made = made || step.op == Step::Op::kMkdir;
       continue;
@@ -108,7 +173,7 @@ Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const Grou
             : fmt::format("cannot write \"{}\" to {}: {}", step.text, step.path,
                           std::strerror(error));
     if (flag) {
-      if (note != nullptr) *note = text;
+      add_note("other cpusets may still overlap: " + text);
       continue;
     }
     undo();
@@ -124,6 +189,7 @@ Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const Grou
                    fmt::format("asked for CPUs {} and the kernel granted {} in {}",
                                to_list(spec.cpus), granted, spec.path));
   }
+  if (spec.exclusive && h.kind == CpusetKind::kV2) add_note(make_partition(fs, h, spec));
   return state;
 }
 

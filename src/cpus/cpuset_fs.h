@@ -1,15 +1,15 @@
-// The cpuset file system: where this machine keeps it, and making, filling, reading back and removing
-// groups in it, in version 1 and version 2.
+// The cpuset file system: where this machine keeps it, and making, filling, reading back and
+// removing groups in it, in version 1 and version 2.
 //
-// Version 1 enforces what is written or refuses it. Version 2 takes any list and silently falls back to
-// the parent's CPUs when nothing of it is left, so every write is read back and compared. In both, a
-// group that could not be made whole is removed again: a failure leaves nothing behind.
+// Version 1 enforces what is written or refuses it. Version 2 takes any list and silently falls
+// back to the parent's CPUs when nothing of it is left, so every write is read back and compared.
+// In both, a group that could not be made whole is removed again: a failure leaves nothing behind.
 //
-// Names: allot-<name>.<launcher's pid>.<its start time>. The name alone says whether the launcher is
-// still there, so that any later run can remove what a killed one left, without a daemon.
+// Names: allot-<name>.<launcher's pid>.<its start time>. The name alone says whether the launcher
+// is still there, so that any later run can remove what a killed one left, without a daemon.
 //
-// Must not happen: a write to a group that is not ours, or one below a unit that systemd manages and
-// has not delegated (its next daemon-reload would undo it).
+// Must not happen: a write to a group that is not ours, or one below a unit that systemd manages
+// and has not delegated (its next daemon-reload would undo it).
 #pragma once
 
 #include <optional>
@@ -41,8 +41,8 @@ struct Hierarchy {
 // Never fails: without one, kind or base is empty and why_not says why. Any thread; allocates.
 Hierarchy find_hierarchy(const FsRoot& fs);
 
-// The group that a process is in, as an absolute path below the mount; nothing when it is gone or the
-// process is outside what this mount shows.
+// The group that a process is in, as an absolute path below the mount; nothing when it is gone or
+// the process is outside what this mount shows.
 std::optional<std::string> group_of(const FsRoot& fs, const Hierarchy& h, pid_t pid);
 
 // One group's state as its files show it.
@@ -70,18 +70,27 @@ struct GroupSpec {
   std::string path;  // absolute, below Hierarchy::base
   CpuSet cpus, mems;
   bool exclusive = false;
+  bool isolated = false;  // v2, with exclusive
+  bool migrate = false;   // v1: pages follow who enters (version 2 always does so)
 };
+// Makes a v2 group a partition (root, or isolated) where this kernel and these rights allow; an
+// empty text when it is one, else why not: the kernel's own words, and what others may do then.
+std::string make_partition(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec);
+
 // The writes that make a group, in an order in which none fails for want of an earlier one.
 std::vector<Step> steps_to_make(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec);
 
-// Makes the group and reads back that it has exactly what was asked for.
-// Errors: with the kernel's errno and a text that names the file; kUnsupported (v2: the kernel granted
-// another set). Removes what it had made. `note` takes a line when only the exclusive flag was refused,
-// which does not fail the call: exclusivity among our own runs is the ledger's.
+// Makes the group and reads back that it has exactly what was asked for. Errors: with the kernel's
+// errno and a text that names the file; kUnsupported (v2: the kernel granted another set). Removes
+// what it had made. `note` takes a line when only the exclusive flag or the partition was refused,
+// which does not fail the call: exclusivity among our own runs is the ledger's. Where enabling
+// cpuset in the parent resets masks of the tasks below it (Linux before 6.2), they are put back,
+// and `note` says so.
 Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec,
                                 std::string* note);
 
-// Removes a group, waiting up to `wait_ms` for its last tasks to go. Returns 0, EBUSY or another errno.
+// Removes a group, waiting up to `wait_ms` for its last tasks to go. Returns 0, EBUSY or another
+// errno.
 int remove_group(const Hierarchy& h, const std::string& group, int wait_ms);
 
 // "allot-<name>.<pid>.<start>", with what is not a letter, digit, "-" or "_" replaced.
@@ -92,8 +101,9 @@ std::optional<ProcessId> launcher_in_name(std::string_view name);
 // Removes the empty groups directly below `base` whose launcher is gone. Returns their names.
 std::vector<std::string> sweep(const FsRoot& fs, const Hierarchy& h);
 
-// Moves a whole process (0 = the caller) into a group. Returns 0 or the errno: ENOSPC (v1: cpus or mems
-// of the group are empty), ESRCH, EACCES, EBUSY and EOPNOTSUPP (v2). Safe between fork and exec.
+// Moves a whole process (0 = the caller) into a group. Returns 0 or the errno: ENOSPC (v1: cpus or
+// mems of the group are empty), ESRCH, EACCES, EBUSY and EOPNOTSUPP (v2). Safe between fork and
+// exec.
 int enter_group(const char* procs_file, pid_t pid);
 std::string procs_file(const std::string& group);
 

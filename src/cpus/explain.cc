@@ -5,12 +5,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 
 namespace allot::cpus {
 namespace {
 
-// "child /a/b uses CPU 3" says it all to someone who sees the tree; the paths of the model begin at the
-// mount, so the mount is named once.
+// "child /a/b uses CPU 3" says it all to someone who sees the tree; the paths of the model begin at
+// the mount, so the mount is named once.
 Explanation from_outcome(const model::Outcome& outcome) {
   Explanation e;
   e.os_errno = outcome.err;
@@ -56,6 +57,36 @@ void add_surroundings(const FsRoot& fs, const TreeModel& tree, const std::string
   if (e->cause == "none") e->cause = "owned";
 }
 
+// The loaded tree has tasks without their kernel flags, owner and mask; those of one are read here.
+void adopt_again(const FsRoot& fs, TreeModel* copy, pid_t pid) {
+  std::optional<ThreadStat> stat = thread_stat(fs, pid, pid);
+  if (!stat) return;
+  model::TaskInit task;
+  task.tid = pid;
+  task.group = copy->inside(group_of(fs, copy->hierarchy, pid).value_or(copy->hierarchy.mount));
+  task.no_setaffinity = (stat->flags & kPfNoSetAffinity) != 0;
+  if (std::optional<CpuSet> mask = mask_in_proc(fs, pid, pid)) task.cpus = to_mask(*mask);
+  std::string status = fs.read(fmt::format("/proc/{}/status", pid)).value_or("");
+  std::string_view uid = status_value(status, "Uid");
+  std::from_chars(uid.data(), uid.data() + uid.size(), task.uid);
+  copy->model.exit(pid);
+  copy->model.adopt_task(task);
+}
+
+// Who asks, as the kernel will see it.
+model::Caller caller_here() {
+  constexpr unsigned kCapSysNice = 23;
+  std::string status = FsRoot{}.read("/proc/self/status").value_or("");
+  std::string_view text = status_value(status, "CapEff");
+  uint64_t caps = 0;
+  std::from_chars(text.data(), text.data() + text.size(), caps, 16);
+  model::Caller caller;
+  caller.tid = getpid();
+  caller.euid = geteuid();
+  caller.cap_sys_nice = (caps >> kCapSysNice & 1) != 0;
+  return caller;
+}
+
 }  // namespace
 
 Expected<Explanation> explain_write(const FsRoot& fs, const TreeModel& tree,
@@ -66,12 +97,24 @@ Expected<Explanation> explain_write(const FsRoot& fs, const TreeModel& tree,
     return failure(Errc::kNotFound, fmt::format("{} is not below {}", path, tree.hierarchy.mount));
   }
   TreeModel copy = tree;
-  const model::Outcome outcome = predict(&copy, {Step::Op::kWrite, path, text});
-  if (outcome.reason.why == model::Why::kUnknown) {
+  std::string file = path.substr(slash + 1);
+  if (file == "tasks" || file == "cgroup.procs" || file == "cgroup.threads") {
+    pid_t pid = 0;
+    std::string_view number = trim(text);
+    std::from_chars(number.data(), number.data() + number.size(), pid);
+    if (pid > 0) adopt_again(fs, &copy, pid);
+  }
+  bool partition =
+      file.starts_with("cpuset.cpus.partition") || file.starts_with("cpuset.cpus.excl");
+  if (partition && !partitions_known(tree.kernel)) {
     return failure(
         Errc::kUnsupported,
-        fmt::format("{}: partitions differ from kernel to kernel and are not predicted", path));
+        fmt::format("{}: the rules of partitions are known for Linux 6.1 and 6.12, this is {}",
+                    path, tree.kernel));
   }
+  const model::Outcome outcome = predict(&copy, {Step::Op::kWrite, path, text});
+  if (outcome.reason.why == model::Why::kUnknown)
+    return failure(Errc::kUnsupported, fmt::format("{}: no rule is known for this file", path));
   Explanation e = from_outcome(outcome);
   e.text += offline_note(tree, e.reason);
   if (e.text.empty()) {
@@ -89,15 +132,7 @@ Expected<Explanation> explain_attach(const FsRoot& fs, const TreeModel& tree,
     return failure(Errc::kNotFound, fmt::format("{} is not below {}", group, tree.hierarchy.mount));
   TreeModel copy = tree;
   std::optional<ThreadStat> stat = thread_stat(fs, pid, pid);
-  if (stat && (stat->flags & kPfNoSetAffinity) != 0) {
-    // The loaded tree has tasks without their kernel flags; this one's matter.
-    copy.model.exit(pid);
-    model::TaskInit task;
-    task.tid = pid;
-    task.group = tree.inside(group_of(fs, tree.hierarchy, pid).value_or(tree.hierarchy.mount));
-    task.no_setaffinity = true;
-    copy.model.adopt_task(task);
-  }
+  if (stat && (stat->flags & kPfNoSetAffinity) != 0) adopt_again(fs, &copy, pid);
   Explanation e =
       from_outcome(stat ? copy.model.attach_process(inside, pid)
                         : model::Outcome{ESRCH, {model::Why::kNoTask, {}, {}, {}, pid, {}}});
@@ -117,14 +152,8 @@ Expected<Explanation> explain_affinity(const FsRoot& fs, const TreeModel& tree, 
   std::optional<ThreadStat> stat = thread_stat(fs, pid, pid);
   if (!stat) return failure(Errc::kNotFound, fmt::format("there is no process {}", pid), ESRCH);
   TreeModel copy = tree;
-  copy.model.exit(pid);
-  model::TaskInit task;
-  task.tid = pid;
-  task.group = tree.inside(group_of(fs, tree.hierarchy, pid).value_or(tree.hierarchy.mount));
-  task.no_setaffinity = (stat->flags & kPfNoSetAffinity) != 0;
-  if (std::optional<CpuSet> mask = mask_in_proc(fs, pid, pid)) task.cpus = to_mask(*mask);
-  copy.model.adopt_task(task);
-  Explanation e = from_outcome(copy.model.set_affinity(pid, to_mask(cpus)));
+  adopt_again(fs, &copy, pid);
+  Explanation e = from_outcome(copy.model.set_affinity(pid, to_mask(cpus), caller_here()));
   CpuSet then = from_mask(copy.model.legal_cpus(pid));
   if (e.text.empty())
     e.text = fmt::format("works: process {} then runs on CPUs {}", pid, to_list(then));

@@ -1,8 +1,8 @@
-// Why a change to a cpuset or a mask fails, or succeeds without doing what was asked: the sentence that
-// names the cause.
+// Why a change to a cpuset or a mask fails, or succeeds without doing what was asked: the sentence
+// that names the cause.
 //
-// The kernel says EBUSY; the model knows which child it is. To that comes what the model cannot know:
-// who manages the group and would undo the change, and whether this user may write at all.
+// The kernel says EBUSY; the model knows which child it is. To that comes what the model cannot
+// know: who manages the group and would undo the change, and whether this user may write at all.
 //
 // Must not happen: the change itself. explain can be run before or after the attempt.
 #pragma once
@@ -23,9 +23,9 @@ struct Explanation {
   model::Reason reason;
 };
 
-// Writing `text` to a file of a group, given by its absolute path.
-// Errors: kNotFound (the path is no file of the cpuset hierarchy), kUnsupported (a rule that the model
-// does not know: partitions).
+// Writing `text` to a file of a group, given by its absolute path. Errors: kNotFound (the path is
+// no file of the cpuset hierarchy), kUnsupported (a rule that the model does not know: partitions
+// of kernels other than 6.1 and 6.12).
 Expected<Explanation> explain_write(const FsRoot& fs, const TreeModel& tree,
                                     const std::string& path, const std::string& text);
 

@@ -5,9 +5,11 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -25,7 +27,8 @@ std::string to_json(const Lease& lease) {
                         {"exclusive", lease.exclusive},
                         {"launcher", {lease.launcher.pid, lease.launcher.start_ticks}},
                         {"member", {lease.member.pid, lease.member.start_ticks}},
-                        {"group", lease.group}}
+                        {"group", lease.group},
+                        {"mems", to_list(lease.mems)}}
       .dump();
 }
 
@@ -45,13 +48,15 @@ std::optional<Lease> from_json(const std::string& text) {
     lease.launcher = {j.at("launcher").at(0).get<pid_t>(), j.at("launcher").at(1).get<uint64_t>()};
     lease.member = {j.at("member").at(0).get<pid_t>(), j.at("member").at(1).get<uint64_t>()};
     lease.group = j.at("group").get<std::string>();
+    if (Result<CpuSet> mems = parse_list(j.value("mems", ""))) lease.mems = *mems;
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
   }
   return lease;
 }
 
-// A lock of the open file, which every copy of the descriptor shares and which ends with the last one.
+// A lock of the open file, which every copy of the descriptor shares and which ends with the last
+// one.
 struct flock whole_file(short type) {
   struct flock lock {};
   lock.l_type = type;
@@ -81,10 +86,31 @@ bool group_populated(const FsRoot& fs, const std::string& group) {
 
 int write_whole(int fd, const std::string& text) {
   if (ftruncate(fd, 0) != 0) return errno;
-  return pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) ? 0 : EIO;
+  ssize_t n = pwrite(fd, text.data(), text.size(), 0);
+  if (n < 0) return errno;
+  return n == static_cast<ssize_t>(text.size()) ? 0 : ENOSPC;
 }
 
 }  // namespace
+
+bool anybody_left(const FsRoot& fs, const Lease& lease) {
+  if (!lease.group.empty()) return group_populated(fs, lease.group);
+  if (lease.member.pid == 0 || lease.cpus.empty()) return false;
+  for (const std::string& name : fs.list("/proc")) {
+    pid_t pid = 0;
+    auto [end, ec] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (ec != std::errc{} || end != name.data() + name.size()) continue;
+    struct stat info {};
+    if (stat(fs.path("/proc/" + name).c_str(), &info) != 0) continue;
+    CpuSet mask;
+    if (info.st_uid != lease.owner || get_affinity(pid, &mask) != 0) continue;
+    if (mask.empty() || !lease.cpus.contains(mask)) continue;
+    std::optional<ThreadStat> thread = thread_stat(fs, pid, pid);
+    if (!thread || (thread->flags & kPfKthread) != 0 || thread->state == 'Z') continue;
+    if (thread->start_ticks >= lease.member.start_ticks) return true;
+  }
+  return false;
+}
 
 std::string lease_folder(const char* dir) {
   if (dir != nullptr && dir[0] != '\0') return dir;
@@ -107,15 +133,22 @@ Expected<LockedLedger> LockedLedger::open(const std::string& folder) {
                    fmt::format("{} is not a folder of this user or of root", folder));
   }
   std::string path = folder + "/cpus.lock";
-  // Group-writable where the folder is shared; the umask takes that away in a folder of one user.
-  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
+  // Reading is enough for flock, so that any user of the folder can lock it, whatever the umask of
+  // who made it was. It is opened without O_CREAT first: with fs.protected_regular the kernel
+  // refuses that flag on another user's file in a sticky folder.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0 && errno == ENOENT) {
+    fd = ::open(path.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd >= 0) static_cast<void>(fchmod(fd, 0644));
+    if (fd < 0 && errno == EEXIST) fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  }
   if (fd < 0) {
     return failure(Errc::kNoPermission,
                    fmt::format("cannot open {}: {}", path, std::strerror(errno)), errno);
   }
   using Clock = std::chrono::steady_clock;
   Clock::time_point end = Clock::now() + std::chrono::seconds(10);
-  while (try_lock(fd) != 0) {
+  while (syscall(SYS_flock, fd, LOCK_EX | LOCK_NB) != 0) {
     if (Clock::now() >= end) {
       ::close(fd);
       return failure(Errc::kSystem, fmt::format("another run has held {} for 10 s", path),
@@ -144,10 +177,11 @@ std::vector<Lease> LockedLedger::read(const FsRoot& fs) {
     if (!std::string_view(name).ends_with(kSuffix)) continue;
     std::string path = folder_ + "/" + name;
     std::optional<Lease> lease = from_json(here.read(path).value_or(""));
+    struct stat info {};
+    if (lease && stat(path.c_str(), &info) == 0) lease->owner = info.st_uid;
     bool counts = file_locked(path);
     if (lease && !counts) {
-      counts =
-          (lease->member.pid != 0 && alive(fs, lease->member)) || group_populated(fs, lease->group);
+      counts = (lease->member.pid != 0 && alive(fs, lease->member)) || anybody_left(fs, *lease);
     }
     if (lease && counts) leases.push_back(*lease);
     if (!counts) unlink(path.c_str());
@@ -159,6 +193,7 @@ Expected<int> LockedLedger::add(const Lease& lease) {
   std::string path = path_of(lease);
   unlink(path.c_str());
   int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd >= 0) static_cast<void>(fchmod(fd, 0644));
   int error = fd < 0 ? errno : write_whole(fd, to_json(lease));
   if (error == 0) error = try_lock(fd);
   if (error != 0) {
@@ -176,6 +211,16 @@ Expected<int> LockedLedger::update(const Lease& lease, int fd) {
                    fmt::format("cannot write {}: {}", path_of(lease), std::strerror(error)), error);
   }
   return fd;
+}
+
+Expected<void> LockedLedger::rewrite(const Lease& lease) {
+  std::string path = path_of(lease);
+  int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+  int error = fd < 0 ? errno : write_whole(fd, to_json(lease));
+  if (fd >= 0) ::close(fd);
+  if (error == 0) return {};
+  return failure(error == EACCES || error == EPERM ? Errc::kNoPermission : Errc::kSystem,
+                 fmt::format("cannot write {}: {}", path, std::strerror(error)), error);
 }
 
 void LockedLedger::remove(const Lease& lease) {

@@ -1,4 +1,5 @@
-// Memory nodes: see memory_policy.h. Raw calls; numbers from linux/mempolicy.h, which the kernel keeps.
+// Memory nodes: see memory_policy.h. Raw calls; numbers from linux/mempolicy.h, which the kernel
+// keeps.
 #include "cpus/memory_policy.h"
 
 #include <linux/mempolicy.h>
@@ -34,6 +35,12 @@ int bind_memory(const CpuSet& nodes) {
   // The kernel reads maxnode - 1 bits.
   return syscall(SYS_set_mempolicy, MPOL_BIND, nodes.words(), CpuSet::bytes() * 8 + 1) == 0 ? 0
                                                                                             : errno;
+}
+
+int migrate_memory(pid_t pid, const CpuSet& nodes) {
+  CpuSet from = CpuSet::range(0, kMaxCpus - 1) - nodes;
+  long left = syscall(SYS_migrate_pages, pid, CpuSet::bytes() * 8 + 1, from.words(), nodes.words());
+  return left >= 0 ? 0 : errno;
 }
 
 CpuSet bound_memory() {

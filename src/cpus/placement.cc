@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "cpus/memory_policy.h"
@@ -18,7 +19,8 @@ namespace allot::cpus {
 namespace {
 
 // Makes the group for a placement, or says in it why there is none.
-void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, bool exclusive, Placement* p) {
+void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, const PlacementRequest& request,
+           Placement* p) {
   if (h.base.empty()) {
     p->reason = h.why_not;
     return;
@@ -26,7 +28,8 @@ void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, bool exclusi
   GroupSpec spec;
   spec.path = h.base + "/" + group_name(p->name, p->lease.launcher);
   spec.cpus = p->cpus;
-  spec.exclusive = exclusive;
+  spec.exclusive = request.exclusive;
+  spec.isolated = request.isolated;
   // Version 1 takes no task into a group without mems, so those of the parent are the default.
   spec.mems = p->mems;
   if (spec.mems.empty() && h.kind == CpusetKind::kV1) {
@@ -39,7 +42,7 @@ void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, bool exclusi
     p->reason = made.error().text;
     return;
   }
-  if (!note.empty()) p->notes.push_back("other cpusets may still overlap: " + note);
+  if (!note.empty()) p->notes.push_back(note);
   p->group = spec.path;
   p->procs = procs_file(spec.path);
   p->planned = Level::kEnforced;
@@ -60,6 +63,24 @@ std::string_view level_name(Level level) {
   return "none";
 }
 
+// Leases that this process runs in are no obstacle to what it starts.
+std::vector<Lease> without_own(const FsRoot& fs, const Hierarchy& h, std::vector<Lease> leases) {
+  std::string own = group_of(fs, h, getpid()).value_or("");
+  std::vector<pid_t> above;
+  for (pid_t pid = getpid(); pid > 0 && above.size() < 1000;) {
+    above.push_back(pid);
+    std::optional<ThreadStat> stat = thread_stat(fs, pid, pid);
+    pid = stat ? stat->parent : 0;
+  }
+  std::erase_if(leases, [&](const Lease& lease) {
+    bool inside =
+        !lease.group.empty() && (own == lease.group || own.starts_with(lease.group + "/"));
+    bool child = std::find(above.begin(), above.end(), lease.member.pid) != above.end();
+    return inside || (lease.member.pid > 0 && child);
+  });
+  return leases;
+}
+
 Expected<Placement> place(const PlacementRequest& request) {
   FsRoot fs;
   Expected<Topology> topology = read_topology(fs);
@@ -68,6 +89,11 @@ Expected<Placement> place(const PlacementRequest& request) {
   Expected<CpuSet> allowed = cpus_within_cpuset();
   if (!allowed) return tl::unexpected<Failure>(allowed.error());
   topology->allowed = *allowed & topology->online;
+  // Who was bound to some CPUs (taskset, a batch system) hands out of these only.
+  CpuSet given;
+  bool bound = !request.any_cpu && get_affinity(0, &given) == 0 &&
+               given.overlaps(topology->allowed) && !given.contains(topology->allowed);
+  if (bound) topology->allowed &= given;
 
   std::string folder = request.folder.empty() ? lease_folder(nullptr) : request.folder;
   Expected<LockedLedger> ledger = LockedLedger::open(folder);
@@ -77,13 +103,20 @@ Expected<Placement> place(const PlacementRequest& request) {
     h.base.clear();
     h.why_not = "cpusets were not to be used";
   }
-  std::vector<Lease> leases = ledger->read(fs);
+  std::vector<Lease> leases = without_own(fs, h, ledger->read(fs));
   Expected<Placement> placement = choose(*topology, topology->allowed, leases, request);
+  if (!placement && bound) {
+    return failure(placement.error().code,
+                   fmt::format("{} (allot was started with CPUs {} only; --any-cpu takes others)",
+                               placement.error().text, to_list(given)),
+                   placement.error().os_errno);
+  }
   if (!placement) return placement;
   Placement& p = *placement;
   p.folder = folder;
   p.lease.launcher = identify(fs, getpid()).value_or(ProcessId{getpid(), 0});
-  fence(fs, *topology, h, request.exclusive, &p);
+  fence(fs, *topology, h, request, &p);
+  p.lease.mems = p.mems;
   p.lease.group = p.group;
   Expected<int> fd = ledger->add(p.lease);
   if (!fd) {
@@ -98,8 +131,8 @@ Entered enter(const Placement& p) {
   Entered out;
   if (!p.procs.empty()) out.group_errno = enter_group(p.procs.c_str(), 0);
   bool fenced = !p.procs.empty() && out.group_errno == 0;
-  // In the group the inherited mask is dropped, or from Linux 6.2 on the child of a pinned shell stays
-  // pinned in it. Without a group the mask is all there is.
+  // In the group the inherited mask is dropped, or from Linux 6.2 on the child of a pinned shell
+  // stays pinned in it. Without a group the mask is all there is.
   out.mask_errno = fenced ? reset_user_mask(0) : set_affinity(0, p.cpus);
   if (!p.mems.empty()) out.memory_errno = bind_memory(p.mems);
   int error = get_affinity(0, &out.granted);
@@ -134,7 +167,8 @@ pid_t fork_into(const Placement& p) {
 void set_member(Placement* p, pid_t program) {
   p->lease.member = identify(FsRoot{}, program).value_or(ProcessId{});
   if (Expected<LockedLedger> ledger = LockedLedger::open(p->folder)) {
-    // A lease whose member is unknown ends with the launcher, which is the worst that can come of it.
+    // A lease whose member is unknown ends with the launcher, which is the worst that can come of
+    // it.
     static_cast<void>(ledger->update(p->lease, p->lease_fd));
   }
 }
@@ -143,7 +177,10 @@ void release(Placement* p) {
   if (p->lease_fd < 0) return;
   int error = p->group.empty() ? 0 : remove_group(Hierarchy{}, p->group, 200);
   Expected<LockedLedger> ledger = LockedLedger::open(p->folder);
-  bool over = p->group.empty() ? !alive(FsRoot{}, p->lease.member) : error == 0;
+  Lease lease = p->lease;
+  lease.owner = geteuid();
+  bool over = p->group.empty() ? !alive(FsRoot{}, lease.member) && !anybody_left(FsRoot{}, lease)
+                               : error == 0;
   if (ledger && over) ledger->remove(p->lease);
   close(p->lease_fd);
   p->lease_fd = -1;

@@ -35,6 +35,8 @@ struct PlacementRequest {
   Unit unit = Unit::kWhole;
   std::string mems;  // "" = none asked for, "auto" = the nodes of the CPUs, or a list
   bool exclusive = false;
+  bool isolated = false;   // with exclusive, in version 2: no load balancing on these CPUs
+  bool any_cpu = false;    // also CPUs outside the mask that this process was given
   int gpu = -1;            // index by bus address, to be near to; -1 = none
   std::string folder;      // of the ledger; "" = lease_folder(nullptr)
   bool use_cpuset = true;  // false: affinity only, as on a machine without cpusets
@@ -55,13 +57,14 @@ struct Placement {
   int lease_fd = -1;
 };
 
-// Chooses CPUs and prepares everything that is done before fork.
-// Errors, each with one line for the user: kBadValue (the request's text; offline or missing CPUs),
-// kFull (no room, or leased to someone else), kNotFound (no such GPU), kNoPermission, kSystem.
-// Blocks up to 10 s for the ledger's lock. Single-threaded callers only, as it is meant for launchers.
+// Chooses CPUs and prepares everything that is done before fork. Errors, each with one line for the
+// user: kBadValue (the request's text; offline or missing CPUs), kFull (no room, or leased to
+// someone else), kNotFound (no such GPU), kNoPermission, kSystem. Blocks up to 10 s for the
+// ledger's lock. Single-threaded callers only, as it is meant for launchers.
 Expected<Placement> place(const PlacementRequest& request);
 
-// Only the choice: what place() would take on `topology` with `leases` held, without changing a thing.
+// Only the choice: what place() would take on `topology` with `leases` held, without changing a
+// thing.
 Expected<Placement> choose(const Topology& topology, const CpuSet& allowed,
                            const std::vector<Lease>& leases, const PlacementRequest& request);
 
@@ -78,19 +81,20 @@ struct Entered {
 // Returns what was reached; level kEnforced only when the mask read back lies within the slice.
 Entered enter(const Placement& placement);
 
-// Takes the caller out of the slice's group again, for when it entered and cannot go on. The mask stays.
+// Takes the caller out of the slice's group again, for when it entered and cannot go on. The mask
+// stays.
 void leave(const Placement& placement);
 
-// fork(), and in version 2 directly into the group (clone3 with CLONE_INTO_CGROUP), which spares the
-// move. Returns like fork(); falls back to it when the kernel or a sandbox does not know clone3.
-// The child must only call enter() and exec.
+// fork(), and in version 2 directly into the group (clone3 with CLONE_INTO_CGROUP), which spares
+// the move. Returns like fork(); falls back to it when the kernel or a sandbox does not know
+// clone3. The child must only call enter() and exec.
 pid_t fork_into(const Placement& placement);
 
 // Tells the ledger which process is the program. Without it a lease ends with the launcher.
 void set_member(Placement* placement, pid_t program);
 
-// Removes the group (waiting up to 200 ms for the last tasks to leave) and the lease. When tasks are
-// still in it, both are left for a later run's sweep, since the slice is still in use.
+// Removes the group (waiting up to 200 ms for the last tasks to leave) and the lease. When tasks
+// are still in it, both are left for a later run's sweep, since the slice is still in use.
 void release(Placement* placement);
 
 // One line: "CPUs 4-7, node 0: enforced (cpuset /sys/fs/cgroup/cpuset/allot-...)".

@@ -60,12 +60,24 @@ void Watcher::act(WatchAction action, int error, std::vector<WatchAction>* actio
   actions->push_back(std::move(action));
 }
 
+void Watcher::note_put_back(const Lease& lease, const std::string& key, double now_s) {
+  quarrels_[lease.name + "\n" + key].times_s.push_back(now_s);
+}
+
+void Watcher::say_once(const Lease& lease, const std::string& subject, WatchAction action,
+                       std::vector<WatchAction>* actions) {
+  std::string& said = reported_[lease.name + "\n" + subject];
+  std::string text = action.what + action.why + action.error;
+  if (said == text) return;
+  said = text;
+  actions->push_back(std::move(action));
+}
+
 bool Watcher::may_put_back(const Lease& lease, const std::string& key, double now_s,
                            std::vector<WatchAction>* actions) {
   Quarrel& q = quarrels_[lease.name + "\n" + key];
   std::erase_if(q.times_s, [now_s](double t) { return t < now_s - 60; });
   if (q.times_s.size() < 3) {
-    q.times_s.push_back(now_s);
     q.reported = false;
     return true;
   }
@@ -83,11 +95,7 @@ void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAct
   Expected<GroupState> state = read_group(fs_, hierarchy_, lease.group);
   std::string& said = reported_[lease.name + "\ngroup"];
   if (!state) {
-    if (said != "gone")
-      act({WatchAction::Kind::kReport, lease.name, lease.group + " is gone", "somebody removed it",
-           false, ""},
-          0, actions);
-    said = "gone";
+    make_again(lease, now_s, actions);
     return;
   }
   std::string file = hierarchy_.file(lease.group, "cpus");
@@ -95,6 +103,8 @@ void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAct
   bool v1 = hierarchy_.kind == CpusetKind::kV1;
   // Version 2 keeps offline CPUs in the file and gives them back by itself; version 1 refuses them.
   CpuSet want = v1 ? lease.cpus & online_ : lease.cpus;
+  CpuSet& was_offline = was_offline_[lease.group];
+  was_offline |= lease.cpus - online_;
   if (state->cpus == want || want.empty()) {
     CpuSet usable = want & online_;
     bool short_of = !v1 && state->effective_cpus != usable;
@@ -116,28 +126,28 @@ void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAct
       last = off;
     } else {
       reported_.erase(lease.name + "\noffline");
+      was_offline = {};
     }
     return;
   }
-  std::string why = fmt::format("it had become \"{}\"", to_list(state->cpus));
-  if (v1 && want.contains(state->cpus)) why += ", as after a CPU was offline";
-  if (!may_put_back(lease, file, now_s, actions)) return;
+  // Version 1 takes CPUs that go off line out of the group for good; anything else somebody wrote.
+  CpuSet lost = want - state->cpus;
+  bool hotplug = v1 && !lost.empty() && was_offline.contains(lost) && want.contains(state->cpus);
+  std::string why = fmt::format(
+      "it had become \"{}\", {}", to_list(state->cpus),
+      hotplug ? fmt::format("as CPU {} had been offline", to_list(lost)) : "which somebody wrote");
+  if (!hotplug && !may_put_back(lease, file, now_s, actions)) return;
   int error = options_.dry_run ? 0 : perform({Step::Op::kWrite, file, to_list(want)});
+  if (error == 0 && !hotplug) note_put_back(lease, file, now_s);
+  if (error != 0) {
+    say_once(lease, file,
+             {WatchAction::Kind::kRestore, lease.name,
+              fmt::format("write {} to {}", to_list(want), file), why, false, std::strerror(error)},
+             actions);
+    return;
+  }
   act({WatchAction::Kind::kRestore, lease.name, fmt::format("write {} to {}", to_list(want), file),
        why, false, ""},
-      error, actions);
-}
-
-void Watcher::check_member(const Lease& lease, double now_s, std::vector<WatchAction>* actions) {
-  if (lease.member.pid == 0 || !alive(fs_, lease.member)) return;
-  std::optional<std::string> now = group_of(fs_, hierarchy_, lease.member.pid);
-  if (!now || *now == lease.group) return;
-  std::string key = fmt::format("the group of process {}", lease.member.pid);
-  if (!may_put_back(lease, key, now_s, actions)) return;
-  int error = options_.dry_run ? 0 : enter_group(procs_file(lease.group).c_str(), lease.member.pid);
-  act({WatchAction::Kind::kMoveBack, lease.name,
-       fmt::format("move process {} to {}", lease.member.pid, lease.group),
-       fmt::format("it was in {}", *now), false, ""},
       error, actions);
 }
 
@@ -178,6 +188,7 @@ void Watcher::check_masks(const Lease& lease, double now_s, std::vector<WatchAct
     }
   }
   if (left == 0 || !may_put_back(lease, "the masks of its threads", now_s, actions)) return;
+  note_put_back(lease, "the masks of its threads", now_s);
   for (pid_t tid : tids) {
     int e = options_.dry_run ? 0 : set_affinity(tid, want);
     if (e == 0) ++put_back;
@@ -198,6 +209,8 @@ std::vector<WatchAction> Watcher::look(double now_s) {
   }
   online_ = fs_.read_list("/sys/devices/system/cpu/online").value_or(online_);
   slices_ = 0;
+  groups_.clear();
+  for (const Lease& lease : leases) groups_.push_back(lease.group);
   bool look_at_demand =
       options_.rebalance && (demand_looked_s_ < 0 || now_s - demand_looked_s_ >= options_.look_s);
   double seconds = demand_looked_s_ < 0 ? 0 : now_s - demand_looked_s_;
@@ -207,6 +220,8 @@ std::vector<WatchAction> Watcher::look(double now_s) {
     if (!lease.group.empty() && hierarchy_.kind != CpusetKind::kNone) {
       check_group(lease, now_s, &actions);
       check_member(lease, now_s, &actions);
+      check_threads(lease, now_s, &actions);
+      check_narrowed(lease, &actions);
     } else {
       check_masks(lease, now_s, &actions);
     }

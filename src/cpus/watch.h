@@ -1,19 +1,23 @@
-// Keeping slices as they were given: notices drift and puts it back, notices pinned threads that wait
-// beside idle CPUs of their own slice and moves them.
+// Keeping slices as they were given: notices drift and puts it back, notices pinned threads that
+// wait beside idle CPUs of their own slice and moves them.
 //
 // What is watched is the ledger: every lease with its group and its program. Drift has four known
-// makers: hotplug (version 1 takes an offline CPU out of every group for good), daemons that rewrite
-// groups they think are theirs, tools that move processes, and threads that widen their own mask where
-// no cpuset holds them.
+// makers: hotplug (version 1 takes an offline CPU out of every group for good), daemons that
+// rewrite groups they think are theirs, tools that move processes, and threads that widen their own
+// mask where no cpuset holds them.
 //
 // Rebalancing works on demand, the time in which a thread ran or wanted to run, from schedstat. A
-// thread is moved only when it may run on part of its slice, waits for more than a fifth of the time,
-// and a CPU of the slice would be less loaded with it than its own CPU is with it there. That must hold
-// in two looks in a row, and a thread that was moved is left alone for five seconds: a load that hops
-// about is not chased, and a balanced slice sees no action at all.
+// thread is moved only when it may run on part of its slice, waits for more than a fifth of the
+// time, and a CPU of the slice would be less loaded with it than its own CPU is with it there. That
+// must hold in two looks in a row, and a thread that was moved is left alone for five seconds: a
+// load that hops about is not chased, and a balanced slice sees no action at all.
 //
-// Who puts back three times within a minute what somebody else changes is in a quarrel: from then on it
-// is only reported.
+// Who puts back three times within a minute what somebody else changes is in a quarrel: from then
+// on it is only reported.
+//
+// A process or thread of a slice that is found in another group is moved back, unless that group is
+// of another slice or below its own. A group that is gone is made again, with its processes. A mask
+// that was narrowed within the slice is only reported: the program may have done it.
 //
 // Must not happen: an action without its reason in the log, or a change outside leased slices.
 #pragma once
@@ -57,7 +61,8 @@ class Watcher {
 
   // Looks at everything once and acts. `now_s` is a clock that does not jump.
   std::vector<WatchAction> look(double now_s);
-  // Waits until a watched file was written to, or for `timeout_ms`. True when something was written.
+  // Waits until a watched file was written to, or for `timeout_ms`. True when something was
+  // written.
   bool wait(int timeout_ms);
   // Leases seen by the last look.
   int slices() const { return slices_; }
@@ -67,6 +72,12 @@ class Watcher {
     uint64_t ran_ns = 0, waited_ns = 0;
     int starved_looks = 0;
     double moved_s = -1e9;
+  };
+  // What was seen in a slice: who is missing later was moved out, and a mask that changed was set.
+  struct Seen {
+    std::map<pid_t, uint64_t> processes;  // to start time
+    std::map<pid_t, CpuSet> masks;        // of first threads that were narrower than the slice
+    bool looked = false;
   };
   struct Quarrel {
     std::vector<double> times_s;
@@ -80,12 +91,21 @@ class Watcher {
 
   void check_group(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
   void check_member(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void check_threads(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void check_narrowed(const Lease& lease, std::vector<WatchAction>* actions);
+  bool make_again(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void move_back(const Lease& lease, pid_t pid, pid_t tid, const std::string& from, double now_s,
+                 std::vector<WatchAction>* actions);
+  void say_once(const Lease& lease, const std::string& subject, WatchAction action,
+                std::vector<WatchAction>* actions);
   void check_masks(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
   void rebalance(const Lease& lease, double now_s, double seconds,
                  std::vector<WatchAction>* actions);
   std::vector<Demand> demands_of(const Lease& lease, double seconds);
   std::vector<pid_t> processes_of(const Lease& lease) const;
-  // False when this has been put back too often lately; adds the report the first time.
+  // False when this has been put back too often lately; adds the report the first time. Only what
+  // was done counts: note_put_back() says that it was.
+  void note_put_back(const Lease& lease, const std::string& key, double now_s);
   bool may_put_back(const Lease& lease, const std::string& key, double now_s,
                     std::vector<WatchAction>* actions);
   void act(WatchAction action, int error, std::vector<WatchAction>* actions);
@@ -101,6 +121,10 @@ class Watcher {
   std::map<std::string, int> followed_;
   std::map<std::pair<pid_t, uint64_t>, ThreadSample> threads_;  // by tid and start time
   std::map<std::string, Quarrel> quarrels_;
+  std::map<std::string, Seen> seen_;  // by group
+  std::map<std::string, CpuSet>
+      was_offline_;                  // CPUs of a group that were off line since it was whole
+  std::vector<std::string> groups_;  // of all leases, as of the last look
   std::map<std::string, std::string> reported_;  // last report by slice and subject, to say it once
 };
 

@@ -92,7 +92,7 @@ def check_run():
     assert our_groups() == set() and leases() == set(), (our_groups(), leases())
     # A pinned caller does not pin the slice.
     count = len(os.sched_getaffinity(0))
-    pinned = subprocess.run([ALLOT, "run", "--cpus", str(count), "--name", "cmdtest", "--", "sh", "-c", SHOW], env=ENV,
+    pinned = subprocess.run([ALLOT, "run", "--cpus", str(count), "--any-cpu", "--name", "cmdtest", "--", "sh", "-c", SHOW], env=ENV,
                             capture_output=True, text=True, timeout=120,
                             preexec_fn=lambda: os.sched_setaffinity(0, {last}))
     if level == "enforced":
@@ -253,6 +253,70 @@ def check_without_rights():
         shutil.rmtree(folder)
 
 
+def check_change():
+    """Rows 1-3 and 13-16 of the CPU faults: a second attach, ten at once, a foreign cpuset, nested runs."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        return
+    a, b = cpus[-2], cpus[-1]
+    process = sleeper()
+
+    def leases():
+        return [j for j in (json.loads(p.read_text()) for p in pathlib.Path(FOLDER).glob("*.lease"))
+                if j["member"][0] == process.pid]
+
+    try:
+        assert run("attach", process.pid, "--cpus", f"{b},", "--name", "cmdtest", "--exclusive").returncode == 0
+        result = run("attach", process.pid, "--cpu-list", a)
+        assert result.returncode == 0 and mask(process.pid) == str(a), (result.stdout, result.stderr)
+        assert [j["cpus"] for j in leases()] == [str(a)], leases()
+        result = run("set", "cmdtest", "--cpus", f"{a},{b}", "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["granted"] == f"{a}-{b}" == mask(process.pid), result.stdout
+        expect_line(run("set", "cmdtest", "--cpus", "900-901"), 2, "there is no CPU")
+        assert mask(process.pid) == f"{a}-{b}" and len(leases()) == 1
+        at_once = [subprocess.Popen([ALLOT, "cpus", "attach", str(process.pid), "--cpu-list", str((a, b)[i % 2])],
+                                    env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(10)]
+        for one in at_once:
+            one.communicate(timeout=60)
+            assert one.returncode == 0
+        assert len(leases()) == 1 and leases()[0]["cpus"] == mask(process.pid), (leases(), mask(process.pid))
+        assert run("detach", process.pid).returncode == 0
+        assert leases() == [] and our_groups() == set() and mask(process.pid) != str(a)
+        expect_line(run("detach", "cmdtest"), 125, "no slice of CPUs is called cmdtest")
+    finally:
+        process.kill()
+        process.wait()
+    expect_line(run("attach", "--cpus", "1", "--", "-1"), 2, "'-1' is no process number")
+    expect_line(run("attach", "abc", "--cpus", "1"), 2, "'abc' is no process number")
+    expect_line(run("attach", os.getpid(), "--cpus", "1", "--near-gpu", "x"), 2, "'x' is no GPU number")
+    if pathlib.Path("/proc/2/status").exists() and "kthreadd" in pathlib.Path("/proc/2/status").read_text():
+        expect_line(run("attach", "2", "--cpus", f"{a},", "--no-cpuset"), 125, "kernel thread")
+    result = allot("run", "--cpus", f"{b},", "--exclusive", "--", ALLOT, "run", "--cpus", f"{b},", "--", "true")
+    assert result.returncode == 0, result.stderr
+    result = subprocess.run(["taskset", "-c", str(a), ALLOT, "run", "--cpus", f"{b},", "--", "true"], env=ENV,
+                            capture_output=True, text=True, timeout=60)
+    expect_line(result, 2, "--any-cpu")
+
+
+def check_two_users():
+    """Row 19: a folder of root's that all may write to, and a ledger made under umask 022."""
+    if os.geteuid() != 0:
+        return
+    folder = tempfile.mkdtemp(prefix="allot-cpus-shared-")
+    program = shutil.copy(ALLOT, folder)
+    os.chmod(folder, 0o755)
+    os.mkdir(folder + "/ledger")
+    os.chmod(folder + "/ledger", 0o1777)
+    env = dict(ENV, ALLOT_DIR=folder + "/ledger")
+    try:
+        for uid in (NOBODY, NOBODY - 1):
+            result = allot("run", "--cpus", "1", "--", "true", env=env, uid=uid, program=program)
+            assert result.returncode == 0, result.stderr
+    finally:
+        shutil.rmtree(folder)
+
+
 def check_explain_and_watch():
     if (CPUSET / "cpuset.cpus").exists():
         result = run("explain", "--json", "write", CPUSET / "cpuset.cpus", "0")
@@ -268,7 +332,7 @@ def main():
             print("built without the CPU part")
             return 77
         for check in (check_show, check_plan, check_run, check_run_beside_a_gpu, check_run_refuses, check_killed_launcher,
-                      check_attach, check_dying_process, check_without_rights, check_explain_and_watch):
+                      check_attach, check_change, check_two_users, check_dying_process, check_without_rights, check_explain_and_watch):
             check()
             print(f"{check.__name__}: ok")
     finally:

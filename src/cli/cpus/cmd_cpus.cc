@@ -12,13 +12,24 @@ void throw_failure(const cpus::Failure& failure) {
   throw Failure(failure.code == Errc::kBadValue ? kExitUsage : kExitRefused, failure.text);
 }
 
+CLI::Validator whole_number(const std::string& what) {
+  return CLI::Validator(
+      [what](std::string& text) {
+        bool digits = !text.empty() && text.size() < 10 &&
+                      text.find_first_not_of("0123456789") == std::string::npos;
+        return digits ? std::string() : fmt::format("'{}' is no {}", text, what);
+      },
+      "");
+}
+
 void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
   flags->given =
-      app.add_option(
-             "--cpus", flags->cpus,
-             "a number of CPUs, a list such as 0-3,8 or 3, (with its comma), or gpu: those near "
-             "the GPU")
+      app.add_option("--cpus", flags->cpus,
+                     "a number of CPUs, a list such as 0-3,8, or gpu: those near the GPU")
           ->type_name("N|LIST|gpu");
+  flags->list_given = app.add_option("--cpu-list", flags->list, "these CPUs: 3, 0-3,8 or 0-6:2")
+                          ->type_name("LIST")
+                          ->excludes(flags->given);
   CLI::Option* cores =
       app.add_flag("--cores", flags->cores, "the number counts cores, each with all its threads");
   app.add_flag("--threads", flags->threads,
@@ -26,20 +37,41 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
       ->excludes(cores);
   app.add_option("--mems", flags->mems, "memory nodes: auto for those of the CPUs, or a list")
       ->type_name("auto|LIST");
-  app.add_flag("--exclusive", flags->exclusive, "no other slice gets these CPUs");
+  CLI::Option* exclusive = app.add_flag(
+      "--exclusive", flags->exclusive,
+      "no other slice gets these CPUs; on cpuset v2, nobody else (a partition, as root)");
+  app.add_flag("--isolated", flags->isolated,
+               "with --exclusive on cpuset v2: without load balancing; bind each thread yourself")
+      ->needs(exclusive);
+  app.add_flag("--any-cpu", flags->any_cpu,
+               "also CPUs outside the mask that allot was started with");
   app.add_option("--near-gpu", flags->gpu, "near this GPU, counted by bus address")
       ->type_name("GPU")
-      ->check(CLI::NonNegativeNumber);
-  for (const char* name : {"--cores", "--threads", "--mems", "--exclusive", "--near-gpu"})
-    app.get_option(name)->needs(flags->given);
+      ->check(whole_number("GPU number"));
+}
+
+void require_cpus(const CpuFlags& flags) {
+  if (flags.wants_cpus()) return;
+  const char* lone = flags.cores           ? "--cores"
+                     : flags.threads       ? "--threads"
+                     : !flags.mems.empty() ? "--mems"
+                     : flags.exclusive     ? "--exclusive"
+                     : flags.any_cpu       ? "--any-cpu"
+                     : flags.gpu >= 0      ? "--near-gpu"
+                                           : nullptr;
+  if (lone != nullptr) wrong_usage("{} requires --cpus or --cpu-list", lone);
 }
 
 cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::string& name) {
   cpus::PlacementRequest request;
   request.name = name;
   request.cpus = flags.cpus;
+  // A lone number is a number of CPUs to the planner; with its comma it is a list of one.
+  if (flags.list_given != nullptr && flags.list_given->count() > 0) request.cpus = flags.list + ",";
   request.mems = flags.mems;
   request.exclusive = flags.exclusive;
+  request.isolated = flags.isolated;
+  request.any_cpu = flags.any_cpu;
   request.gpu = flags.gpu;
   request.unit = flags.cores     ? cpus::Unit::kCores
                  : flags.threads ? cpus::Unit::kThreads
@@ -75,12 +107,14 @@ std::optional<cpus::TreeModel> read_tree(const MachineView& machine, std::string
 }
 
 void add_cpus_command(CLI::App& app, int* exit_status) {
-  CLI::App* cpus =
-      app.add_subcommand("cpus", "slices of CPUs: show, plan, attach, explain, watch, sim");
+  CLI::App* cpus = app.add_subcommand(
+      "cpus", "slices of CPUs: show, plan, attach, set, detach, explain, watch, sim");
   cpus->require_subcommand(1);
   add_cpus_show(*cpus, exit_status);
   add_cpus_plan(*cpus, exit_status);
   add_cpus_attach(*cpus, exit_status);
+  add_cpus_set(*cpus, exit_status);
+  add_cpus_detach(*cpus, exit_status);
   add_cpus_explain(*cpus, exit_status);
   add_cpus_watch(*cpus, exit_status);
   add_cpus_sim(*cpus, exit_status);

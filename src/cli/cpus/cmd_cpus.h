@@ -24,6 +24,8 @@ void add_cpus_command(CLI::App& app, int* exit_status);
 void add_cpus_show(CLI::App& cpus, int* exit_status);
 void add_cpus_plan(CLI::App& cpus, int* exit_status);
 void add_cpus_attach(CLI::App& cpus, int* exit_status);
+void add_cpus_set(CLI::App& cpus, int* exit_status);
+void add_cpus_detach(CLI::App& cpus, int* exit_status);
 void add_cpus_explain(CLI::App& cpus, int* exit_status);
 void add_cpus_watch(CLI::App& cpus, int* exit_status);
 void add_cpus_sim(CLI::App& cpus, int* exit_status);
@@ -31,12 +33,20 @@ void add_cpus_sim(CLI::App& cpus, int* exit_status);
 // The flags that say which CPUs: --cpus, --cores, --threads, --mems, --exclusive, --near-gpu.
 // `run` adds them too; wants_cpus() is false when --cpus was not given.
 struct CpuFlags {
-  std::string cpus, mems;
-  bool cores = false, threads = false, exclusive = false;
+  std::string cpus, list, mems;
+  bool cores = false, threads = false, exclusive = false, isolated = false, any_cpu = false;
   int gpu = -1;
-  bool wants_cpus() const { return given != nullptr && given->count() > 0; }
+  bool wants_cpus() const {
+    return (given != nullptr && given->count() > 0) ||
+           (list_given != nullptr && list_given->count() > 0);
+  }
   CLI::Option* given = nullptr;
+  CLI::Option* list_given = nullptr;
 };
+// Accepts digits only, and says in one line what is wrong with anything else.
+CLI::Validator whole_number(const std::string& what);
+// Throws Failure (usage) when a flag that goes with --cpus was given without it.
+void require_cpus(const CpuFlags& flags);
 void add_cpu_flags(CLI::App& app, CpuFlags* flags);
 // The slice that the flags ask for. Throws Failure (usage).
 cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::string& name);

@@ -1,4 +1,5 @@
-// allot cpus attach: moves a running process and all its threads.
+// allot cpus attach, set, detach: moves a running process with all its threads, moves it again, or
+// ends its placement.
 #include <nlohmann/json.hpp>
 
 #include "cli/cpus/cmd_cpus.h"
@@ -11,41 +12,82 @@ namespace {
 
 struct CpusAttachOptions {
   CpuFlags flags;
-  pid_t pid = 0;
+  std::string target;  // a process; for set and detach also a slice
   std::string name;
   bool follow = false, no_cpuset = false, as_json = false;
 };
 
-void attach(const CpusAttachOptions& options, int* exit_status) {
-  if (!options.flags.wants_cpus()) wrong_usage("attach: say which CPUs: --cpus N, a list, or gpu");
-  cpus::AttachRequest request;
-  request.pid = options.pid;
-  request.follow = options.follow;
-  request.placement = placement_request(
-      options.flags, options.name.empty() ? fmt::format("pid{}", options.pid) : options.name);
-  request.placement.use_cpuset = !options.no_cpuset;
-  cpus::Expected<cpus::AttachReport> report = cpus::attach(request);
-  if (!report) throw_failure(report.error());
-  const cpus::Placement& p = report->placement;
-  if (report->level == cpus::Level::kNone) *exit_status = kExitProblems;
-  if (options.as_json) {
-    print_json({{"pid", options.pid},
+void print_report(const cpus::AttachReport& report, pid_t pid, bool as_json, int* exit_status) {
+  const cpus::Placement& p = report.placement;
+  if (report.level == cpus::Level::kNone) *exit_status = kExitProblems;
+  if (as_json) {
+    print_json({{"pid", pid},
+                {"name", p.lease.name},
                 {"cpus", to_list(p.cpus)},
+                {"granted", to_list(report.granted)},
                 {"mems", to_list(p.mems)},
-                {"level", level_name(report->level)},
-                {"reason", report->reason},
+                {"level", level_name(report.level)},
+                {"reason", report.reason},
                 {"group", p.group},
-                {"processes", report->processes},
-                {"threads", report->threads},
-                {"ms", report->ms},
+                {"processes", report.processes},
+                {"threads", report.threads},
+                {"ms", report.ms},
                 {"notes", p.notes}});
     return;
   }
   for (const std::string& note : p.notes) fmt::print(stderr, "allot: note: {}\n", note);
   std::string where = p.group.empty() ? "" : fmt::format(" (cpuset {})", p.group);
-  std::string why = report->reason.empty() ? "" : ": " + report->reason;
-  print(fmt::format("process {}, {} threads: CPUs {}: {}{}{}\n", options.pid, report->threads,
-                    to_list(p.cpus), level_name(report->level), where, why));
+  std::string why = report.reason.empty() ? "" : ": " + report.reason;
+  print(fmt::format("process {}, {} threads: CPUs {}: {}{}{}\n", pid, report.threads,
+                    to_list(report.granted), level_name(report.level), where, why));
+}
+
+pid_t as_pid(const std::string& text) {
+  bool digits = !text.empty() && text.size() < 10 &&
+                text.find_first_not_of("0123456789") == std::string::npos;
+  const pid_t pid = digits ? std::stoi(text) : 0;
+  if (pid <= 0) wrong_usage("'{}' is no process number", text);
+  return pid;
+}
+
+void attach(const CpusAttachOptions& options, int* exit_status) {
+  const pid_t pid = as_pid(options.target);
+  if (!options.flags.wants_cpus()) wrong_usage("attach: say which CPUs: --cpus N, a list, or gpu");
+  cpus::AttachRequest request;
+  request.pid = pid;
+  request.follow = options.follow;
+  request.placement = placement_request(
+      options.flags, options.name.empty() ? fmt::format("pid{}", pid) : options.name);
+  request.placement.use_cpuset = !options.no_cpuset;
+  cpus::Expected<cpus::AttachReport> report = cpus::attach(request);
+  if (!report) throw_failure(report.error());
+  print_report(*report, pid, options.as_json, exit_status);
+}
+
+void change(const CpusAttachOptions& options, int* exit_status) {
+  if (!options.flags.wants_cpus()) wrong_usage("set: say which CPUs: --cpus N, a list, or gpu");
+  cpus::AttachRequest request;
+  request.placement = placement_request(options.flags, options.target);
+  cpus::Expected<cpus::Lease> lease = cpus::find_lease(request.placement.folder, options.target);
+  if (!lease) throw_failure(lease.error());
+  request.pid = lease->member.pid;
+  request.placement.name = lease->name;
+  cpus::Expected<cpus::AttachReport> report = cpus::attach(request);
+  if (!report) throw_failure(report.error());
+  print_report(*report, request.pid, options.as_json, exit_status);
+}
+
+void release_slice(const CpusAttachOptions& options) {
+  const CpuFlags none;
+  const std::string folder = placement_request(none, "").folder;
+  cpus::Expected<int> moved = cpus::detach(folder, options.target);
+  if (!moved) throw_failure(moved.error());
+  if (options.as_json) {
+    print_json({{"slice", options.target}, {"processes", *moved}});
+  } else {
+    print(fmt::format("{}: {} process{} may use all CPUs again\n", options.target, *moved,
+                      *moved == 1 ? "" : "es"));
+  }
 }
 
 }  // namespace
@@ -54,10 +96,7 @@ void add_cpus_attach(CLI::App& cpus, int* exit_status) {
   auto options = std::make_shared<CpusAttachOptions>();
   CLI::App* app =
       cpus.add_subcommand("attach", "move a running process with all its threads, none lost");
-  app->add_option("pid", options->pid, "the process")
-      ->required()
-      ->type_name("PID")
-      ->check(CLI::PositiveNumber);
+  app->add_option("pid", options->target, "the process")->required()->type_name("PID");
   add_cpu_flags(*app, &options->flags);
   app->add_flag("--follow", options->follow, "its descendants too");
   app->add_option("--name", options->name, "name of the slice; default pidPID");
@@ -66,6 +105,28 @@ void add_cpus_attach(CLI::App& cpus, int* exit_status) {
       "by affinity alone, even where cpusets can be made; the process is stopped for a moment");
   app->add_flag("--json", options->as_json, "print JSON");
   app->callback([options, exit_status] { attach(*options, exit_status); });
+}
+
+void add_cpus_set(CLI::App& cpus, int* exit_status) {
+  auto options = std::make_shared<CpusAttachOptions>();
+  CLI::App* app = cpus.add_subcommand("set", "give a running slice other CPUs");
+  app->add_option("slice", options->target, "its name, or a process in it")
+      ->required()
+      ->type_name("NAME|PID");
+  add_cpu_flags(*app, &options->flags);
+  app->add_flag("--json", options->as_json, "print JSON");
+  app->callback([options, exit_status] { change(*options, exit_status); });
+}
+
+void add_cpus_detach(CLI::App& cpus, int*) {
+  auto options = std::make_shared<CpusAttachOptions>();
+  CLI::App* app =
+      cpus.add_subcommand("detach", "let a slice's processes use all CPUs again; ends its lease");
+  app->add_option("slice", options->target, "its name, or a process in it")
+      ->required()
+      ->type_name("NAME|PID");
+  app->add_flag("--json", options->as_json, "print JSON");
+  app->callback([options] { release_slice(*options); });
 }
 
 }  // namespace allot::cli

@@ -75,13 +75,14 @@ void RunCpus::add_flags(CLI::App& run) {
 }
 
 bool RunCpus::wanted() const {
+  require_cpus(*flags_);
   return flags_->wants_cpus();
 }
 
 bool RunCpus::only(const CLI::App& run) const {
-  constexpr const char* kNotOfGpus[] = {"--cpus",      "--cores",    "--threads", "--mems",
-                                        "--exclusive", "--near-gpu", "--name",    "--exec",
-                                        "--fail",      "--help"};
+  constexpr const char* kNotOfGpus[] = {
+      "--cpus",     "--cores",    "--threads", "--mems", "--exclusive", "--isolated", "--any-cpu",
+      "--cpu-list", "--near-gpu", "--name",    "--exec", "--fail",      "--help"};
   const auto speaks_of_gpus = [&](const CLI::Option* option) {
     return option->count() > 0 &&
            std::none_of(std::begin(kNotOfGpus), std::end(kNotOfGpus),
