@@ -51,7 +51,7 @@ ROOMS = {
     },
 }
 # Files beside the rooms that every room may use, by the name before the dot.
-GROUND = {"src/cli": {"commands", "failure", "output", "slice_spec"}}
+GROUND = {"src/cli": {"commands", "failure", "output", "screen", "slice_spec", "usage", "words"}}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 SUFFIXES = {".h", ".cc", ".c", ".S", ".inc"}
 

@@ -13,6 +13,7 @@
 #include "bench/driver_api.h"
 #include "bench/share.h"
 #include "bench/share_worker.h"
+#include "bench/text.h"
 
 namespace allot::bench {
 namespace {
@@ -91,8 +92,7 @@ void add_share(CLI::App& app, int* exit_status) {
     guarded(exit_status, [&] {
       state->options.allot = !state->plain;
       const nlohmann::ordered_json result = run_share(state->options);
-      fmt::print("{}{}", state->json ? result.dump() : share_text(result), state->json ? "\n" : "");
-      std::fflush(stdout);
+      write_out(state->json ? result.dump() + "\n" : share_text(result));
       for (const nlohmann::ordered_json& phase : result["phases"]) {
         if (state->judge && !phase["promises_kept"]) *exit_status = 1;
       }

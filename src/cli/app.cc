@@ -2,6 +2,11 @@
 //
 // Every error is one line on standard error that begins with "allot:", whether CLI11 or we found
 // it.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string_view>
@@ -9,15 +14,15 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "cli/region/region_view.h"
+#include "cli/screen.h"
+#include "cli/slice_spec.h"
+#include "cli/usage.h"
 #ifdef ALLOT_HAVE_BENCH
 #include "bench/commands.h"
 #endif
 #ifdef ALLOT_HAVE_CPUS
 #include "cli/cpus/cmd_cpus.h"
-#endif
-
-#ifndef ALLOT_VERSION
-#define ALLOT_VERSION "unknown"
 #endif
 
 namespace allot::cli {
@@ -28,46 +33,31 @@ constexpr const char* kDescription =
     "it.";
 constexpr const char* kFooter =
     "Examples:\n"
-    "  allot run --gpu-mem 8G -- python train.py   a slice of 8 GiB on every GPU\n"
-    "  allot ps                                    who has which slice, who uses how much\n"
-    "  allot set alice --gpu-mem 4G                change a slice while its program runs\n"
-    "  allot run --gpu-share 30% -- ./serve        a share of GPU time; freeze and thaw stop it\n"
-    "  allot run --cpus 4 -- make                  four CPUs of the machine's own, whole cores\n"
-    "  allot cpus show                             the machine's CPUs and who has which\n"
-    "  allot doctor                                what works on this machine, and what does not\n"
-    "  allot demo                                  two programs on one software GPU, no card "
-    "needed\n"
+    "  allot run --gpu-mem 8G -- python train.py  a slice of 8 GiB on every GPU\n"
+    "  allot ps                                   who has which slice and uses how much\n"
+    "  allot set alice --gpu-mem 4G               change a slice while its program runs\n"
+    "  allot run --gpu-share 30% -- ./serve       a share of GPU time\n"
+    "  allot run --cpus 4 -- make                 four CPUs, whole cores\n"
+    "  allot doctor                               what works on this machine\n"
+    "  allot demo                                 two programs on one software GPU\n"
     "\n"
-    "Sizes are binary: 8G is 8 GiB. Exit status: 0 fine, 1 problems found, 2 wrong usage, 125 "
-    "refused;\n"
-    "'run' ends with its program's own status. All of it: docs/commands.md.";
+    "'allot help COMMAND' and 'allot COMMAND --help' say more about a command. Sizes are binary: "
+    "8G "
+    "is 8 GiB. Exit status: 0 fine, 1 problems found, 2 wrong usage, 125 refused; 'run' ends with "
+    "its "
+    "program's own status. All of it: docs/commands.md.";
 
+// One line, whatever was typed.
 void complain(const std::string& line) {
-  fmt::print(stderr, "allot: {}\n", line);
-}
-
-bool has_command(const CLI::App& app, const std::string& name) {
-  for (const CLI::App* sub : app.get_subcommands({})) {
-    if (sub->get_name() == name) return true;
-  }
-  return false;
-}
-
-std::string names_of(const CLI::App& app) {
-  std::string names;
-  for (const CLI::App* sub : app.get_subcommands({})) {
-    names += (names.empty() ? "" : ", ") + sub->get_name();
-  }
-  return names;
+  const bool colour = shows_colour(STDERR_FILENO);
+  fmt::print(stderr, "{}allot:{} {}\n", colour ? "\x1b[1;31m" : "", colour ? "\x1b[0m" : "",
+             harmless(line));
 }
 
 // CLI11's messages end with a full stop, a line break, or neither.
 std::string tidy(std::string text) {
   const size_t end = text.find_last_not_of(" \n.");
   text.resize(end == std::string::npos ? 0 : end + 1);
-  for (char& c : text) {
-    if (c == '\n') c = ' ';
-  }
   return text;
 }
 
@@ -77,32 +67,11 @@ const CLI::App& deepest(const CLI::App& app) {
   return *current;
 }
 
-std::string path_of(const CLI::App& app) {
-  return app.get_parent() == nullptr ? app.get_name()
-                                     : path_of(*app.get_parent()) + " " + app.get_name();
-}
-
-// CLI11 does not name the parent command, and does not know that `run` ends with a program.
-std::string help_of(const CLI::App& app) {
-  std::string text = app.help();
-  if (app.get_parent() != nullptr) {
-    const std::string usage_line = "Usage: " + app.get_name();
-    const size_t at = text.find(usage_line);
-    if (at != std::string::npos) text.replace(at, usage_line.size(), "Usage: " + path_of(app));
-  }
-  constexpr std::string_view kOptions = "[OPTIONS]";
-  const size_t usage = text.find(kOptions);
-  if (app.get_name() == "run" && usage != std::string::npos) {
-    text.replace(usage, kOptions.size(), "[OPTIONS] -- PROGRAM [ARGUMENTS]");
-  }
-  return text;
-}
-
 void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_status) {
   app.name("allot");
   app.require_subcommand(1);
-  app.set_version_flag("--version", "allot " ALLOT_VERSION);
-  app.footer(kFooter);
+  app.set_help_flag("-h,--help", "show this help");
+  app.set_version_flag("--version", version_text())->description("say which allot this is");
   add_run(app, program, exit_status);
   add_ps(app, exit_status);
   add_gpus(app, exit_status);
@@ -111,6 +80,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   add_evict(app, exit_status);
   add_doctor(app, exit_status);
   add_demo(app, exit_status);
+  add_version(app, exit_status);
 #ifdef ALLOT_HAVE_CPUS
   add_cpus_command(app, exit_status);
 #endif
@@ -119,7 +89,23 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
       app.add_subcommand("bench", "measure a GPU or a slice: alloc, hooks, load, latency, share");
   bench->require_subcommand(1);
   allot::bench::add_commands(*bench, exit_status);
+  bench->footer(
+      "Examples:\n"
+      "  allot bench load --sim --seconds 2\n"
+      "  allot run --gpu-mem 4G -- allot bench alloc\n"
+      "  allot bench share --sim --slice load=eager,share=30 --slice load=eager,share=70");
 #endif
+  app.footer(kFooter);  // last: a command that is added gets its parent's
+}
+
+// A closed standard descriptor would be given to the next file that is opened, and output would go there. What stands in
+// its place refuses to be written, as a closed one does; programs that are started do not get it.
+void occupy_closed_outputs() {
+  for (;;) {
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null > STDERR_FILENO) close(null);
+    if (null < 0 || null > STDERR_FILENO) return;
+  }
 }
 
 int parse_and_run(int argc, const char* const* argv) {
@@ -130,11 +116,14 @@ int parse_and_run(int argc, const char* const* argv) {
 
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty()) {
-    fmt::print(stderr, "{}", app.help());
+    fmt::print(stderr, "{}", help_of(app));
     return kExitUsage;
   }
-  if (!words[0].starts_with("-") && !has_command(app, words[0])) {
-    wrong_usage("'{}' is not a command of allot; the commands are {}", words[0], names_of(app));
+  if (words[0] == "help") {
+    words.erase(words.begin());
+    std::erase_if(words, [](const std::string& word) { return word.starts_with("-"); });
+    print(help_of(command_named(app, words)));
+    return kExitOk;
   }
   if (words[0] == "run") {
     std::vector<std::string> flags;
@@ -142,8 +131,13 @@ int parse_and_run(int argc, const char* const* argv) {
     words.resize(1);
     words.insert(words.end(), flags.begin(), flags.end());
   }
+  check_words(app, words);
+  // CPU slices ask for their folder elsewhere, and do not look at the variable.
+  if (words[0] == "cpus" && std::find(words.begin(), words.end(), "--help") == words.end())
+    region_folder(false);
   for (std::string& word : words) {
     if (word == "--sim") word = "--sim=default";
+    if (word.starts_with("--sim=")) check_sim_spec("--sim", word.substr(6));
   }
   try {
     app.parse(
@@ -152,12 +146,21 @@ int parse_and_run(int argc, const char* const* argv) {
     print(std::string(call.what()) + "\n");
   } catch (const CLI::CallForHelp&) {
     print(help_of(deepest(app)));
+  } catch (const CLI::ConversionError& error) {
+    // "Could not convert: --for = x"
+    const std::string text = tidy(error.what());
+    const size_t colon = text.find(": ");
+    const size_t equals = text.find(" = ");
+    const CLI::App& where = deepest(app);
+    if (colon == std::string::npos || equals == std::string::npos) wrong_usage("{}", text);
+    wrong_usage("{}: {}: '{}' is not a number; see '{} --help'", path_of(where).substr(6),
+                text.substr(colon + 2, equals - colon - 2), shown(text.substr(equals + 3)),
+                path_of(where));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return kExitOk;
     const CLI::App& where = deepest(app);
-    wrong_usage("{}{}; see '{} --help'",
-                where.get_parent() == nullptr ? "" : where.get_name() + ": ", tidy(error.what()),
-                path_of(where));
+    const std::string name = where.get_parent() == nullptr ? "" : path_of(where).substr(6) + ": ";
+    wrong_usage("{}{}; see '{} --help'", name, tidy(error.what()), path_of(where));
   }
   return exit_status;
 }
@@ -173,7 +176,13 @@ void split_program(const CLI::App& run, const std::vector<std::string>& words,
       ++i;
       break;
     }
-    if (!word.starts_with("-") || word == "-") break;
+    if (!word.starts_with("-") || word == "-") {
+      // "--sim 2x80G": a specification takes an equals sign, and is hardly the name of a program.
+      if (i > 0 && words[i - 1] == "--sim" && looks_like_sim_spec(word)) {
+        wrong_usage("--sim: write '{}' behind an equals sign: --sim={}", word, word);
+      }
+      break;
+    }
     flags->push_back(word);
     const CLI::Option* option = run.get_option_no_throw(word);
     const bool takes_value = option != nullptr && option->get_expected_max() > 0 &&
@@ -184,8 +193,11 @@ void split_program(const CLI::App& run, const std::vector<std::string>& words,
 }
 
 int run_command(int argc, const char* const* argv) {
+  occupy_closed_outputs();
   try {
     return parse_and_run(argc, argv);
+  } catch (const BrokenPipe&) {
+    return kExitSignalBase + SIGPIPE;  // the reader has seen enough: no complaint
   } catch (const Failure& failure) {
     complain(failure.line());
     return failure.exit_status();

@@ -178,7 +178,9 @@ void add_demo(CLI::App& app, int* exit_status) {
   CLI::App* sub =
       app.add_subcommand("demo", "show two programs on one software GPU, each held to its memory");
   sub->footer(
-      "Takes a few seconds and needs no GPU. Exit status: 0 only if both programs were held.");
+      "Takes a few seconds and needs no GPU. Exit status: 0 only if both programs were held.\n\n"
+      "Example:\n"
+      "  allot demo");
   sub->callback([exit_status] {
     need_sim();
     need_shim();

@@ -1,11 +1,13 @@
 // allot evict and allot restore: the words around evict.h.
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"
+#include "cli/usage.h"
 
 namespace allot::cli {
 namespace {
@@ -15,7 +17,7 @@ using nlohmann::json;
 struct EvictOrRestoreOptions {
   std::string name;
   double timeout_seconds = 30;
-  std::string way;
+  std::optional<std::string> way;
   bool as_json = false;
 };
 
@@ -42,12 +44,10 @@ std::string count_text(size_t count) {
 void work(const EvictOrRestoreOptions& options, bool out) {
   const char* command = out ? "evict" : "restore";
   check_name(command, options.name);
-  OpenSlice slice(command, options.name);
   MoveOptions move;
   move.timeout_seconds = options.timeout_seconds;
-  if (!options.way.empty()) {
-    move.way = parse_swap("--swap", options.way) ? Way::kFast : Way::kDriver;
-  }
+  if (options.way) move.way = parse_swap("--swap", *options.way) ? Way::kFast : Way::kDriver;
+  OpenSlice slice(command, options.name);
   if (!options.as_json) move.say = [](const std::string& line) { print(line + "\n"); };
   const Moved moved = out ? evict(slice, options.name, move) : restore(slice, options.name, move);
   if (options.as_json) {
@@ -69,7 +69,7 @@ void add(CLI::App& app, const char* command, const char* what, const char* waits
       ->required()
       ->type_name("NAME");
   sub->add_option("--timeout", options->timeout_seconds, waits)
-      ->check(CLI::Range(0.0, 86400.0))
+      ->check(seconds_up_to(86400))
       ->type_name("SECONDS");
   if (out) {
     sub->add_option("--swap", options->way,

@@ -17,6 +17,7 @@
 #include "cli/slice_spec.h"
 #include "core/ledger.h"
 #include "core/shared.h"
+#include "cli/usage.h"
 #include "shm/slice_file.h"
 #include "sys/clock.h"
 
@@ -147,7 +148,7 @@ void add(CLI::App& app, const char* command, const char* what, const char* foote
       ->type_name("NAME");
   sub->add_option("--timeout", options->timeout_seconds,
                   "how long to wait until all its processes obey (default: 5)")
-      ->check(CLI::Range(0.0, 3600.0))
+      ->check(seconds_up_to(3600))
       ->type_name("SECONDS");
   sub->footer(footer);
   sub->callback([options, work, exit_status] {

@@ -109,9 +109,7 @@ struct GpusOptions {
 };
 
 void gpus(const GpusOptions& options) {
-  if (!options.sim.empty() && options.sim != "default")
-    setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
-  const Inventory inventory = need_gpus(options.sim.empty() ? find_driver() : need_sim());
+  const Inventory inventory = need_gpus(options.sim.empty() ? find_driver() : use_sim(options.sim));
   const std::map<Uuid, Taken> taken = taken_of(read_region());
   if (options.as_json) {
     print_json(gpus_json(inventory, taken));

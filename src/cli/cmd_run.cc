@@ -20,10 +20,12 @@
 #include "cli/launch/run_cpus.h"
 #include "cli/launch/run_wait.h"
 #include "cli/launch/slice_file.h"
+#include "cli/launch/small_limit.h"
 #include "cli/launch/supervise.h"
 #include "cli/output.h"
 #include "cli/region/region_view.h"
 #include "cli/slice_spec.h"
+#include "cli/usage.h"
 
 extern char** environ;
 
@@ -31,18 +33,14 @@ namespace allot::cli {
 namespace {
 
 struct RunOptions {
-  std::optional<std::string> gpu, name, share, max, latency;
-  std::string sim, fail = "closed", priority = "normal", level = "auto", swap = "driver";
+  std::optional<std::string> gpu, name, share, max, latency, swap;
+  std::string sim, fail = "closed", priority = "normal", level = "auto";
   std::vector<std::string> gpu_mem;
   bool exec = false;
   bool overcommit = false;
   WaitOptions wait;
   RunCpus cpus;
 };
-
-void note(const std::string& line) {
-  fmt::print(stderr, "allot: note: {}\n", line);
-}
 
 SliceSpec read_spec(const RunOptions& options) {
   SliceSpec spec;
@@ -61,7 +59,11 @@ SliceSpec read_spec(const RunOptions& options) {
   spec.priority = parse_priority("--priority", options.priority);
   spec.level = parse_level("--level", options.level);
   spec.fail_closed = parse_fail("--fail", options.fail);
-  spec.swap_fast = parse_swap("--swap", options.swap);
+  if (options.swap) {
+    spec.swap_fast = parse_swap("--swap", *options.swap);
+  } else if (const char* usual = std::getenv(ALLOT_ENV_SWAP); usual != nullptr && *usual != '\0') {
+    spec.swap_fast = parse_swap(ALLOT_ENV_SWAP, usual);
+  }
   spec.overcommit = options.overcommit;
   spec.free_memory = options.wait.asked();
   return spec;
@@ -72,6 +74,12 @@ void refuse_inside_slice() {
   if (outer == nullptr || access(outer, F_OK) != 0) return;
   refuse("run: this shell is inside a slice already ({}); leave it, or change it with 'allot set'",
          outer);
+}
+
+void note_wait(const RunOptions& options, const SliceSpec& spec) {
+  if (!spec.free_memory || !spec.memory.empty() || spec.share_permille != 0) return;
+  note(fmt::format("{}: there is nothing to wait for without --gpu-mem or --gpu-share",
+                   options.wait.wait ? "--wait" : "--evict-idle"));
 }
 
 void note_observe(const SliceSpec& spec) {
@@ -105,7 +113,7 @@ bool check_preload(const std::string& file, bool closed) {
 }
 
 DriverFiles driver_files(const RunOptions& options, bool closed) {
-  if (!options.sim.empty()) return need_sim();
+  if (!options.sim.empty()) return use_sim(options.sim);
   DriverFiles driver = find_driver();
   if (closed && driver.cuda.empty()) {
     refuse(
@@ -167,12 +175,10 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   }
   refuse_inside_slice();
   note_observe(spec);
+  note_wait(options, spec);
   program.file = resolve_program(words[0], std::getenv("PATH"));
   const bool preload = check_preload(program.file, spec.fail_closed);
 
-  if (!options.sim.empty() && options.sim != "default") {
-    setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
-  }
   SliceEnvironment slice;
   slice.shim = need_shim();
   slice.simulated = !options.sim.empty();
@@ -182,6 +188,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   slice.sim = driver;
   Inventory inventory = gpus_of(driver, spec.fail_closed);
   const std::vector<ChosenGpu> chosen = choose_gpus(inventory, spec);
+  note_small_limits(chosen);
   if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen);
 
   const SignalGuard signals;
@@ -199,79 +206,113 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
 
 }  // namespace
 
+namespace {
+
+void add_gpu_flags(CLI::App& run, RunOptions* options) {
+  constexpr const char* kMemory = "GPUs and memory";
+  run.add_option("--gpu", options->gpu,
+                 "only these GPUs: indexes or UUIDs (or the beginning of one), joined by commas")
+      ->type_name("LIST")
+      ->group(kMemory);
+  run.add_option(
+         "--gpu-mem", options->gpu_mem,
+         "memory limit for every GPU, such as 8G, or GPU:SIZE for one; joined by commas, or "
+         "given again")
+      ->type_name("SIZE")
+      ->expected(1)
+      ->take_all()
+      ->group(kMemory);
+  run.add_option(
+         "--swap", options->swap,
+         "how 'allot evict' moves its memory: driver carries all of it, slowly; fast moves "
+         "blocks of more than 1 MiB at the speed of PCIe (default: ALLOT_SWAP, else driver)")
+      ->type_name("driver|fast")
+      ->group(kMemory);
+  run.add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G or --sim=80G,24G")
+      ->type_name("[=SPEC]")
+      ->group(kMemory);
+}
+
+void add_time_flags(CLI::App& run, RunOptions* options) {
+  constexpr const char* kTime = "GPU time";
+  CLI::Option* share =
+      run.add_option("--gpu-share", options->share,
+                     "guaranteed share of GPU time while it has work; idle time is lent to others")
+          ->type_name("PERCENT")
+          ->group(kTime);
+  run.add_option("--gpu-max", options->max,
+                 "ceiling of GPU time, also when nobody else wants the GPU")
+      ->type_name("PERCENT")
+      ->group(kTime);
+  run.add_option("--gpu-latency", options->latency,
+                 "longest stop of a program that waits for its work beside another: short ones "
+                 "cost throughput (default: 16 beside one other)")
+      ->type_name("MS")
+      ->group(kTime);
+  run.add_option("--priority", options->priority, "high goes first, low last (default: normal)")
+      ->type_name("high|normal|low")
+      ->group(kTime);
+  run.add_option("--level", options->level,
+                 "how GPU time is held: channel, launch, or only observe (default: auto)")
+      ->type_name("LEVEL")
+      ->group(kTime);
+  run.add_flag("--overcommit", options->overcommit,
+               "allow shares that sum to more than 100 % of a GPU; all shrink in proportion")
+      ->group(kTime)
+      ->needs(share);
+}
+
+void add_wait_flags(CLI::App& run, WaitOptions* options) {
+  constexpr const char* kWaiting = "Waiting for room";
+  CLI::Option* wait = run.add_flag("--wait", options->wait,
+                                   "wait until the memory is free on the GPU and the share is left")
+                          ->group(kWaiting);
+  run.add_option("--wait-timeout", options->timeout_seconds,
+                 "stop waiting after so long, with status 124 (default: never)")
+      ->check(seconds_up_to(1e9))
+      ->type_name("SECONDS")
+      ->group(kWaiting)
+      ->needs(wait);
+  run.add_option("--evict-idle", options->evict_idle_seconds,
+                 "make room by evicting your slices of low priority that were idle for so long; "
+                 "they come back when they have work")
+      ->check(seconds_up_to(1e9))
+      ->type_name("SECONDS")
+      ->group(kWaiting);
+}
+
+}  // namespace
+
 void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_status) {
   CLI::App* sub = app.add_subcommand("run", "run a program in a slice of GPUs, CPUs or both");
   const auto options = std::make_shared<RunOptions>();
-  sub->add_option("--gpu", options->gpu,
-                  "only these GPUs: indexes or UUIDs (or the beginning of one), joined by commas")
-      ->type_name("LIST");
-  sub->add_option(
-         "--gpu-mem", options->gpu_mem,
-         "memory limit for every GPU, or GPU:SIZE for one; joined by commas, or given again")
-      ->type_name("SIZE")
-      ->expected(1)
-      ->take_all();
+  add_gpu_flags(*sub, options.get());
+  add_time_flags(*sub, options.get());
+  options->cpus.add_flags(*sub);
+  add_wait_flags(*sub, &options->wait);
   sub->add_option("--name", options->name, "the slice's name (default: PROGRAM-PID)")
       ->type_name("NAME");
-  sub->add_flag(
-      "--exec", options->exec,
-      "become the program instead of waiting for it; the slice is cleared by the next command");
-  sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G or --sim=80G,24G")
-      ->type_name("[=SPEC]");
+  sub->add_flag("--exec", options->exec,
+                "become the program instead of waiting for it; the next command removes the slice");
   sub->add_option("--fail", options->fail,
-                  "what to do where a limit cannot be enforced: closed refuses, open continues "
-                  "(default: closed)")
+                  "where a limit cannot be enforced: closed refuses, open continues (default: "
+                  "closed)")
       ->type_name("open|closed");
-  sub->add_option("--gpu-share", options->share,
-                  "guaranteed share of GPU time while it has work; idle time is lent to others")
-      ->type_name("PERCENT");
-  sub->add_option("--gpu-max", options->max,
-                  "ceiling of GPU time, also when nobody else wants the GPU")
-      ->type_name("PERCENT");
-  sub->add_option("--gpu-latency", options->latency,
-                  "longest stop of a program that waits for its work beside another: short ones "
-                  "cost throughput (default: 16 beside one other)")
-      ->type_name("MS");
-  sub->add_option("--priority", options->priority, "high goes first, low last (default: normal)")
-      ->type_name("high|normal|low");
-  sub->add_option("--level", options->level,
-                  "how GPU time is held: by channel, by launch, or only observed (default: auto)")
-      ->type_name("LEVEL");
-  sub->add_option(
-         "--swap", options->swap,
-         "how 'allot evict' moves its memory: driver carries all of it, slowly; fast moves "
-         "blocks of more than 1 MiB at the speed of PCIe (default: driver)")
-      ->envname(ALLOT_ENV_SWAP)
-      ->type_name("driver|fast");
-  sub->add_flag("--overcommit", options->overcommit,
-                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
-  sub->add_flag("--wait", options->wait.wait,
-                "wait until the memory is free on the GPU and the share is left, then start");
-  sub->add_option("--wait-timeout", options->wait.timeout_seconds,
-                  "give up waiting after so long, with status 124 (default: never)")
-      ->check(CLI::Range(0.0, 1e9))
-      ->type_name("SECONDS");
-  sub->add_option(
-         "--evict-idle", options->wait.evict_idle_seconds,
-         "make room by evicting your slices of low priority that were idle for so long; they come "
-         "back when they have work")
-      ->check(CLI::Range(0.0, 1e9))
-      ->type_name("SECONDS");
   sub->footer(
       "Examples:\n"
       "  allot run --gpu-mem 8G -- python train.py\n"
-      "  allot run --gpu-mem 40G --wait --evict-idle 300 -- python train.py\n"
       "  allot run --gpu-mem 8G --gpu-share 30% -- python train.py\n"
-      "  allot run --gpu-share 20 --gpu-max 50 --priority high -- ./serve\n"
       "  allot run --gpu 0,1 --gpu-mem 8G --gpu-mem 1:16G --name alice -- ./serve\n"
-      "  allot run --gpu 0 --gpu-mem 8G --cpus 8 -- python train.py   and 8 CPUs near GPU 0\n"
-      "  allot run --cpus 0-3 --exclusive -- make      CPUs alone; no GPU is touched\n"
-      "  allot run --sim=2x80G --gpu-mem 2G -- ./a.out      no card needed\n"
+      "  allot run --gpu-share 20 --gpu-max 50 --priority high -- ./serve\n"
+      "  allot run --gpu-mem 40G --wait --evict-idle 300 -- python train.py\n"
+      "  allot run --gpu 0 --gpu-mem 8G --cpus 8 -- python train.py\n"
+      "  allot run --cpus 0-3 --exclusive -- make          CPUs alone\n"
+      "  allot run --sim=2x80G --gpu-mem 2G -- ./a.out     no card needed\n"
       "\n"
       "Exit status: the program's own, or 128 + the signal that killed it; 125 allot refused "
-      "before the\n"
-      "program started, 126 the program cannot be executed, 127 it was not found, 2 wrong usage.");
-  options->cpus.add_flags(*sub);
+      "before "
+      "the program started, 126 the program cannot be executed, 127 it was not found, 124 no room "
+      "within --wait-timeout, 2 wrong usage.");
   sub->callback([options, &program, exit_status, sub] {
     *exit_status = run(*options, program, options->cpus.only(*sub));
   });

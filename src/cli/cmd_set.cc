@@ -7,6 +7,7 @@
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
 #include "cli/launch/admission.h"
+#include "cli/launch/small_limit.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
@@ -43,6 +44,13 @@ Inventory gpus_of(const shm::Slice& slice) {
     inventory.gpus.push_back(gpu);
   }
   return inventory;
+}
+
+// "0", as `allot gpus` counts, where the slice knows that; else its UUID.
+std::string label_of(const shm::Slice& slice, const Inventory& mine, uint32_t position) {
+  const uint32_t number =
+      __atomic_load_n(&slice.file->gpus[position].index_plus_one, __ATOMIC_RELAXED);
+  return number == 0 ? mine.gpus[position].uuid_text : std::to_string(number - 1);
 }
 
 // Which of the slice's GPUs `selector` means. An index is that of `allot gpus`, where the slice
@@ -107,8 +115,9 @@ std::string apply(shm::Slice& slice, const Inventory& mine, const Change& change
   const uint64_t before = ledger.limit(change.position);
   ledger.set_limit(change.position, change.bytes);
   const uint64_t used = ledger.used(change.position);
-  std::string line = fmt::format("{}: {} -> {}, {} in use", mine.gpus[change.position].uuid_text,
-                                 size_text(before), size_text(change.bytes), size_text(used));
+  std::string line =
+      fmt::format("GPU {}: {} -> {}, {} in use", label_of(slice, mine, change.position),
+                  size_text(before), size_text(change.bytes), size_text(used));
   if (used > change.bytes) {
     line += "; nothing is taken away: further allocations fail until use is below the limit";
   }
@@ -139,8 +148,8 @@ std::vector<TimeChange> read_time_changes(const SetOptions& options, const shm::
         options.share ? parse_share_or_none("--gpu-share", *options.share) : change.share_before;
     change.max = options.max ? parse_share_or_none("--gpu-max", *options.max) : change.max_before;
     if (change.max != 0 && change.max < change.share) {
-      refuse("{}: the ceiling of {} would be {}, below the share of {}; change both together",
-             options.max ? "--gpu-max" : "--gpu-share", mine.gpus[position].uuid_text,
+      refuse("{}: the ceiling of GPU {} would be {}, below the share of {}; change both together",
+             options.max ? "--gpu-max" : "--gpu-share", label_of(slice, mine, position),
              percent_text(change.max), percent_text(change.share));
     }
     changes.push_back(change);
@@ -152,9 +161,10 @@ std::string apply(shm::Slice& slice, const Inventory& mine, const TimeChange& ch
   AllotGpu& gpu = slice.file->gpus[change.position];
   __atomic_store_n(&gpu.share_permille, change.share, __ATOMIC_RELAXED);
   __atomic_store_n(&gpu.max_permille, change.max, __ATOMIC_RELAXED);
-  return fmt::format("{}: share {} -> {}, ceiling {} -> {}\n", mine.gpus[change.position].uuid_text,
-                     percent_text(change.share_before), percent_text(change.share),
-                     percent_text(change.max_before), percent_text(change.max));
+  return fmt::format("GPU {}: share {} -> {}, ceiling {} -> {}\n",
+                     label_of(slice, mine, change.position), percent_text(change.share_before),
+                     percent_text(change.share), percent_text(change.max_before),
+                     percent_text(change.max));
 }
 
 std::string latency_text(uint32_t latency_us) {
@@ -196,6 +206,12 @@ void check_form(const SetOptions& options) {
   if (options.latency) parse_latency("--gpu-latency", *options.latency);
   if (options.priority) parse_priority("--priority", *options.priority);
   if (options.level) parse_level("--level", *options.level);
+  if (!options.gpu.empty() && options.gpu_mem.empty() && !options.share && !options.max) {
+    wrong_usage(
+        "set: --gpu has no effect without --gpu-mem, --gpu-share or --gpu-max; the rest is the "
+        "whole "
+        "slice's");
+  }
 }
 
 void set(const SetOptions& options) {
@@ -216,7 +232,7 @@ void set(const SetOptions& options) {
       // A smaller share is always allowed, even where too much is promised.
       if (change.share <= change.share_before) continue;
       const Gpu& gpu = mine.gpus[change.position];
-      admission->check(gpu.uuid, gpu.uuid_text, change.share);
+      admission->check(gpu.uuid, label_of(*slice, mine, change.position), change.share);
     }
   }
   std::string report;
@@ -225,6 +241,11 @@ void set(const SetOptions& options) {
   report += apply_words(*slice, options);
   slice.tell_agents();
   print(report);
+  for (const Change& change : changes) {
+    const std::string small = small_limit_text(
+        mine.gpus[change.position].uuid, label_of(*slice, mine, change.position), change.bytes);
+    if (!small.empty()) note(small);
+  }
 }
 
 }  // namespace
@@ -243,8 +264,9 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--gpu", options->gpu,
                   "only these GPUs of the slice: indexes or UUIDs, joined by commas")
       ->type_name("LIST");
-  sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
-      ->type_name("PERCENT|none");
+  CLI::Option* share =
+      sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
+          ->type_name("PERCENT|none");
   sub->add_option("--gpu-max", options->max, "new ceiling of GPU time")->type_name("PERCENT|none");
   sub->add_option("--gpu-latency", options->latency,
                   "longest stop of a program that waits for its work beside another")
@@ -252,7 +274,8 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--priority", options->priority, "who goes first")->type_name("high|normal|low");
   sub->add_option("--level", options->level, "how GPU time is held")->type_name("LEVEL");
   sub->add_flag("--overcommit", options->overcommit,
-                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
+                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion")
+      ->needs(share);
   sub->footer(
       "GPU time changes at once; memory at the next allocation. A limit below what is in use is "
       "allowed: nothing is "

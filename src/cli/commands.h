@@ -19,6 +19,9 @@ void add_freeze(CLI::App& app, int* exit_status);
 void add_evict(CLI::App& app, int* exit_status);
 void add_doctor(CLI::App& app, int* exit_status);
 void add_demo(CLI::App& app, int* exit_status);
+void add_version(CLI::App& app, int* exit_status);
+// "allot 0.1.0 (commit 0123abcd)".
+std::string version_text();
 
 // Splits the words after `allot run` into its own flags and the program with its arguments: the
 // program begins after "--", or at the first word that is neither a flag nor a flag's value. A lone

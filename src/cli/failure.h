@@ -35,6 +35,9 @@ class NotNow : public Failure {
   explicit NotNow(std::string line) : Failure(kExitRefused, std::move(line)) {}
 };
 
+// Standard output is a pipe that nobody reads any more. Ends the command without a word.
+class BrokenPipe : public std::exception {};
+
 // Throws a Failure about the command line (exit 2): the user can type something else.
 template <class... Args>
 [[noreturn]] void wrong_usage(fmt::format_string<Args...> text, Args&&... args) {

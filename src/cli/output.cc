@@ -20,50 +20,108 @@ std::string size_text(uint64_t bytes) {
   return std::string(text, length);
 }
 
-std::string harmless(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c < 0x20 || c == 0x7f) c = '?';
-  }
-  return out;
+namespace {
+
+constexpr size_t kGap = 2;
+
+size_t sum_of(const std::vector<size_t>& widths) {
+  size_t sum = 0;
+  for (const size_t width : widths) sum += width == 0 ? 0 : width + kGap;
+  return sum == 0 ? 0 : sum - kGap;
 }
 
-Table::Table(std::vector<std::string> header) {
-  row(std::move(header));
+}  // namespace
+
+Table::Table(const std::vector<std::string>& titles) {
+  for (const std::string& title : titles) columns_.push_back({title, 0, 0});
 }
+
+Table::Table(const std::vector<Column>& columns) : columns_(columns) {}
 
 void Table::row(std::vector<std::string> cells) {
-  lines_.push_back({std::move(cells), false});
+  Line line;
+  line.cells = std::move(cells);
+  lines_.push_back(std::move(line));
 }
 
-void Table::note(std::string line) {
-  lines_.push_back({{std::move(line)}, true});
+void Table::colour(size_t column, Colour colour) {
+  lines_.back().coloured = column;
+  lines_.back().colour = colour;
 }
 
-std::string Table::text() const {
+void Table::note(std::string text, size_t indent) {
+  Line line;
+  line.cells = {std::move(text)};
+  line.is_note = true;
+  line.indent = indent;
+  lines_.push_back(std::move(line));
+}
+
+// Of each column; 0 = it is left out.
+std::vector<size_t> Table::widths(size_t width) const {
   std::vector<size_t> widths;
+  for (const Column& column : columns_) widths.push_back(std::max<size_t>(column.title.size(), 1));
   for (const Line& line : lines_) {
-    if (line.is_note) continue;
-    widths.resize(std::max(widths.size(), line.cells.size()));
-    for (size_t i = 0; i < line.cells.size(); ++i) {
-      widths[i] = std::max(widths[i], line.cells[i].size());
+    for (size_t i = 0; !line.is_note && i < line.cells.size() && i < widths.size(); ++i) {
+      widths[i] = std::max(widths[i], columns_of(line.cells[i]));
     }
   }
-  std::string out;
-  for (const Line& line : lines_) {
-    for (size_t i = 0; i < line.cells.size(); ++i) {
-      out += line.cells[i];
-      if (i + 1 < line.cells.size()) out.append(widths[i] - line.cells[i].size() + 2, ' ');
+  while (sum_of(widths) > width) {
+    size_t goes = SIZE_MAX;
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      if (widths[i] == 0 || columns_[i].goes == 0) continue;
+      if (goes == SIZE_MAX || columns_[i].goes > columns_[goes].goes) goes = i;
     }
-    out += '\n';
+    if (goes == SIZE_MAX) break;
+    widths[goes] = 0;
+  }
+  // What stays is cut, the widest first.
+  while (sum_of(widths) > width) {
+    size_t widest = SIZE_MAX;
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      if (columns_[i].least == 0 || widths[i] <= columns_[i].least) continue;
+      if (widest == SIZE_MAX || widths[i] > widths[widest]) widest = i;
+    }
+    if (widest == SIZE_MAX) break;
+    --widths[widest];
+  }
+  return widths;
+}
+
+std::string Table::text(size_t width) const {
+  const std::vector<size_t> widths = this->widths(width);
+  const auto row_text = [&](const Line& line, bool header) {
+    std::string out;
+    size_t blanks = 0;
+    for (size_t i = 0; i < line.cells.size() && i < widths.size(); ++i) {
+      if (widths[i] == 0) continue;
+      const std::string cell = cut(line.cells[i], widths[i]);
+      out.append(blanks, ' ');
+      out += header               ? coloured(Colour::kBold, cell)
+             : i == line.coloured ? coloured(line.colour, cell)
+                                  : cell;
+      blanks = widths[i] - columns_of(cell) + kGap;
+    }
+    return out + "\n";
+  };
+  Line header;
+  for (const Column& column : columns_) header.cells.push_back(column.title);
+  std::string out = row_text(header, true);
+  for (const Line& line : lines_) {
+    out += line.is_note ? wrapped(line.cells[0], width, line.indent) + "\n" : row_text(line, false);
   }
   return out;
+}
+
+void note(const std::string& line) {
+  fmt::print(stderr, "allot: note: {}\n", harmless(line));
 }
 
 void print(std::string_view text) {
   errno = 0;
   const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
   if (!written || std::fflush(stdout) != 0) {
+    if (errno == EPIPE) throw BrokenPipe();
     refuse("standard output: cannot write: {}", describe_errno(errno));
   }
 }

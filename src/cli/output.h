@@ -7,34 +7,56 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/screen.h"
+
 namespace allot::cli {
 
 // "8 GiB", "512 MiB"; "none" for ALLOT_UNLIMITED. Any thread; allocates.
 std::string size_text(uint64_t bytes);
 
-// `text` with '?' for control characters and bytes that are not ASCII, so that a name which another
-// slice wrote cannot move the reader's cursor. Any thread; allocates.
-std::string harmless(std::string_view text);
+// A column of a listing.
+struct Column {
+  std::string title;
+  // Which columns go first where a line does not fit: the highest number. 0 = it stays.
+  int goes = 0;
+  // How far a column that stays may be cut; 0 = not at all.
+  size_t least = 0;
+};
 
 // A listing in columns: a column is as wide as its longest cell; the last one has no fixed width.
 class Table {
  public:
-  explicit Table(std::vector<std::string> header);
+  explicit Table(const std::vector<std::string>& titles);
+  explicit Table(const std::vector<Column>& columns);
+  // Cells are plain text; `colour` goes around the one cell that it names by its column.
   void row(std::vector<std::string> cells);
-  // A line across all columns, below the last row.
-  void note(std::string line);
-  std::string text() const;
+  void colour(size_t column, Colour colour);  // of the last row
+  // A line across all columns, below the last row. Where it does not fit it is broken at blanks, and
+  // goes on `indent` columns from the left.
+  void note(std::string line, size_t indent = 4);
+  // Lines of at most `width` columns, as far as the columns that stay allow it.
+  std::string text(size_t width = kNoLimit) const;
+
+  static constexpr size_t kNoLimit = SIZE_MAX / 2;
 
  private:
   struct Line {
     std::vector<std::string> cells;
-    bool is_note;
+    bool is_note = false;
+    size_t indent = 0;
+    size_t coloured = SIZE_MAX;
+    Colour colour = Colour::kPlain;
   };
+  std::vector<size_t> widths(size_t width) const;
+  std::vector<Column> columns_;
   std::vector<Line> lines_;
 };
 
-// Writes `text` to standard output and checks that it arrived: a full disk or a closed pipe ends
-// the command with a Failure, not with a silent success.
+// One line on standard error: "allot: note: ...".
+void note(const std::string& line);
+
+// Writes `text` to standard output and checks that it arrived: a full disk or a closed output ends
+// the command with a Failure, not with a silent success; a pipe that nobody reads with BrokenPipe.
 void print(std::string_view text);
 void print_json(const nlohmann::json& json);
 

@@ -4,9 +4,12 @@
 #include <charconv>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/units.h"
 #include "cli/failure.h"
+#include "cli/screen.h"
+#include "cli/words.h"
 #include "shm/slice_file.h"
 
 namespace allot::cli {
@@ -25,15 +28,58 @@ std::vector<std::string> split(std::string_view text, char separator) {
 
 }  // namespace
 
+void check_sim_spec(std::string_view flag, std::string_view text) {
+  if (text == "default") return;
+  // As sim/machine.h has them.
+  constexpr uint64_t kLeast = uint64_t{128} << 20;
+  constexpr uint64_t kMost = uint64_t{256} << 30;
+  constexpr uint64_t kGpus = 16;
+  uint64_t gpus = 0;
+  bool good = text.size() <= 1000;
+  for (const std::string& part : split(text.substr(0, 1000), ',')) {
+    uint64_t count = 1;
+    std::string_view size = part;
+    if (const size_t x = part.find('x'); x != std::string::npos) {
+      const auto got = std::from_chars(part.data(), part.data() + x, count);
+      good = good && x > 0 && got.ec == std::errc{} && got.ptr == part.data() + x;
+      size.remove_prefix(x + 1);
+    }
+    const Result<uint64_t> bytes = parse_size(size);
+    good = good && bytes && *bytes >= kLeast && *bytes <= kMost && count >= 1 && count <= kGpus;
+    gpus += count;
+    if (!good) break;
+  }
+  if (good && gpus <= kGpus) return;
+  wrong_usage(
+      "{}: '{}' does not say which software GPUs; write sizes of 128M to 256G for 1 to {} GPUs, "
+      "such as "
+      "80G, 2x80G or 80G,24G",
+      flag, shown(text), kGpus);
+}
+
+bool looks_like_sim_spec(std::string_view text) {
+  constexpr std::string_view kLetters = "0123456789xXkKmMgGtTiIbB.,";
+  return text.size() > 1 && text[0] >= '0' && text[0] <= '9' &&
+         text.find_first_not_of(kLetters) == std::string_view::npos;
+}
+
 uint64_t parse_limit(std::string_view flag, std::string_view text) {
   if (text == "none") return ALLOT_UNLIMITED;
   const Result<uint64_t> bytes = parse_size(text);
   if (!bytes) {
-    wrong_usage("{}: '{}' is not a size; write a number with K, M, G or T, such as 8G", flag, text);
+    wrong_usage("{}: '{}' is not a size; write a number with K, M, G or T, such as 8G", flag,
+                shown(text));
   }
   if (*bytes == 0) {
     wrong_usage("{}: '{}' leaves no memory at all; write a size such as 8G, or 'none' for no limit",
-                flag, text);
+                flag, shown(text));
+  }
+  // A bare number is bytes; nobody means so few.
+  constexpr uint64_t kFewBytes = 1u << 20;
+  if (*bytes < kFewBytes && text.find_first_not_of("0123456789. ") == std::string_view::npos) {
+    const std::string number(text.substr(0, text.find(' ')));
+    wrong_usage("{}: '{}' is {} byte{}; write {}G or {}M", flag, shown(text), *bytes,
+                *bytes == 1 ? "" : "s", number, number);
   }
   return *bytes;
 }
@@ -48,7 +94,7 @@ std::vector<MemoryLimit> parse_gpu_mem(std::string_view flag, std::string_view t
     }
     if (colon == 0) {
       wrong_usage("{}: '{}' names no GPU before the colon; write GPU:SIZE, such as 0:8G", flag,
-                  part);
+                  shown(part));
     }
     limits.push_back({part.substr(0, colon), parse_limit(flag, part.substr(colon + 1))});
   }
@@ -61,11 +107,12 @@ std::vector<std::string> parse_gpu_list(std::string_view flag, std::string_view 
     if (gpus[i].empty()) {
       wrong_usage(
           "{}: '{}' has an empty entry; write indexes or UUIDs joined by commas, such as 0,1", flag,
-          text);
+          shown(text));
     }
     if (std::find(gpus.begin(), gpus.begin() + static_cast<ptrdiff_t>(i), gpus[i]) !=
         gpus.begin() + static_cast<ptrdiff_t>(i)) {
-      wrong_usage("{}: '{}' names GPU {} twice; name each GPU once", flag, text, gpus[i]);
+      wrong_usage("{}: '{}' names GPU {} twice; name each GPU once", flag, shown(text),
+                  shown(gpus[i]));
     }
   }
   return gpus;
@@ -77,7 +124,7 @@ uint32_t parse_share(std::string_view flag, std::string_view text) {
     wrong_usage(
         "{}: '{}' is not a share of GPU time; write 0.1 to 100 percent in steps of 0.1, such as 30 "
         "or 0.5%",
-        flag, text);
+        flag, shown(text));
   }
   return *permille;
 }
@@ -104,7 +151,8 @@ AllotPriority parse_priority(std::string_view flag, std::string_view text) {
   if (text == "high") return ALLOT_PRIORITY_HIGH;
   if (text == "normal") return ALLOT_PRIORITY_NORMAL;
   if (text == "low") return ALLOT_PRIORITY_LOW;
-  wrong_usage("{}: '{}' is not a priority; write high, normal or low", flag, text);
+  wrong_usage("{}: '{}' is not a priority; write high, normal or low{}", flag, shown(text),
+              did_you_mean(text, {"high", "normal", "low"}));
 }
 
 AllotLevel parse_level(std::string_view flag, std::string_view text) {
@@ -112,20 +160,21 @@ AllotLevel parse_level(std::string_view flag, std::string_view text) {
   if (text == "channel") return ALLOT_LEVEL_CHANNEL;
   if (text == "launch") return ALLOT_LEVEL_LAUNCH;
   if (text == "observe") return ALLOT_LEVEL_OBSERVE;
-  wrong_usage("{}: '{}' is not a level; write auto, channel, launch or observe", flag, text);
+  wrong_usage("{}: '{}' is not a level; write auto, channel, launch or observe{}", flag,
+              shown(text), did_you_mean(text, {"auto", "channel", "launch", "observe"}));
 }
 
 bool parse_swap(std::string_view flag, std::string_view text) {
   if (text == "fast") return true;
   if (text == "driver") return false;
-  wrong_usage("{}: '{}' is neither driver nor fast", flag, text);
+  wrong_usage("{}: '{}' is neither driver nor fast", flag, shown(text));
 }
 
 bool parse_fail(std::string_view flag, std::string_view text) {
   if (text == "closed") return true;
   if (text == "open") return false;
   wrong_usage("{}: '{}' is neither open nor closed; closed refuses to run without enforcement",
-              flag, text);
+              flag, shown(text));
 }
 
 void check_name(std::string_view flag, const std::string& name) {
@@ -133,7 +182,7 @@ void check_name(std::string_view flag, const std::string& name) {
   wrong_usage(
       "{}: '{}' cannot name a slice; use 1 to {} of letters, digits, '.', '_' and '-', "
       "not '.' or '-' first",
-      flag, name, ALLOT_NAME_BYTES - 1);
+      flag, shown(name), ALLOT_NAME_BYTES - 1);
 }
 
 std::string default_name(const std::string& program, int pid) {

@@ -180,7 +180,9 @@ Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
   }
   if (text == "gpu") {
     Expected<CpuSet> near = cpus_near_gpu(t, request.gpu < 0 ? 0 : request.gpu);
-    if (!near && near.error().code == Errc::kNotFound) return tl::unexpected<Failure>(near.error());
+    // Without a GPU on the bus (the software GPU has no place) and none named, no CPU is far from it.
+    if (!near && near.error().code == Errc::kNotFound && request.gpu >= 0)
+      return tl::unexpected<Failure>(near.error());
     p.cpus = near ? *near & allowed : allowed - t.isolated;
     if (!near) p.notes.push_back(near.error().text + ": all allowed CPUs are taken");
     done = take_fixed(t, allowed, leases, request, &p);

@@ -207,12 +207,5 @@ TEST_F(BadInput, FreezingWhatIsNotThere) {
   refused({"freeze", ".a"}, 2, {"'.a'"});
 }
 
-TEST_F(BadInput, ASimSpecificationThatIsNone) {
-  const Outcome got = allot({"run", "--sim=banana", "--", "true"});
-  EXPECT_EQ(got.status, 125) << got.err;
-  EXPECT_EQ(std::count(got.err.begin(), got.err.end(), '\n'), 1) << got.err;
-  EXPECT_TRUE(region_files().empty());
-}
-
 }  // namespace
 }  // namespace allot::e2e

@@ -5,6 +5,7 @@
 
 #include "abi/env.h"
 #include "cli/failure.h"
+#include "cli/usage.h"
 
 namespace allot::cli {
 
@@ -48,6 +49,13 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
   app.add_option("--near-gpu", flags->gpu, "near this GPU, counted by bus address")
       ->type_name("GPU")
       ->check(whole_number("GPU number"));
+  for (CLI::Option* option : app.get_options()) {
+    constexpr const char* kOfCpus[] = {"--cpus",  "--cpu-list",  "--cores",    "--threads", "--mems",
+                                       "--exclusive", "--isolated", "--any-cpu", "--near-gpu"};
+    for (const char* name : kOfCpus) {
+      if (option->check_name(name)) option->group("CPUs");
+    }
+  }
 }
 
 void require_cpus(const CpuFlags& flags) {
@@ -118,6 +126,11 @@ void add_cpus_command(CLI::App& app, int* exit_status) {
   add_cpus_explain(*cpus, exit_status);
   add_cpus_watch(*cpus, exit_status);
   add_cpus_sim(*cpus, exit_status);
+  cpus->footer(
+      "Examples:\n"
+      "  allot cpus show\n"
+      "  allot cpus plan --cpus 4\n"
+      "  allot run --cpus 4 -- make");
 }
 
 }  // namespace allot::cli

@@ -5,6 +5,7 @@
 #include "cli/cpus/cmd_cpus.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "cli/usage.h"
 #include "cpus/attach.h"
 
 namespace allot::cli {
@@ -104,6 +105,9 @@ void add_cpus_attach(CLI::App& cpus, int* exit_status) {
       "--no-cpuset", options->no_cpuset,
       "by affinity alone, even where cpusets can be made; the process is stopped for a moment");
   app->add_flag("--json", options->as_json, "print JSON");
+  app->footer(
+      "Example:\n"
+      "  allot cpus attach 4711 --cpus 4-7 --follow");
   app->callback([options, exit_status] { attach(*options, exit_status); });
 }
 

@@ -52,6 +52,10 @@ void add_cpus_explain(CLI::App& cpus, int* exit_status) {
       ->type_name("DIR");
   app->add_flag("--json", options->as_json, "print JSON");
 
+  app->footer(
+      "Examples:\n"
+      "  allot cpus explain write /sys/fs/cgroup/cpuset/a/cpuset.cpus 0-3\n"
+      "  allot cpus explain affinity 4711 0-3");
   CLI::App* write = app->add_subcommand("write", "a write to a file of a cpuset group");
   write->add_option("file", options->file, "as in /sys/fs/cgroup/cpuset/a/cpuset.cpus")->required();
   write->add_option("text", options->text, "what is written; \"\" for the empty set")->required();

@@ -144,6 +144,10 @@ void add_cpus_plan(CLI::App& cpus, int*) {
   app->add_option("--machine", options->machine, "a captured machine instead of this one")
       ->type_name("DIR");
   app->add_flag("--json", options->as_json, "print JSON");
+  app->footer(
+      "Examples:\n"
+      "  allot cpus plan --cpus 4\n"
+      "  allot cpus plan --slice alice=8 --slice bob=4:gpu=1:exclusive");
   app->callback([options] { plan(*options); });
 }
 

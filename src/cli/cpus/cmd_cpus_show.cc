@@ -115,6 +115,10 @@ void add_cpus_show(CLI::App& cpus, int*) {
                   "a captured machine instead of this one: a folder with sys/ and proc/")
       ->type_name("DIR");
   app->add_flag("--json", options->as_json, "print JSON");
+  app->footer(
+      "Examples:\n"
+      "  allot cpus show\n"
+      "  allot cpus show --json");
   app->callback([options] { show(*options); });
 }
 

@@ -46,6 +46,9 @@ void add_cpus_sim(CLI::App& cpus, int* exit_status) {
       "run a scenario (groups, tasks, pins, hotplug) on the kernel model; see docs/examples");
   app->add_option("script", options->script, "the scenario")->required()->type_name("FILE");
   app->add_option("--svg", options->svg, "draw the queues into this file")->type_name("FILE");
+  app->footer(
+      "Example:\n"
+      "  allot cpus sim scenario.txt --svg queues.svg");
   app->callback([options, exit_status] { sim(*options, exit_status); });
 }
 

@@ -92,6 +92,10 @@ void add_cpus_watch(CLI::App& cpus, int*) {
   app->add_flag("--once", options->once, "look once and end");
   app->add_option("--for", options->seconds, "end after so many seconds")->type_name("S");
   app->add_flag("--json", options->as_json, "one JSON object a line");
+  app->footer(
+      "Examples:\n"
+      "  allot cpus watch\n"
+      "  allot cpus watch alice --dry-run --once");
   app->callback([options] { watch(*options); });
 }
 

@@ -31,16 +31,15 @@ const char* verdict_text(Verdict verdict) {
 
 Findings examine(const DoctorOptions& options) {
   Findings findings;
-  if (!options.sim.empty() && options.sim != "default")
-    setenv(ALLOT_ENV_SIM_GPUS, options.sim.c_str(), 1);
   DriverFiles driver;
   Inventory inventory;
   try {
-    driver = options.sim.empty() ? find_driver() : need_sim();
+    driver = options.sim.empty() ? find_driver() : use_sim(options.sim);
     inventory = ask_driver(driver);
     check_driver(driver, inventory, &findings);
     check_exports(driver, &findings);
   } catch (const Failure& failure) {
+    if (failure.exit_status() == kExitUsage) throw;
     findings.push_back({Verdict::kProblem, "driver", failure.line(), ""});
   }
   check_shim(&findings);

@@ -9,6 +9,7 @@
 
 #include "abi/env.h"
 #include "cli/failure.h"
+#include "cli/slice_spec.h"
 #include "sys/library.h"
 
 namespace allot::cli {
@@ -113,6 +114,16 @@ DriverFiles need_sim() {
     }
   }
   return sim;
+}
+
+DriverFiles use_sim(const std::string& spec) {
+  if (spec != "default") {
+    check_sim_spec("--sim", spec);
+    setenv(ALLOT_ENV_SIM_GPUS, spec.c_str(), 1);
+  } else if (const char* usual = std::getenv(ALLOT_ENV_SIM_GPUS); usual != nullptr) {
+    check_sim_spec(ALLOT_ENV_SIM_GPUS, usual);
+  }
+  return need_sim();
 }
 
 }  // namespace allot::cli

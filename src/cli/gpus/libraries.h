@@ -38,4 +38,8 @@ DriverFiles find_driver();
 // The software GPU's libraries; throws a Failure (exit 125) when this build has none.
 DriverFiles need_sim();
 
+// The same for what `--sim[=SPEC]` said ("default" without one): checks the SPEC (exit 2), or the variable ALLOT_SIM_GPUS
+// that stands for it, and hands it to the children of this process.
+DriverFiles use_sim(const std::string& spec);
+
 }  // namespace allot::cli

@@ -8,15 +8,12 @@
 
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
+#include "cli/output.h"
 
 namespace allot::cli {
 namespace {
 
 constexpr auto kLook = std::chrono::milliseconds(100);
-
-void note(const std::string& line) {
-  fmt::print(stderr, "allot: note: {}\n", line);
-}
 
 bool wanted(const AllotSliceFile& file) {
   constexpr uint32_t kBoth = ALLOT_SLICE_EVICTED | ALLOT_SLICE_RETURNS;

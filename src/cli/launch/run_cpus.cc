@@ -11,6 +11,7 @@
 
 #include "cli/cpus/cmd_cpus.h"
 #include "cli/failure.h"
+#include "cli/output.h"
 
 namespace allot::cli {
 namespace {
@@ -57,8 +58,8 @@ class CpuHook : public StartHook {
     cpus::set_member(&placement_, program);
   }
   void say() const override {
-    for (const std::string& note : placement_.notes) fmt::print(stderr, "allot: note: {}\n", note);
-    fmt::print(stderr, "allot: {}\n", cpus::describe(placement_, *entered_));
+    for (const std::string& line : placement_.notes) note(line);
+    fmt::print(stderr, "allot: {}\n", harmless(cpus::describe(placement_, *entered_)));
   }
 
  private:

@@ -20,7 +20,7 @@ namespace allot::cli {
 namespace {
 
 constexpr int kExitTimedOut = 124;  // as timeout(1)
-constexpr long kLookNs = 500'000'000;
+constexpr long kRoomLookNs = 500'000'000;
 constexpr double kOthersMoveSeconds = 5;  // wait for another command's move, even without --wait
 
 // Sleeps, unless a signal ends the wait.
@@ -28,7 +28,7 @@ void pause_or_give_up() {
   sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&set, number);
-  const timespec look = {0, kLookNs};
+  const timespec look = {0, kRoomLookNs};
   const int number = sigtimedwait(&set, nullptr, &look);
   if (number > 0)
     throw Failure(kExitSignalBase + number, "run: ended while it waited for its slice");
@@ -117,7 +117,7 @@ std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& 
     const double waited = static_cast<double>(sys::monotonic_ns() - begin) / 1e9;
     const bool soon = room == Room::kSoon && waited < kOthersMoveSeconds;
     if (!room_made && !soon && !options.wait) throw NotNow(why);
-    if (!room_made && options.timeout_seconds > 0 && waited >= options.timeout_seconds) {
+    if (!room_made && options.timeout_seconds >= 0 && waited >= options.timeout_seconds) {
       throw Failure(kExitTimedOut, fmt::format("run: no room after {:.0f} s: {}", waited, why));
     }
     if (!room_made) {

@@ -13,7 +13,7 @@ namespace allot::cli {
 
 struct WaitOptions {
   bool wait = false;
-  double timeout_seconds = 0;  // 0 = for ever
+  double timeout_seconds = -1;  // < 0 = for ever
   double evict_idle_seconds =
       -1;  // evict slices of low priority that have been idle for so long; < 0 = none
   bool asked() const { return wait || evict_idle_seconds >= 0; }

@@ -3,6 +3,7 @@
 
 #include "cli/failure.h"
 #include "cli/region/region_view.h"
+#include "cli/words.h"
 #include "shm/time_view.h"
 
 namespace allot::cli {
@@ -11,7 +12,9 @@ namespace {
 [[noreturn]] void cannot_open(const std::string& command, const std::string& name,
                               const std::string& path, const Error& error) {
   if (error.code == Errc::kNotFound) {
-    refuse("{}: no slice '{}'; 'allot ps' lists what there is", command, name);
+    const std::string hint = did_you_mean(name, slice_names());
+    refuse("{}: no slice '{}'{} 'allot ps' lists what there is", command, name,
+           hint.empty() ? ";" : hint);
   }
   if (error.code == Errc::kNoPermission) {
     refuse("{}: '{}' is another user's slice ({}); only its owner may change it", command, name,

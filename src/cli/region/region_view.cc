@@ -3,6 +3,7 @@
 #include "cli/region/region_view.h"
 
 #include <pwd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -175,13 +176,36 @@ bool tidy_up(const std::string& path) {
 
 }  // namespace
 
+namespace {
+
+// A variable that leads nowhere is a slip of the fingers, and not "no slices".
+void check_variable(const std::string& chosen) {
+  constexpr const char* kName = ALLOT_ENV_DIR;
+  if (chosen[0] != '/')
+    refuse("{}={}: not an absolute path; write all of it, from '/' on", kName, shown(chosen));
+  if (chosen.size() + ALLOT_NAME_BYTES + 8 > shm::kPathBytes)
+    refuse("{}={}: {} bytes are too long; choose a shorter path", kName, shown(chosen),
+           chosen.size());
+  const size_t end = chosen.find_last_not_of('/');
+  const size_t slash = chosen.rfind('/', end == std::string::npos ? 0 : end);
+  const std::string parent = slash == 0 ? "/" : chosen.substr(0, slash);
+  struct stat about = {};
+  if (stat(parent.c_str(), &about) == 0 && S_ISDIR(about.st_mode)) return;
+  refuse("{}={}: there is no folder {}; correct the variable, or make that folder", kName,
+         shown(chosen), shown(parent));
+}
+
+}  // namespace
+
 std::string region_folder(bool create) {
   char folder[shm::kPathBytes];
   const char* chosen = std::getenv(ALLOT_ENV_DIR);
+  if (chosen != nullptr && *chosen == '\0') chosen = nullptr;
+  if (chosen != nullptr) check_variable(chosen);
   const Result<void> found = shm::region_folder(chosen, create, folder);
   if (found) return folder;
   if (found.error().code == Errc::kNotFound && !create) return "";
-  const std::string where = chosen != nullptr ? fmt::format("{} (from {})", chosen, ALLOT_ENV_DIR)
+  const std::string where = chosen != nullptr ? fmt::format("{}={}", ALLOT_ENV_DIR, shown(chosen))
                                               : "the region's folder";
   refuse("{}: {}; it must be a folder of yours that only you may write, or the machine's {}", where,
          describe(found.error()), "/run/allot");
@@ -219,6 +243,14 @@ RegionView read_region() {
     shm::unmap(*slice);
   }
   return view;
+}
+
+std::vector<std::string> slice_names() {
+  std::vector<std::string> names;
+  const std::string folder = region_folder(false);
+  if (folder.empty()) return names;
+  for (const std::string& path : slice_files(folder)) names.push_back(name_of(path));
+  return names;
 }
 
 std::vector<std::string> clear_stale(const std::string& folder) {

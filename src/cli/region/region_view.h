@@ -98,6 +98,9 @@ std::string slice_path(const std::string& folder, const std::string& name);
 // unusable. Blocks on the file system.
 RegionView read_region();
 
+// The names of the slices' files, whoever stands in them; none without a folder.
+std::vector<std::string> slice_names();
+
 // Removes this user's stale slices in `folder`; returns the names. `run` calls it first.
 std::vector<std::string> clear_stale(const std::string& folder);
 
