@@ -31,6 +31,7 @@
 
 /* The software GPU. */
 #define ALLOT_ENV_SIM_GPUS "ALLOT_SIM_GPUS" /* "2x80G" or "80G,24G"; 1x80G */
+#define ALLOT_ENV_SIM_LOOK "ALLOT_SIM_LOOK" /* "1": make and change nothing (listings) */
 #define ALLOT_ENV_SIM_DIR \
   "ALLOT_SIM_DIR" /* folder that all processes of one software machine share */
 #define ALLOT_ENV_SIM_FAULTS "ALLOT_SIM_FAULTS" /* scripted faults and delays, see sim/README.md */

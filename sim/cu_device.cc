@@ -309,6 +309,11 @@ SIM_API cuGetExportTable(const void** table, const CUuuid* id) {
   return CUDA_ERROR_NOT_FOUND;
 }
 
+// Why cuInit failed, in words; the command says them instead of a number.
+SIM_EXPORT const char* allot_sim_problem(void) {
+  return attach_problem();
+}
+
 SIM_EXPORT const char* allot_sim_version(void) {
   return "allot software GPU 0.1";
 }

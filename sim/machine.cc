@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,15 +84,52 @@ void build(Machine* m, const std::string& config, const std::vector<uint64_t>& s
   m->magic = kMagic;
 }
 
-bool anybody_alive(Machine* m) {
-  for (uint32_t i = 0; i < m->slots_high && i < kMaxSlots; i++) {
-    if (m->slots[i].used == 0) continue;
-    const int r = pthread_mutex_trylock(&m->slots[i].life);
-    if (r == EBUSY) return true;
-    if (r == EOWNERDEAD) pthread_mutex_consistent(&m->slots[i].life);
-    if (r == 0 || r == EOWNERDEAD) pthread_mutex_unlock(&m->slots[i].life);
-  }
+bool slot_life(ProcessSlot& slot) {
+  const int r = pthread_mutex_trylock(&slot.life);
+  if (r == EBUSY) return true;
+  if (r == EOWNERDEAD) pthread_mutex_consistent(&slot.life);
+  if (r == 0 || r == EOWNERDEAD) pthread_mutex_unlock(&slot.life);
   return false;
+}
+
+// Why the last attempt failed, for people. One at a time: attach_machine holds its lock.
+char g_problem[512] = "";
+
+__attribute__((format(printf, 1, 2))) void set_problem(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(g_problem, sizeof g_problem, format, arguments);
+  va_end(arguments);
+}
+
+// "2x16G" of a machine as it stands.
+std::string config_of(const Machine* m) {
+  std::string text;
+  for (uint32_t i = 0; i < m->gpu_count && i < kMaxGpus;) {
+    uint32_t same = 1;
+    while (i + same < m->gpu_count && m->gpus[i + same].bytes == m->gpus[i].bytes) same++;
+    const uint64_t mib = m->gpus[i].bytes >> 20;
+    text += (text.empty() ? "" : ",") + std::to_string(same) + "x" +
+            (mib % 1024 == 0 ? std::to_string(mib / 1024) + "G" : std::to_string(mib) + "M");
+    i += same;
+  }
+  return text;
+}
+
+// By their sizes: "2x80G" and "80G,80G" are one and the same machine.
+bool has_sizes(const Machine* m, const std::vector<uint64_t>& sizes) {
+  if (m->gpu_count != sizes.size()) return false;
+  for (size_t i = 0; i < sizes.size(); i++) {
+    if (m->gpus[i].bytes != sizes[i]) return false;
+  }
+  return true;
+}
+
+uint32_t somebody_alive(Machine* m) {
+  for (uint32_t i = 0; i < m->slots_high && i < kMaxSlots; i++) {
+    if (m->slots[i].used != 0 && slot_life(m->slots[i])) return m->slots[i].pid;
+  }
+  return 0;
 }
 
 bool usable(const Machine* m) {
@@ -99,13 +137,34 @@ bool usable(const Machine* m) {
          m->gpu_count > 0 && m->gpu_count <= kMaxGpus;
 }
 
+// Takes the room of all that a machine of these sizes touches: without room, a store into the file would end the process.
+bool take_room(int fd, const std::vector<uint64_t>& sizes) {
+  int r = posix_fallocate(fd, 0, offsetof(Machine, gpus));
+  for (size_t i = 0; r == 0 && i < sizes.size(); i++) {
+    const uint64_t places = std::min<uint64_t>(sizes[i] / kPageBytes * kPlaces, kMaxPages);
+    r = posix_fallocate(fd, static_cast<off_t>(offsetof(Machine, gpus) + i * sizeof(Gpu)),
+                        static_cast<off_t>(offsetof(Gpu, pages) + places * sizeof(Page)));
+  }
+  if (r == 0) return true;
+  set_problem("no room for its file %s/machine: %s; free some, or set %s to another folder",
+              machine_folder().c_str(), strerror(r), ALLOT_ENV_SIM_DIR);
+  return false;
+}
+
 // With the file locked: decide whether what lies there can be used.
-Attach prepare(Machine* m, const char* wanted) {
+Attach prepare(Machine* m, int fd, const char* wanted) {
   const std::vector<uint64_t> sizes = parse_gpus(wanted != nullptr ? wanted : "1x80G");
-  if (sizes.empty()) return Attach::kBadConfig;
+  if (sizes.empty()) {
+    set_problem("%s=%.64s says no GPUs; write such as 2x80G", ALLOT_ENV_SIM_GPUS, wanted);
+    return Attach::kBadConfig;
+  }
   if (usable(m)) {
-    if (wanted == nullptr || strcmp(wanted, m->config) == 0) return Attach::kOk;
-    if (anybody_alive(m)) return Attach::kOtherConfig;
+    if (wanted == nullptr || has_sizes(m, sizes)) return Attach::kOk;
+    if (const uint32_t pid = somebody_alive(m); pid != 0) {
+      set_problem("it is in use as %s by process %u; use it without a specification, or end that",
+                  config_of(m).c_str(), pid);
+      return Attach::kOtherConfig;
+    }
   }
   // Zero what an earlier machine left, then make the new one.
   if (madvise(m, sizeof(Machine), MADV_REMOVE) != 0)
@@ -113,7 +172,39 @@ Attach prepare(Machine* m, const char* wanted) {
   for (uint32_t i = 0; i < kMaxGpus; i++) {
     unlink((machine_folder() + "/gpu" + std::to_string(i) + ".vram").c_str());
   }
+  if (!take_room(fd, sizes)) return Attach::kSystem;
   build(m, wanted != nullptr ? wanted : "1x80G", sizes);
+  return Attach::kOk;
+}
+
+// For a listing, which changes nothing: the machine that stands there where it is what is wanted; else one of this
+// process's own, as it would be.
+Attach look(const std::string& path, const char* wanted, Machine** out) {
+  const std::vector<uint64_t> sizes = parse_gpus(wanted != nullptr ? wanted : "1x80G");
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0 && errno != ENOENT) {
+    set_problem("%s cannot be opened: %s; set %s to a folder of your own", path.c_str(),
+                strerror(errno), ALLOT_ENV_SIM_DIR);
+    return Attach::kNoFolder;
+  }
+  struct stat info;
+  void* at = MAP_FAILED;
+  if (fd >= 0 && fstat(fd, &info) == 0 && static_cast<size_t>(info.st_size) == sizeof(Machine))
+    at = mmap(nullptr, sizeof(Machine), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (fd >= 0) close(fd);
+  auto* m = static_cast<Machine*>(at);
+  if (at != MAP_FAILED && usable(m) && (wanted == nullptr || has_sizes(m, sizes))) {
+    *out = m;
+    return Attach::kOk;
+  }
+  if (at != MAP_FAILED) munmap(at, sizeof(Machine));
+  if (sizes.empty()) return Attach::kBadConfig;
+  at = mmap(nullptr, sizeof(Machine), PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) return Attach::kSystem;
+  m = static_cast<Machine*>(at);
+  build(m, wanted != nullptr ? wanted : "1x80G", sizes);
+  *out = m;
   return Attach::kOk;
 }
 
@@ -325,6 +416,10 @@ void wait_word(std::atomic<uint32_t>& word, uint32_t seen, int64_t ns) {
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT, seen, &t, nullptr, 0);
 }
 
+const char* attach_problem() {
+  return g_problem;
+}
+
 Machine* machine() {
   return attached().machine.load(std::memory_order_acquire);
 }
@@ -354,10 +449,23 @@ Attach attach_machine(Machine** out) {
     return Attach::kOk;
   }
   state.folder = folder_name();
-  if (mkdir(state.folder.c_str(), 0700) != 0 && errno != EEXIST) return Attach::kNoFolder;
   const std::string path = state.folder + "/machine";
+  if (const char* only = getenv(ALLOT_ENV_SIM_LOOK); only != nullptr && *only == '1') {
+    const Attach looked = look(path, getenv(ALLOT_ENV_SIM_GPUS), out);
+    if (looked == Attach::kOk) state.machine.store(*out, std::memory_order_release);
+    return looked;
+  }
+  if (mkdir(state.folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    set_problem("its folder %s cannot be made: %s; set %s to a folder of your own",
+                state.folder.c_str(), strerror(errno), ALLOT_ENV_SIM_DIR);
+    return Attach::kNoFolder;
+  }
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return Attach::kNoFolder;
+  if (fd < 0) {
+    set_problem("%s cannot be opened: %s; set %s to a folder of your own", path.c_str(),
+                strerror(errno), ALLOT_ENV_SIM_DIR);
+    return Attach::kNoFolder;
+  }
   Attach result = Attach::kSystem;
   struct flock making {};  // one process at a time looks at the file and makes it new
   making.l_type = F_WRLCK;
@@ -365,12 +473,13 @@ Attach attach_machine(Machine** out) {
   while (fcntl(fd, F_OFD_SETLKW, &making) != 0 && errno == EINTR) {
   }
   struct stat info;
+  set_problem("its file %s cannot be used", path.c_str());
   if (fstat(fd, &info) == 0 && (static_cast<size_t>(info.st_size) == sizeof(Machine) ||
                                 ftruncate(fd, sizeof(Machine)) == 0)) {
     void* at = mmap(nullptr, sizeof(Machine), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at != MAP_FAILED) {
       auto* m = static_cast<Machine*>(at);
-      result = prepare(m, getenv(ALLOT_ENV_SIM_GPUS));
+      result = prepare(m, fd, getenv(ALLOT_ENV_SIM_GPUS));
       if (result == Attach::kOk) {
         madvise(at, sizeof(Machine), MADV_DONTDUMP);
         state.machine.store(m, std::memory_order_release);

@@ -156,6 +156,8 @@ enum class Attach { kOk, kNoFolder, kBadConfig, kOtherConfig, kFull, kSystem };
 // calls return the same. kBadConfig: ALLOT_SIM_GPUS cannot be read. kOtherConfig: it differs from
 // the machine that live processes use.
 Attach attach_machine(Machine** out);
+const char*
+attach_problem();    // why the last attempt failed, in words that follow "the software GPU: "
 Machine* machine();  // null before attach_machine
 const std::string& machine_folder();
 

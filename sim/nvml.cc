@@ -63,6 +63,10 @@ SIM_NVML nvmlShutdown(void) {
   return users > 0 ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED;
 }
 
+extern "C" __attribute__((visibility("default"))) const char* allot_sim_problem() {
+  return attach_problem();
+}
+
 extern "C" __attribute__((visibility("default"))) const char* nvmlErrorString(nvmlReturn_t result) {
   switch (result) {
     case NVML_SUCCESS:

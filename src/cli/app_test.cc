@@ -69,7 +69,7 @@ TEST(CommandLine, WrongUsageIsOneLineAndExit2) {
            {"frobnicate"},
            {"--frobnicate"},
            {"ps", "--frobnicate"},
-           {"ps", "extra"},
+           {"gpus", "extra"},
            {"run"},
            {"run", "--"},
            {"run", "--frobnicate", "--", "true"},

@@ -57,24 +57,34 @@ const char* own_slice() {
   return std::getenv(ALLOT_ENV_SLICE);
 }
 
-void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
-  Table table({"INDEX", "NAME", "TOTAL", "USED BY SLICES", "PROMISED", "FREE", "SLICES", "UUID"});
+void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken, bool wide) {
+  // The beginning of a UUID selects a GPU as well as the whole.
+  Table table(std::vector<Column>{{"INDEX", 0, 0},
+                                  {"NAME", 0, 8},
+                                  {"TOTAL", 0, 0},
+                                  {"USED", 0, 0},
+                                  {"PROMISED", 0, 0},
+                                  {"FREE", 0, 0},
+                                  {"SLICES", 2, 0},
+                                  {"UUID", 1, 15}});
   for (const Gpu& gpu : inventory.gpus) {
     const auto found = taken.find(gpu.uuid);
     const Taken one = found == taken.end() ? Taken{} : found->second;
     std::string name = harmless(gpu.name);
     if (gpu.mig_enabled) name += " (divided: MIG)";
-    std::string promised = size_text(one.promised_bytes);
-    if (one.unlimited > 0) promised += fmt::format(" + {} without limit", one.unlimited);
+    std::string slices = std::to_string(one.slices);
+    if (one.unlimited > 0) slices += fmt::format(" ({} without limit)", one.unlimited);
     table.row({std::to_string(gpu.index), name, size_text(gpu.total_bytes),
-               size_text(one.used_bytes), promised,
-               gpu.free_known ? size_text(gpu.free_bytes) : "?", std::to_string(one.slices),
-               gpu.uuid_text});
+               size_text(one.used_bytes), size_text(one.promised_bytes),
+               gpu.free_known ? size_text(gpu.free_bytes) : "?", slices, gpu.uuid_text});
   }
-  const char* slice = own_slice();
-  print(driver_text(inventory) +
-        (slice == nullptr ? "" : fmt::format("seen from inside the slice {}\n", harmless(slice))) +
-        table.text());
+  const size_t width = wide ? Table::kNoLimit : screen_width();
+  std::string text = driver_text(inventory);
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  text = wrapped(text, width, 2) + "\n";
+  if (const char* slice = own_slice(); slice != nullptr)
+    text += fmt::format("seen from inside the slice {}\n", harmless(slice));
+  print(text + table.text(width));
 }
 
 json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
@@ -105,16 +115,18 @@ json gpus_json(const Inventory& inventory, const std::map<Uuid, Taken>& taken) {
 
 struct GpusOptions {
   bool as_json = false;
+  bool wide = false;
   std::string sim;
 };
 
 void gpus(const GpusOptions& options) {
+  only_look();
   const Inventory inventory = need_gpus(options.sim.empty() ? find_driver() : use_sim(options.sim));
   const std::map<Uuid, Taken> taken = taken_of(read_region());
   if (options.as_json) {
     print_json(gpus_json(inventory, taken));
   } else {
-    print_text(inventory, taken);
+    print_text(inventory, taken, options.wide);
   }
 }
 
@@ -124,10 +136,12 @@ void add_gpus(CLI::App& app, int* exit_status) {
   CLI::App* sub = app.add_subcommand("gpus", "list the GPUs and what the slices have of each");
   const auto options = std::make_shared<GpusOptions>();
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
+  sub->add_flag("--wide", options->wide, "whole names and UUIDs, however wide the terminal is");
   sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G")
       ->type_name("[=SPEC]");
   sub->footer(
-      "PROMISED is the sum of the slices' limits; it may be more than TOTAL, then not every slice "
+      "USED is what slices have taken. PROMISED is the sum of the slices' limits; it may be more "
+      "than TOTAL, then not every slice "
       "can be\n"
       "full at once. FREE is what the driver says, whoever uses the rest.\n"
       "\n"

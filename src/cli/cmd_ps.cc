@@ -1,44 +1,30 @@
-// allot ps: the slices and the processes in them, read from the region. Needs no driver.
+// allot ps: the slices and the processes in them, read from the region. Needs no driver. The text is ps_text.cc.
+#include <fnmatch.h>
+#include <pwd.h>
+
+#include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "abi/env.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
-#include "cli/launch/admission.h"
 #include "cli/output.h"
+#include "cli/ps_text.h"
 #include "cli/region/region_view.h"
 #include "cli/slice_spec.h"
+#include "cli/words.h"
+#ifdef ALLOT_HAVE_CPUS
+#include "cli/cpus/cpu_slices.h"
+#endif
 
 namespace allot::cli {
 namespace {
 
 using nlohmann::json;
 
-// "0", or "GPU-1a2b3c4d-5e6f" where the slice does not know the index.
-std::string gpu_label(const SliceView& slice, const SliceGpuView& gpu) {
-  const std::string label =
-      gpu.index >= 0 ? std::to_string(gpu.index) : uuid_to_text(gpu.uuid).substr(0, 17);
-  return slice.software() ? label + " (software)" : label;
-}
-
 json index_json(const SliceGpuView& gpu) {
   return gpu.index < 0 ? json(nullptr) : json(gpu.index);
-}
-
-// "linear 512 MiB, driver 518 MiB"; "nothing" for an empty charge.
-std::string kinds_text(const ByKind& kinds) {
-  std::string text;
-  for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {
-    if (kinds[kind] == 0) continue;
-    text +=
-        fmt::format("{}{} {}", text.empty() ? "" : ", ", kind_text(kind), size_text(kinds[kind]));
-  }
-  return text.empty() ? "nothing" : text;
-}
-
-uint64_t sum(const ByKind& kinds) {
-  uint64_t total = 0;
-  for (const uint64_t bytes : kinds) total += bytes;
-  return total;
 }
 
 json kinds_json(const ByKind& kinds) {
@@ -47,21 +33,12 @@ json kinds_json(const ByKind& kinds) {
   return out;
 }
 
-std::string state_of(const SliceView& slice, size_t gpu) {
-  if (slice.evicted()) return slice.eviction_text();
-  return state_text(slice.clients, static_cast<uint32_t>(gpu), slice.frozen());
-}
-
 json limit_json(uint64_t bytes) {
   return bytes == ALLOT_UNLIMITED ? json(nullptr) : json(bytes);
 }
 
 json percent_json(uint32_t permille) {
   return permille == 0 ? json(nullptr) : json(permille / 10.0);
-}
-
-std::string seconds_text(uint64_t ns) {
-  return fmt::format("{:.1f} s", static_cast<double>(ns) / 1e9);
 }
 
 json client_json(const ClientView& client) {
@@ -90,49 +67,15 @@ json window_json(const SliceView& slice, size_t gpu) {
   return client == nullptr ? json(nullptr) : json(client->window_permille / 10.0);
 }
 
-// How the GPU time of a process is held, and how much it was.
-std::string time_text(const SliceView& slice, const ProcessView& process) {
-  const std::string unheld = unheld_text(slice, process);
-  const std::string also = unheld.empty() ? "" : "; " + unheld;
-  if (process.clients.empty()) {
-    return process.unheld_gpus != 0 ? unheld : "none used, no context on a GPU" + also;
-  }
-  uint64_t used = 0;
-  uint64_t throttled = 0;
-  bool answers = false;
-  for (const ClientView& client : process.clients) {
-    used += client.used_ns;
-    throttled += client.throttled_ns;
-    answers = answers || client.answers;
-  }
-  std::string text = seconds_text(used) + " used";
-  if (throttled > 0) text += ", " + seconds_text(throttled) + " held back";
-  const std::string why = reason_text(process.reason);
-  if (process.level == ALLOT_LEVEL_AUTO) {
-    text += ", not held yet";
-  } else if (process.level == ALLOT_LEVEL_OBSERVE) {
-    text += ", only observed";
-  } else {
-    text += fmt::format(", held by {}", level_text(process.level));
-  }
-  if (!why.empty()) text += fmt::format(" ({})", why);
-  if (!answers) text += "; its agent does not answer";
-  return text + also;
-}
-
-std::string host_text(const ProcessView& process) {
-  if (process.evicted == ALLOT_EVICTED_NOT) return "";
-  if (process.evicted == ALLOT_EVICTED_DRIVER) return ", all of it on the host";
-  return fmt::format(", {} of it on the host", size_text(process.host_bytes));
-}
-
 json process_json(const SliceView& slice, const ProcessView& process) {
   json gpus = json::array();
   for (size_t i = 0; i < slice.gpus.size() && i < process.charges.size(); ++i) {
-    json gpu = {
-        {"index", index_json(slice.gpus[i])},           {"uuid", uuid_to_text(slice.gpus[i].uuid)},
-        {"used_bytes", sum(process.charges[i])},        {"by_kind", kinds_json(process.charges[i])},
-        {"held", (process.unheld_gpus >> i & 1u) == 0}, {"time", nullptr}};
+    json gpu = {{"index", index_json(slice.gpus[i])},
+                {"uuid", uuid_to_text(slice.gpus[i].uuid)},
+                {"used_bytes", sum_of_kinds(process.charges[i])},
+                {"by_kind", kinds_json(process.charges[i])},
+                {"held", (process.unheld_gpus >> i & 1u) == 0},
+                {"time", nullptr}};
     if (const ClientView* client = client_of(process.clients, i))
       gpu["time"] = client_json(*client);
     gpus.push_back(gpu);
@@ -161,7 +104,7 @@ json slice_json(const SliceView& slice) {
                     {"refused", gpu.refused},
                     {"share_percent", percent_json(gpu.share_permille)},
                     {"max_percent", percent_json(gpu.max_permille)},
-                    {"state", state_of(slice, i)},
+                    {"state", slice_state(slice, i)},
                     {"window_percent", window_json(slice, i)},
                     {"time_used_ns", gpu.time_used_ns},
                     {"time_throttled_ns", gpu.time_throttled_ns},
@@ -184,67 +127,182 @@ json slice_json(const SliceView& slice) {
           {"created_unix_ns", slice.created_unix_ns},
           {"unknown_symbols", slice.unknown_symbols},
           {"path", slice.path},
+          {"cpus", nullptr},
           {"gpus", gpus},
           {"processes", processes}};
 }
 
-void print_text(const RegionView& region) {
-  Table table({"NAME", "USER", "GPU", "USED", "LIMIT", "PEAK", "REFUSED", "SHARE", "MAX",
-               "PRIORITY", "STATE", "TIME", "PROCESSES"});
-  for (const SliceView& slice : region.slices) {
-    std::string count = std::to_string(slice.processes.size());
-    if (slice.processes.empty() && slice.launcher_pid > 0) {
-      count += fmt::format(" (none on a GPU yet; launcher {})", slice.launcher_pid);
-    }
-    for (size_t i = 0; i < slice.gpus.size(); ++i) {
-      const SliceGpuView& gpu = slice.gpus[i];
-      table.row({i == 0 ? slice.name : "", i == 0 ? slice.user : "", gpu_label(slice, gpu),
-                 size_text(gpu.used_bytes), size_text(gpu.limit_bytes), size_text(gpu.peak_bytes),
-                 std::to_string(gpu.refused), percent_text(gpu.share_permille),
-                 percent_text(gpu.max_permille), i == 0 ? priority_text(slice.priority) : "",
-                 state_of(slice, i), seconds_text(gpu.time_used_ns), i == 0 ? count : ""});
-    }
-    if (slice.gpus.empty()) {
-      table.row({slice.name, slice.user, "-", "-", "-", "-", "-", "-", "-",
-                 priority_text(slice.priority),
-                 slice.evicted()  ? "evicted"
-                 : slice.frozen() ? "frozen"
-                                  : "-",
-                 "-", count});
-    }
-    for (const ProcessView& process : slice.processes) {
-      std::string held;
-      for (size_t i = 0; i < process.charges.size(); ++i) {
-        if (process.charges.size() > 1 && sum(process.charges[i]) == 0) continue;
-        held += fmt::format("{}{}{}", held.empty() ? "" : "; ",
-                            process.charges.size() > 1
-                                ? fmt::format("on {} ", gpu_label(slice, slice.gpus[i]))
-                                : "",
-                            kinds_text(process.charges[i]));
-      }
-      table.note(fmt::format("  {}  {}  holds {}{}; GPU time: {}", process.pid, process.command,
-                             held.empty() ? "nothing" : held, host_text(process),
-                             time_text(slice, process)));
-    }
-  }
-  std::string text = region.slices.empty() ? "no slices\n" : table.text();
-  for (const std::string& name : region.cleared)
-    text += fmt::format("cleared: {} (nobody was left in it)\n", name);
-  for (const std::string& name : region.stale) {
-    text +=
-        fmt::format("stale: {} (nobody is left in it; its owner's next command clears it)\n", name);
-  }
-  print(text);
+json cpus_json(const CpuPart& part) {
+  return {
+      {"cpus", part.cpus}, {"exclusive", part.exclusive}, {"group", part.group}, {"pid", part.pid}};
 }
 
-void ps(bool as_json) {
-  const RegionView region = read_region();
-  if (!as_json) {
-    print_text(region);
-    for (const UnreadableSlice& file : region.unreadable) {
-      fmt::print(stderr, "allot: note: {}: {}; remove it when no program uses it\n",
-                 harmless(file.path), file.reason);
+// A slice of CPUs alone has the fields of one of GPUs, and null where they say nothing.
+json row_json(const PsRow& row) {
+  json out = slice_json(row.slice);
+  if (row.cpus) out["cpus"] = cpus_json(*row.cpus);
+  if (!row.only_cpus) return out;
+  for (const char* field : {"fail", "priority", "level", "swap", "path", "created_unix_ns"})
+    out[field] = nullptr;
+  return out;
+}
+
+struct PsOptions {
+  std::vector<std::string> names;
+  std::string user, sort = "name";
+  bool wide = false, as_json = false;
+};
+
+uint32_t uid_of(const std::string& user) {
+  if (const struct passwd* entry = getpwnam(user.c_str()); entry != nullptr) return entry->pw_uid;
+  uint32_t uid = 0;
+  const char* end = user.data() + user.size();
+  const auto got = std::from_chars(user.data(), end, uid);
+  if (user.empty() || got.ec != std::errc{} || got.ptr != end)
+    wrong_usage("--user: there is no user '{}'; write a name or a number", shown(user));
+  return uid;
+}
+
+std::string name_of_user(uint32_t uid) {
+  const struct passwd* entry = getpwuid(uid);
+  return entry != nullptr ? entry->pw_name : std::to_string(uid);
+}
+
+// The slices of CPUs: those of the same name as a slice of GPUs are part of it.
+void add_cpus(const std::string& folder, std::vector<PsRow>* rows) {
+#ifdef ALLOT_HAVE_CPUS
+  std::string problem;
+  for (const CpuSliceView& view : read_cpu_slices(folder, &problem)) {
+    const CpuPart part = {view.cpus, view.exclusive, view.group, view.pid};
+    const auto same = std::find_if(rows->begin(), rows->end(), [&](const PsRow& row) {
+      return !row.only_cpus && !row.cpus && row.slice.name == view.name;
+    });
+    if (same != rows->end()) {
+      same->cpus = part;
+      continue;
     }
+    PsRow row;
+    row.only_cpus = true;
+    row.cpus = part;
+    row.slice.name = view.name;
+    row.slice.uid = view.uid;
+    row.slice.user = name_of_user(view.uid);
+    ProcessView process;
+    process.pid = view.pid;
+    process.command = view.command;
+    if (view.pid != 0) row.slice.processes.push_back(process);
+    rows->push_back(row);
+  }
+  if (!problem.empty()) note(fmt::format("the slices of CPUs are not shown: {}", problem));
+#else
+  (void)folder;
+  (void)rows;
+#endif
+}
+
+uint64_t sum_over(const SliceView& slice, uint64_t (*figure)(const SliceGpuView&)) {
+  uint64_t sum = 0;
+  for (const SliceGpuView& gpu : slice.gpus) sum += figure(gpu);
+  return sum;
+}
+
+// What a key sorts by; the largest comes first. Null for those that sort by text.
+using Figure = uint64_t (*)(const SliceView&);
+Figure figure_of(const std::string& key) {
+  if (key == "used")
+    return [](const SliceView& s) {
+      return sum_over(s, [](const SliceGpuView& gpu) { return gpu.used_bytes; });
+    };
+  if (key == "limit")
+    return [](const SliceView& s) {
+      return sum_over(s, [](const SliceGpuView& gpu) {
+        return gpu.limit_bytes == ALLOT_UNLIMITED ? gpu.physical_bytes : gpu.limit_bytes;
+      });
+    };
+  if (key == "share")
+    return [](const SliceView& s) {
+      return sum_over(s, [](const SliceGpuView& gpu) { return uint64_t{gpu.share_permille}; });
+    };
+  if (key == "time")
+    return [](const SliceView& s) {
+      return sum_over(s, [](const SliceGpuView& gpu) { return gpu.time_used_ns; });
+    };
+  if (key == "created") return [](const SliceView& s) { return s.created_unix_ns; };
+  return nullptr;
+}
+
+void sort_rows(const std::string& key, std::vector<PsRow>* rows) {
+  std::stable_sort(rows->begin(), rows->end(), [](const PsRow& a, const PsRow& b) {
+    return natural_less(a.slice.name, b.slice.name);
+  });
+  if (key == "user") {
+    std::stable_sort(rows->begin(), rows->end(),
+                     [](const PsRow& a, const PsRow& b) { return a.slice.user < b.slice.user; });
+  } else if (const Figure figure = figure_of(key); figure != nullptr) {
+    std::stable_sort(rows->begin(), rows->end(), [&](const PsRow& a, const PsRow& b) {
+      return figure(a.slice) > figure(b.slice);
+    });
+  }
+}
+
+void check_sort(const std::string& key) {
+  const std::vector<std::string> keys = {"name",  "user", "used",   "limit",
+                                         "share", "time", "created"};
+  if (std::find(keys.begin(), keys.end(), key) != keys.end()) return;
+  const std::string hint = did_you_mean(key, keys);
+  wrong_usage(
+      "--sort: '{}' is nothing to sort by{} the keys are name, user, used, limit, share, time "
+      "and created",
+      shown(key), hint.empty() ? ";" : hint);
+}
+
+// Those that were asked for; each name must be there. Names may be patterns of the shell's kind.
+std::vector<PsRow> chosen_rows(const std::vector<PsRow>& rows, const PsOptions& options) {
+  std::vector<PsRow> out;
+  std::vector<bool> found(options.names.size());
+  const bool by_user = !options.user.empty();
+  const uint32_t uid = by_user ? uid_of(options.user) : 0;
+  for (const PsRow& row : rows) {
+    bool named = options.names.empty();
+    for (size_t i = 0; i < options.names.size(); ++i) {
+      if (fnmatch(options.names[i].c_str(), row.slice.name.c_str(), 0) != 0) continue;
+      named = found[i] = true;
+    }
+    if (named && (!by_user || row.slice.uid == uid)) out.push_back(row);
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i]) continue;
+    std::vector<std::string> names;
+    for (const PsRow& row : rows) names.push_back(row.slice.name);
+    const std::string hint = did_you_mean(options.names[i], names);
+    refuse("ps: no slice '{}'{} 'allot ps' lists what there is", shown(options.names[i]),
+           hint.empty() ? ";" : hint);
+  }
+  return out;
+}
+
+void ps_notes(const RegionView& region) {
+  for (const UnreadableSlice& file : region.unreadable)
+    note(fmt::format("{}: {}; remove it when no program uses it", file.path, file.reason));
+  const char* chosen = std::getenv(ALLOT_ENV_DIR);
+  if (region.folder.empty() && chosen != nullptr && *chosen != '\0')
+    note(fmt::format("{}={}: that folder is not there; 'allot run' makes it", ALLOT_ENV_DIR,
+                     shown(chosen)));
+}
+
+void ps(const PsOptions& options) {
+  check_sort(options.sort);
+  if (!options.user.empty()) uid_of(options.user);
+  const RegionView region = read_region();
+  std::vector<PsRow> rows;
+  for (const SliceView& slice : region.slices) rows.push_back({slice, std::nullopt, false});
+  add_cpus(region.folder, &rows);
+  rows = chosen_rows(rows, options);
+  sort_rows(options.sort, &rows);
+  const bool all = options.names.empty() && options.user.empty();
+  if (!options.as_json) {
+    print(ps_text(rows, region, all, options.wide ? Table::kNoLimit : screen_width()));
+    ps_notes(region);
     return;
   }
   json out = {{"folder", region.folder.empty() ? json(nullptr) : json(region.folder)},
@@ -252,7 +310,7 @@ void ps(bool as_json) {
               {"cleared", region.cleared},
               {"stale", region.stale},
               {"unreadable", json::array()}};
-  for (const SliceView& slice : region.slices) out["slices"].push_back(slice_json(slice));
+  for (const PsRow& row : rows) out["slices"].push_back(row_json(row));
   for (const UnreadableSlice& file : region.unreadable) {
     out["unreadable"].push_back({{"path", file.path}, {"reason", file.reason}});
   }
@@ -263,22 +321,35 @@ void ps(bool as_json) {
 
 void add_ps(CLI::App& app, int* exit_status) {
   CLI::App* sub = app.add_subcommand("ps", "list the slices and the processes in them");
-  const auto as_json = std::make_shared<bool>(false);
-  sub->add_flag("--json", *as_json, "machine-readable output; fields in docs/commands.md");
+  const auto options = std::make_shared<PsOptions>();
+  sub->add_option("name", options->names, "only these slices; '*' and '?' stand for anything")
+      ->type_name("NAME");
+  sub->add_option("--user", options->user, "only this user's slices")->type_name("USER");
+  sub->add_option("--sort", options->sort,
+                  "by name, user, used, limit, share, time or created (default: name); the largest "
+                  "first")
+      ->type_name("KEY");
+  sub->add_flag("--wide", options->wide,
+                "all columns and whole lines, however wide the terminal is");
+  sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
   sub->footer(
-      "One line for each slice and GPU, one below it for each process that uses a GPU, with what "
-      "it holds\n"
-      "by kind: linear, array, managed, pool, vmm, graph, import, and driver (contexts, modules),\n"
-      "and how its GPU time is held. STATE: active, idle, throttled (has work, may not run now), "
-      "frozen,\n"
-      "evicted (what it holds is on the host).\n"
-      "Slices that nobody is left in are cleared and named.\n"
+      "One line for each slice and GPU; below it its processes, with what they hold by kind "
+      "(linear, "
+      "array, managed, pool, vmm, graph, import, and driver: contexts and modules) and how their "
+      "GPU "
+      "time is held. Slices of CPUs alone are there too. The last lines are the sums of each GPU. "
+      "STATE: active, idle, throttled (has work, may not run now), frozen, evicted (what it holds "
+      "is "
+      "on the host). Columns that do not fit the terminal are left out. Slices that nobody is left "
+      "in "
+      "are cleared and named.\n"
       "\n"
       "Examples:\n"
       "  allot ps\n"
-      "  allot ps --json | jq '.slices[] | {name, used: .gpus[0].used_bytes}'");
-  sub->callback([as_json, exit_status] {
-    ps(*as_json);
+      "  allot ps 'job*' --sort used\n"
+      "  allot ps --json | jq '.slices[].name'");
+  sub->callback([options, exit_status] {
+    ps(*options);
     *exit_status = kExitOk;
   });
 }

@@ -23,6 +23,7 @@ std::string size_text(uint64_t bytes) {
 namespace {
 
 constexpr size_t kGap = 2;
+constexpr size_t kReadable = 16;
 
 size_t sum_of(const std::vector<size_t>& widths) {
   size_t sum = 0;
@@ -57,6 +58,19 @@ void Table::note(std::string text, size_t indent) {
   lines_.push_back(std::move(line));
 }
 
+// Cuts the widest first, down to what its column allows and to `floor`.
+void Table::cut_widest(size_t floor, size_t width, std::vector<size_t>* widths) const {
+  while (sum_of(*widths) > width) {
+    size_t widest = SIZE_MAX;
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      if (columns_[i].least == 0 || (*widths)[i] <= std::max(columns_[i].least, floor)) continue;
+      if (widest == SIZE_MAX || (*widths)[i] > (*widths)[widest]) widest = i;
+    }
+    if (widest == SIZE_MAX) break;
+    --(*widths)[widest];
+  }
+}
+
 // Of each column; 0 = it is left out.
 std::vector<size_t> Table::widths(size_t width) const {
   std::vector<size_t> widths;
@@ -66,6 +80,9 @@ std::vector<size_t> Table::widths(size_t width) const {
       widths[i] = std::max(widths[i], columns_of(line.cells[i]));
     }
   }
+  if (left_out_ < widths.size()) widths[left_out_] = 0;
+  // Long names and paths are cut to something readable before a column goes.
+  cut_widest(kReadable, width, &widths);
   while (sum_of(widths) > width) {
     size_t goes = SIZE_MAX;
     for (size_t i = 0; i < columns_.size(); ++i) {
@@ -75,16 +92,7 @@ std::vector<size_t> Table::widths(size_t width) const {
     if (goes == SIZE_MAX) break;
     widths[goes] = 0;
   }
-  // What stays is cut, the widest first.
-  while (sum_of(widths) > width) {
-    size_t widest = SIZE_MAX;
-    for (size_t i = 0; i < columns_.size(); ++i) {
-      if (columns_[i].least == 0 || widths[i] <= columns_[i].least) continue;
-      if (widest == SIZE_MAX || widths[i] > widths[widest]) widest = i;
-    }
-    if (widest == SIZE_MAX) break;
-    --widths[widest];
-  }
+  cut_widest(0, width, &widths);
   return widths;
 }
 

@@ -31,6 +31,7 @@ class Table {
   // Cells are plain text; `colour` goes around the one cell that it names by its column.
   void row(std::vector<std::string> cells);
   void colour(size_t column, Colour colour);  // of the last row
+  void leave_out(size_t column) { left_out_ = column; }
   // A line across all columns, below the last row. Where it does not fit it is broken at blanks, and
   // goes on `indent` columns from the left.
   void note(std::string line, size_t indent = 4);
@@ -47,9 +48,11 @@ class Table {
     size_t coloured = SIZE_MAX;
     Colour colour = Colour::kPlain;
   };
+  void cut_widest(size_t floor, size_t width, std::vector<size_t>* widths) const;
   std::vector<size_t> widths(size_t width) const;
   std::vector<Column> columns_;
   std::vector<Line> lines_;
+  size_t left_out_ = SIZE_MAX;
 };
 
 // One line on standard error: "allot: note: ...".

@@ -96,6 +96,10 @@ size_t screen_width() {
   return std::max(width == 0 ? kUsualWidth : width, kLeastWidth);
 }
 
+bool has_width() {
+  return number_in(std::getenv("COLUMNS")) != 0 || isatty(STDOUT_FILENO) == 1;
+}
+
 bool shows_colour(int descriptor) {
   const char* refused = std::getenv("NO_COLOR");
   const char* terminal = std::getenv("TERM");
@@ -154,6 +158,7 @@ std::string cut(const std::string& text, size_t columns) {
 }
 
 std::string wrapped(std::string_view text, size_t columns, size_t indent) {
+  if (columns_of(text) <= columns) return std::string(text);
   std::string out;
   size_t used = 0;
   bool first = true;

@@ -10,6 +10,9 @@ namespace allot::cli {
 // Columns of standard output: COLUMNS, else the terminal's, else 80. At least 20. Any thread.
 size_t screen_width();
 
+// Whether somebody reads standard output on a terminal, or has said how wide it is (COLUMNS).
+bool has_width();
+
 // Whether this descriptor is a terminal that takes colours: not with NO_COLOR set, nor with TERM=dumb.
 bool shows_colour(int descriptor);
 

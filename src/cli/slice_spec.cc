@@ -33,7 +33,7 @@ void check_sim_spec(std::string_view flag, std::string_view text) {
   // As sim/machine.h has them.
   constexpr uint64_t kLeast = uint64_t{128} << 20;
   constexpr uint64_t kMost = uint64_t{256} << 30;
-  constexpr uint64_t kGpus = 16;
+  constexpr uint64_t kGpus = 32;
   uint64_t gpus = 0;
   bool good = text.size() <= 1000;
   for (const std::string& part : split(text.substr(0, 1000), ',')) {

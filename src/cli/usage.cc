@@ -142,6 +142,10 @@ class Walk {
         takes) {
       wrong_usage("{}{}: given twice; write it once", whose(*app_), name);
     }
+    if (takes && word.size() == name.size() + 1) {
+      wrong_usage("{}{}: its value is empty; write {} {}", whose(*app_), name, name,
+                  option->get_type_name());
+    }
     if (!takes || has_value || option->get_items_expected_min() == 0 || name == "--sim") return;
     const bool missing = at_ + 1 >= words_.size() || words_[at_ + 1].starts_with("--") ||
                          app_->get_option_no_throw(words_[at_ + 1]) != nullptr;
@@ -222,7 +226,9 @@ class Walk {
 
   static std::string usage_of(const CLI::App& app) {
     std::string text = path_of(app);
-    for (const CLI::Option* option : positionals_of(app)) text += " " + name_of(*option);
+    for (const CLI::Option* option : positionals_of(app)) {
+      text += option->get_required() ? " " + name_of(*option) : " [" + name_of(*option) + "]";
+    }
     return text + (flags_of(app).size() > 1 ? " [FLAGS]" : "");
   }
 

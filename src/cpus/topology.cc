@@ -199,10 +199,14 @@ Expected<Topology> read_topology(const FsRoot& fs) {
 std::string summary(const Topology& t) {
   CpuSet packages;
   for (const Cpu& cpu : t.cpus) packages.add(cpu.package);
-  std::string text =
-      fmt::format("{} packages, {} domains, {} cores, {} CPUs ({}), {} nodes, {} GPUs",
-                  packages.count(), t.domains.size(), t.cores.size(), t.online.count(),
-                  to_list(t.online), t.nodes.size(), t.gpus.size());
+  const auto counted = [](size_t count, const char* what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+  };
+  std::string text = fmt::format(
+      "{}, {}, {}, {} ({}), {}, {}", counted(static_cast<size_t>(packages.count()), "package"),
+      counted(t.domains.size(), "domain"), counted(t.cores.size(), "core"),
+      counted(static_cast<size_t>(t.online.count()), "CPU"), to_list(t.online),
+      counted(t.nodes.size(), "node"), counted(t.gpus.size(), "GPU"));
   if (!t.offline().empty()) text += fmt::format(", offline {}", to_list(t.offline()));
   if (!t.isolated.empty()) text += fmt::format(", isolated {}", to_list(t.isolated));
   if (t.allowed != t.online) text += fmt::format(", allowed {}", to_list(t.allowed));

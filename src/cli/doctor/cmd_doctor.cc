@@ -1,4 +1,5 @@
 // allot doctor: which limits this machine can enforce, and why it cannot enforce the rest.
+#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -33,6 +34,7 @@ Findings examine(const DoctorOptions& options) {
   Findings findings;
   DriverFiles driver;
   Inventory inventory;
+  only_look();
   try {
     driver = options.sim.empty() ? find_driver() : use_sim(options.sim);
     inventory = ask_driver(driver);
@@ -52,12 +54,34 @@ Findings examine(const DoctorOptions& options) {
   return findings;
 }
 
+// In lines beside the verdict and the check.
+std::string indented(const std::string& text) {
+  constexpr size_t kLeft = 22;
+  if (!has_width()) return text;  // for grep
+  const size_t width = screen_width();
+  const std::string lines = wrapped(text, width > kLeft + 20 ? width - kLeft : 20, 0);
+  std::string out;
+  for (const char c : lines) {
+    out += c;
+    if (c == '\n') out.append(kLeft, ' ');
+  }
+  return out;
+}
+
 void print_text(const Findings& findings, size_t problems) {
   std::string text;
   for (const Finding& finding : findings) {
-    text += fmt::format("{:<8} {:<12} {}\n", verdict_text(finding.verdict), finding.check,
-                        finding.found);
-    if (!finding.advice.empty()) text += fmt::format("{:<21} -> {}\n", "", finding.advice);
+    const std::string verdict = verdict_text(finding.verdict);
+    const Colour colour = finding.verdict == Verdict::kGood   ? Colour::kGreen
+                          : finding.verdict == Verdict::kNote ? Colour::kYellow
+                                                              : Colour::kRed;
+    text += coloured(colour, verdict) + std::string(9 - verdict.size(), ' ');
+    text +=
+        finding.check +
+        std::string(std::max<size_t>(13, finding.check.size() + 1) - finding.check.size(), ' ') +
+        indented(harmless(finding.found)) + "\n";
+    if (!finding.advice.empty())
+      text += std::string(22, ' ') + indented("-> " + finding.advice) + "\n";
   }
   text += problems == 0 ? "no problem found\n"
                         : fmt::format("{} problem{} found\n", problems, problems == 1 ? "" : "s");

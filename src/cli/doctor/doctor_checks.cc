@@ -77,8 +77,9 @@ void check_driver(const DriverFiles& driver, const Inventory& inventory, Finding
     add(findings, Verdict::kProblem, "driver", "libcuda.so.1 was not found",
         "install the NVIDIA driver (in a container: its 'compute' capability), or use --sim");
   } else {
+    const std::string real = real_path(driver.cuda);
     add(findings, Verdict::kGood, "driver",
-        fmt::format("{} ({}){}", driver.cuda, real_path(driver.cuda),
+        fmt::format("{}{}{}", driver.cuda, real == driver.cuda ? "" : fmt::format(" ({})", real),
                     inventory.software ? ", the software GPU" : ""));
   }
   if (driver.nvml.empty()) {
@@ -200,7 +201,8 @@ void check_region(Findings* findings) {
       return;
     }
     add(findings, Verdict::kGood, "region",
-        fmt::format("{}: {} slices", folder, region.slices.size()));
+        fmt::format("{}: {} slice{}", folder, region.slices.size(),
+                    region.slices.size() == 1 ? "" : "s"));
   } catch (const Failure& failure) {
     add(findings, Verdict::kProblem, "region", failure.line(),
         "set ALLOT_DIR to a folder of yours");

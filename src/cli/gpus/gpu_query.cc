@@ -63,6 +63,12 @@ struct Nvml {
   }
 };
 
+// The software GPU knows why it cannot be used. Empty for a driver.
+std::string software_problem(void* library) {
+  const auto why = symbol<const char*()>(library, "allot_sim_problem");
+  return why == nullptr ? "" : fmt::format("the software GPU: {}", why());
+}
+
 json ask_nvml(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr)
@@ -77,6 +83,8 @@ json ask_nvml(const std::string& path) {
     return {{"problem", fmt::format("{} is no NVML: nvmlInit_v2 is missing", path)}};
   }
   if (const int status = init(); status != 0) {
+    if (const std::string why = software_problem(library); !why.empty())
+      return {{"problem", why}, {"known", true}};
     return {{"problem", fmt::format("{}: nvmlInit_v2 failed with NVML error {}", path, status)}};
   }
   json out = {{"source", "NVML"}, {"gpus", json::array()}};
@@ -161,7 +169,7 @@ json ask_cuda(const std::string& path) {
 json ask_here(const DriverFiles& driver) {
   json answer = {{"problem", "there is no NVML library (libnvidia-ml.so.1)"}};
   if (!driver.nvml.empty()) answer = ask_nvml(driver.nvml);
-  if (!answer.contains("problem") || driver.cuda.empty()) return answer;
+  if (!answer.contains("problem") || driver.cuda.empty() || answer.contains("known")) return answer;
   json second = ask_cuda(driver.cuda);
   if (!second.contains("problem")) return second;
   return {{"problem",
@@ -264,6 +272,7 @@ Inventory ask_driver(const DriverFiles& driver) {
 
 Inventory need_gpus(const DriverFiles& driver) {
   Inventory inventory = ask_driver(driver);
+  if (!inventory.problem.empty() && driver.software) refuse("{}", inventory.problem);
   if (!inventory.problem.empty()) {
     refuse(
         "{}; install the NVIDIA driver, or use the software GPU with --sim ('allot doctor' says "

@@ -126,4 +126,8 @@ DriverFiles use_sim(const std::string& spec) {
   return need_sim();
 }
 
+void only_look() {
+  setenv(ALLOT_ENV_SIM_LOOK, "1", 1);
+}
+
 }  // namespace allot::cli

@@ -42,4 +42,7 @@ DriverFiles need_sim();
 // that stands for it, and hands it to the children of this process.
 DriverFiles use_sim(const std::string& spec);
 
+// From now on the software GPU is only looked at: this process's children make and change nothing of it.
+void only_look();
+
 }  // namespace allot::cli
