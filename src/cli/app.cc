@@ -98,8 +98,9 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   app.footer(kFooter);  // last: a command that is added gets its parent's
 }
 
-// A closed standard descriptor would be given to the next file that is opened, and output would go there. What stands in
-// its place refuses to be written, as a closed one does; programs that are started do not get it.
+// A closed standard descriptor would be given to the next file that is opened, and output would go
+// there. What takes its place refuses to be written, as a closed one does; programs that are
+// started do not get it.
 void occupy_closed_outputs() {
   for (;;) {
     const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);

@@ -1,4 +1,5 @@
-// allot ps: the slices and the processes in them, read from the region. Needs no driver. The text is ps_text.cc.
+// allot ps: the slices and the processes in them, read from the region. Needs no driver. The text
+// is ps_text.cc.
 #include <fnmatch.h>
 #include <pwd.h>
 

@@ -32,8 +32,8 @@ class Table {
   void row(std::vector<std::string> cells);
   void colour(size_t column, Colour colour);  // of the last row
   void leave_out(size_t column) { left_out_ = column; }
-  // A line across all columns, below the last row. Where it does not fit it is broken at blanks, and
-  // goes on `indent` columns from the left.
+  // A line across all columns, below the last row. Where it does not fit it is broken at blanks and
+  // continues `indent` columns from the left.
   void note(std::string line, size_t indent = 4);
   // Lines of at most `width` columns, as far as the columns that stay allow it.
   std::string text(size_t width = kNoLimit) const;

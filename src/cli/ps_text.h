@@ -24,7 +24,8 @@ struct PsRow {
   bool only_cpus = false;  // then `slice` has a name, a user and a process, and no more
 };
 
-// The listing in lines of at most `width` columns; with the sums of each GPU where `rows` is `all` there is.
+// The listing in lines of at most `width` columns; with the sums of each GPU where `rows` is `all`
+// there is.
 std::string ps_text(const std::vector<PsRow>& rows, const RegionView& region, bool all,
                     size_t width);
 

@@ -1,5 +1,5 @@
-// See screen.h. What must not happen here: a byte of others that moves the reader's cursor, or a line that wraps where it
-// was to fit.
+// See screen.h. What must not happen here: a byte of others that moves the reader's cursor, or a
+// line that wraps where it was to fit.
 #include "cli/screen.h"
 
 #include <fmt/format.h>

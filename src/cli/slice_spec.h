@@ -46,8 +46,8 @@ std::vector<MemoryLimit> parse_gpu_mem(std::string_view flag, std::string_view t
 // Milliseconds from 5 to 200, such as "10" or "7.5", in microseconds; "default" is 0.
 uint32_t parse_latency(std::string_view flag, std::string_view text);
 
-// Checks what `--sim=` says of the software GPU: "80G", "2x80G", "80G,24G"; or "default". Throws a Failure (exit
-// status 2) that says what it may be.
+// Checks what `--sim=` says of the software GPU: "80G", "2x80G", "80G,24G"; or "default". Throws a
+// Failure (exit status 2) that says what it may be.
 void check_sim_spec(std::string_view flag, std::string_view text);
 // Whether a word could only be such a specification: digits, units, "x" and commas.
 bool looks_like_sim_spec(std::string_view text);

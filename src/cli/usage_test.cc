@@ -102,7 +102,7 @@ TEST(Help, FitsTheScreen) {
   app.name("allot");
   std::string value;
   app.add_option("--a-flag", value,
-                 "a meaning that goes on and on until no line could hold it whole, "
+                 "a meaning that continues until no line could hold it whole, "
                  "and then some more of it")
       ->type_name("VALUE");
   app.footer(

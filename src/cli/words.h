@@ -7,8 +7,8 @@
 
 namespace allot::cli {
 
-// The one of `choices` that `typed` most likely meant: few slips of the fingers away, or begun with it; empty where
-// none is near. Any thread; allocates.
+// The one of `choices` that `typed` most likely meant: few slips of the fingers away, or begun with
+// it; empty where none is near. Any thread; allocates.
 std::string nearest(std::string_view typed, const std::vector<std::string>& choices);
 
 // "; did you mean 'ps'?", or nothing where none is near.

@@ -1,5 +1,5 @@
-// The command line as people mistype it: what is wrong, in one short line without a byte that harms a terminal; and what
-// becomes of outputs that cannot be written.
+// The command line as people mistype it: what is wrong, in one short line without a byte that harms
+// a terminal; and what becomes of outputs that cannot be written.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>

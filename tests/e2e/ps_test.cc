@@ -1,4 +1,5 @@
-// ps as people use it: by name, by user, sorted, in a pipe of 80 columns, with slices of CPUs alone.
+// ps as people use it: by name, by user, sorted, in a pipe of 80 columns, with slices of CPUs
+// alone.
 #include <unistd.h>
 
 #include <algorithm>

@@ -38,11 +38,12 @@ DriverFiles find_driver();
 // The software GPU's libraries; throws a Failure (exit 125) when this build has none.
 DriverFiles need_sim();
 
-// The same for what `--sim[=SPEC]` said ("default" without one): checks the SPEC (exit 2), or the variable ALLOT_SIM_GPUS
-// that stands for it, and hands it to the children of this process.
+// The same for what `--sim[=SPEC]` said ("default" without one): checks the SPEC (exit 2), or the
+// variable ALLOT_SIM_GPUS that stands for it, and hands it to the children of this process.
 DriverFiles use_sim(const std::string& spec);
 
-// From now on the software GPU is only looked at: this process's children make and change nothing of it.
+// From now on the software GPU is only looked at: this process's children make and change nothing
+// of it.
 void only_look();
 
 }  // namespace allot::cli

@@ -1,4 +1,5 @@
-// See small_limit.h. A context's size is known only once there is one, so this is a hint and refuses nothing.
+// See small_limit.h. A context's size is known only once there is one, so this is a hint and
+// refuses nothing.
 #include "cli/launch/small_limit.h"
 
 #include <algorithm>

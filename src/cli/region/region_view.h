@@ -98,7 +98,7 @@ std::string slice_path(const std::string& folder, const std::string& name);
 // unusable. Blocks on the file system.
 RegionView read_region();
 
-// The names of the slices' files, whoever stands in them; none without a folder.
+// The names of the slices' files; none without a folder.
 std::vector<std::string> slice_names();
 
 // Removes this user's stale slices in `folder`; returns the names. `run` calls it first.
