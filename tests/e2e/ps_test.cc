@@ -223,7 +223,7 @@ TEST_F(JsonFields, TheDocsAndTheOutputAgree) {
   const std::set<std::string> values = {
       "closed",   "open",    "high", "normal", "low",  "auto",      "channel",  "launch",
       "observe",  "driver",  "fast", "active", "idle", "throttled", "freezing", "frozen",
-      "evicting", "evicted", "none", "asked",  "mps",  "control"};
+      "evicting", "evicted", "none", "asked",  "mps",  "control", "crowded"};
   json ps = json_of({"ps", "--json"});
   compare("allot ps", ps, [&] {
     std::set<std::string> all = values;
