@@ -12,7 +12,7 @@
 namespace allot::cli {
 namespace {
 
-constexpr size_t kState = 7;  // its column
+constexpr size_t kStateColumn = 7;  // its column
 
 // "0", or "GPU-1a2b3c4d-5e6f" where the slice does not know the index.
 std::string gpu_label(const SliceView& slice, const SliceGpuView& gpu, bool say_software) {
@@ -127,7 +127,7 @@ void add_row(const PsRow& row, bool say_software, size_t width, Table* table) {
                 percent_text(gpu.max_permille), state, seconds_text(gpu.time_used_ns),
                 i == 0 ? cpus : "", i == 0 ? priority_text(slice.priority) : "",
                 size_text(gpu.peak_bytes), std::to_string(gpu.refused)});
-    table->colour(kState, colour_of(state));
+    table->colour(kStateColumn, colour_of(state));
   }
   if (slice.gpus.empty()) {
     table->row({slice.name, slice.user, "-", "-", "-", "-", "-",
@@ -142,17 +142,17 @@ void add_row(const PsRow& row, bool say_software, size_t width, Table* table) {
 }
 
 // What all slices have of one GPU.
-struct Sum {
+struct GpuSum {
   std::string label;
   uint64_t used = 0, promised = 0, physical = 0, shares = 0;
   unsigned slices = 0, unlimited = 0;
 };
 
 std::string sums_text(const std::vector<PsRow>& rows, size_t width) {
-  std::map<std::pair<int, Uuid>, Sum> sums;
+  std::map<std::pair<int, Uuid>, GpuSum> sums;
   for (const PsRow& row : rows) {
     for (const SliceGpuView& gpu : row.slice.gpus) {
-      Sum& sum = sums[{gpu.index, gpu.uuid}];
+      GpuSum& sum = sums[{gpu.index, gpu.uuid}];
       sum.label = gpu_label(row.slice, gpu, true);
       sum.used += gpu.used_bytes - std::min(gpu.host_bytes, gpu.used_bytes);
       sum.physical = std::max(sum.physical, gpu.physical_bytes);

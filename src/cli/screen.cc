@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kUsualWidth = 80;
 constexpr size_t kLeastWidth = 20;
-constexpr size_t kShown = 60;
+constexpr size_t kShownColumns = 60;
 constexpr std::string_view kMissing = "...";
 
 // One character at the beginning of `text`: its number and its bytes; 0 bytes where it is no UTF-8.
@@ -66,7 +66,7 @@ size_t columns_of(uint32_t number) {
   return wide ? 2 : 1;
 }
 
-size_t number_in(const char* text) {
+size_t columns_in(const char* text) {
   char* end = nullptr;
   if (text == nullptr || *text < '1' || *text > '9') return 0;
   const unsigned long number = std::strtoul(text, &end, 10);
@@ -90,14 +90,14 @@ size_t fitting(std::string_view text, size_t columns) {
 }  // namespace
 
 size_t screen_width() {
-  size_t width = number_in(std::getenv("COLUMNS"));
+  size_t width = columns_in(std::getenv("COLUMNS"));
   winsize size = {};
   if (width == 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) width = size.ws_col;
   return std::max(width == 0 ? kUsualWidth : width, kLeastWidth);
 }
 
 bool has_width() {
-  return number_in(std::getenv("COLUMNS")) != 0 || isatty(STDOUT_FILENO) == 1;
+  return columns_in(std::getenv("COLUMNS")) != 0 || isatty(STDOUT_FILENO) == 1;
 }
 
 bool shows_colour(int descriptor) {
@@ -138,7 +138,7 @@ std::string harmless(std::string_view text) {
 }
 
 std::string shown(std::string_view text) {
-  return cut(harmless(text.substr(0, 4 * kShown)), kShown);
+  return cut(harmless(text.substr(0, 4 * kShownColumns)), kShownColumns);
 }
 
 size_t columns_of(std::string_view text) {

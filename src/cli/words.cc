@@ -24,7 +24,7 @@ size_t slips(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
-std::string lower(std::string_view text) {
+std::string lower_case(std::string_view text) {
   std::string out(text);
   for (char& c : out) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
@@ -36,11 +36,11 @@ std::string lower(std::string_view text) {
 
 std::string nearest(std::string_view typed, const std::vector<std::string>& choices) {
   if (typed.empty() || typed.size() > kLongest) return "";
-  const std::string wanted = lower(typed);
+  const std::string wanted = lower_case(typed);
   const std::string* best = nullptr;
   size_t fewest = 0;
   for (const std::string& choice : choices) {
-    const std::string candidate = lower(choice);
+    const std::string candidate = lower_case(choice);
     if (candidate.size() > kLongest) continue;
     const size_t letters = std::max(wanted.size(), candidate.size());
     size_t count = 2 * slips(wanted, candidate);
