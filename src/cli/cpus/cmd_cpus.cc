@@ -50,8 +50,9 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
       ->type_name("GPU")
       ->check(whole_number("GPU number"));
   for (CLI::Option* option : app.get_options()) {
-    constexpr const char* kOfCpus[] = {"--cpus",  "--cpu-list",  "--cores",    "--threads", "--mems",
-                                       "--exclusive", "--isolated", "--any-cpu", "--near-gpu"};
+    constexpr const char* kOfCpus[] = {"--cpus",     "--cpu-list", "--cores",
+                                       "--threads",  "--mems",     "--exclusive",
+                                       "--isolated", "--any-cpu",  "--near-gpu"};
     for (const char* name : kOfCpus) {
       if (option->check_name(name)) option->group("CPUs");
     }
