@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cpus/cpuset_fs.h"
+#include "cpus/topology.h"
 
 namespace allot::cpus {
 namespace {
@@ -95,7 +96,10 @@ int write_whole(int fd, const std::string& text) {
 
 bool anybody_left(const FsRoot& fs, const Lease& lease) {
   if (!lease.group.empty()) return group_populated(fs, lease.group);
-  if (lease.member.pid == 0 || lease.cpus.empty()) return false;
+  // A shared lease promises nothing that could be broken, and a mask of all CPUs tells nobody apart.
+  Expected<CpuSet> everybody = cpus_within_cpuset();
+  if (lease.member.pid == 0 || !lease.exclusive || !everybody || lease.cpus.contains(*everybody))
+    return false;
   for (const std::string& name : fs.list("/proc")) {
     pid_t pid = 0;
     auto [end, ec] = std::from_chars(name.data(), name.data() + name.size(), pid);

@@ -42,6 +42,7 @@ struct Lease {
 };
 
 // Whether anybody is left in a lease whose program has ended: see above. Reads /proc.
+// Without a group only an exclusive lease of part of the CPUs outlives its program.
 bool anybody_left(const FsRoot& fs, const Lease& lease);
 
 // Where leases are kept: `dir` if given (ALLOT_DIR), else /run/allot if root has made it and it can
