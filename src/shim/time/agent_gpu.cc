@@ -28,6 +28,10 @@ constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority slice between t
 constexpr uint64_t kDrainLookNs = 2'000'000;  // the prober wakes us when it has ended
 constexpr uint32_t kClearlyGapsPermille = 800;
 constexpr uint32_t kNoGapsPermille = 900;
+// A launch-bound program has unfinished work at 80-98 % of the looks, whatever its kernels use.
+// What NVML saw of it alone tells, unless every look finds work.
+constexpr uint32_t kUsesLessPermille = 850;
+constexpr uint32_t kAlwaysBusyPermille = 990;
 constexpr uint32_t kNeighbours = core::kMaxSlicesOnGpu;
 
 constinit Neighbour neighbours[kNeighbours] = {};
@@ -211,9 +215,8 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
 // A ceiling is one of use: of a slice that leaves gaps the part of its open time that comes to so
 // much use.
 uint32_t Worker::max_of_open_time(uint32_t max_permille) {
-  Activity& activity = activity_of(ordinal_);
+  const Activity& activity = activity_of(ordinal_);
   const bool gaps = max_permille > 0 && max_permille < core::kWhole && !saturates();
-  activity.capped.store(gaps, std::memory_order_relaxed);
   uint32_t max = max_permille;
   if (gaps) {
     const uint32_t known = activity.use_permille.load(std::memory_order_relaxed);
@@ -230,6 +233,7 @@ void Worker::look_at_use(uint64_t now_ns, const core::TimeGrant& grant,
                          const Situation& situation) {
   Activity& activity = activity_of(ordinal_);
   const bool counted = situation.granted || situation.active > 1;
+  activity.use_wanted.store(situation.granted && situation.active <= 1, std::memory_order_relaxed);
   if (counted) {
     submit_watch.fetch_or(kBursts, std::memory_order_acq_rel);
   } else {
@@ -249,6 +253,8 @@ bool Worker::saturates() const {
   const Activity& activity = activity_of(ordinal_);
   if (!activity.saturates.load(std::memory_order_relaxed)) return false;
   const uint32_t busy = activity.busy_permille.load(std::memory_order_relaxed);
+  const uint32_t used = activity.use_permille.load(std::memory_order_relaxed);
+  if (used != 0 && used < kUsesLessPermille && busy < kAlwaysBusyPermille) return false;
   return busy == 0 || busy > kClearlyGapsPermille || use_.footprint_permille() == core::kWhole;
 }
 

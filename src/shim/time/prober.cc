@@ -109,7 +109,7 @@ void ask_nvml(uint32_t ordinal, bool work, uint64_t now_ns, uint64_t open_time_n
   Activity& activity = activities[ordinal];
   Private& own = privates[ordinal];
   const bool idle_now = !work && now_ns - own.busy_ns > kIdleForNvmlNs;
-  const bool wanted = activity.capped.load(std::memory_order_relaxed) && !idle_now &&
+  const bool wanted = activity.use_wanted.load(std::memory_order_relaxed) && !idle_now &&
                       activity.undisturbed.load(std::memory_order_relaxed);
   if (wanted && own.asked_ns != 0 && now_ns - own.asked_ns < kAskNvmlNs) return;
   const uint64_t span = now_ns - own.asked_ns;
@@ -299,7 +299,7 @@ void forget_activity() {
     activity.client.store(nullptr);
     activity.burst_gpu_ns.store(0);
     activity.use_permille.store(0);
-    activity.capped.store(false);
+    activity.use_wanted.store(false);
   }
   forget_bursts();
   for (Private& own : privates) own = {};

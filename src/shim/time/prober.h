@@ -48,8 +48,8 @@ struct Activity {
   std::atomic<uint64_t> open_since_ns{0};     // of the last change
   std::atomic<bool> undisturbed{true};        // no other slice runs beside it
   std::atomic<uint32_t> part_permille{1000};  // of the GPU, where several run side by side
-  std::atomic<bool> capped{false};            // what it uses while it is open is wanted
-  std::atomic<uint64_t> burst_gpu_ns{0};      // GPU time of one of its bursts; 0 = use the part
+  std::atomic<bool> use_wanted{false};    // it is alone on the GPU: what it uses is NVML's figure
+  std::atomic<uint64_t> burst_gpu_ns{0};  // GPU time of one of its bursts; 0 = use the part
   std::atomic<AllotGpuClient*> client{nullptr};
 };
 
