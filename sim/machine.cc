@@ -137,7 +137,8 @@ bool usable(const Machine* m) {
          m->gpu_count > 0 && m->gpu_count <= kMaxGpus;
 }
 
-// Takes the room of all that a machine of these sizes touches: without room, a store into the file would end the process.
+// Takes the room of all that a machine of these sizes touches: without room, a store into the file
+// would end the process.
 bool take_room(int fd, const std::vector<uint64_t>& sizes) {
   int r = posix_fallocate(fd, 0, offsetof(Machine, gpus));
   for (size_t i = 0; r == 0 && i < sizes.size(); i++) {
@@ -177,8 +178,8 @@ Attach prepare(Machine* m, int fd, const char* wanted) {
   return Attach::kOk;
 }
 
-// For a listing, which changes nothing: the machine that stands there where it is what is wanted; else one of this
-// process's own, as it would be.
+// For a listing, which changes nothing: the machine that stands there where it is what is wanted;
+// else one of this process's own, as it would be.
 Attach look(const std::string& path, const char* wanted, Machine** out) {
   const std::vector<uint64_t> sizes = parse_gpus(wanted != nullptr ? wanted : "1x80G");
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);

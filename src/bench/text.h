@@ -6,8 +6,8 @@
 
 namespace allot::bench {
 
-// A line a figure, each with its unit: what a key of the JSON says by its ending (_us, _bytes, ...) stands behind the
-// number instead. Any thread; allocates.
+// A line a figure, each with its unit: what a key of the JSON says by its ending (_us, _bytes, ...)
+// stands behind the number instead. Any thread; allocates.
 std::string result_text(const nlohmann::ordered_json& result);
 
 // Writes to standard output; throws a Failure (exit 125) where that cannot be done.

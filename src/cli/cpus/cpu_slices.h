@@ -1,4 +1,4 @@
-// The slices of CPUs that stand in the region's folder, as listings show them.
+// The slices of CPUs that are in the region's folder, as listings show them.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct CpuSliceView {
   std::string command;
 };
 
-// Reads the leases of `folder`; makes nothing there. `problem` says why they could not be read, else it
-// stays empty. May wait some seconds for a run that places its CPUs.
+// Reads the leases of `folder`; makes nothing there. `problem` says why they could not be read,
+// else it stays empty. May wait some seconds for a run that places its CPUs.
 std::vector<CpuSliceView> read_cpu_slices(const std::string& folder, std::string* problem);
 
 }  // namespace allot::cli
