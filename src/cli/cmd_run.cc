@@ -235,11 +235,10 @@ void add_gpu_flags(CLI::App& run, RunOptions* options) {
 
 void add_time_flags(CLI::App& run, RunOptions* options) {
   constexpr const char* kTime = "GPU time";
-  CLI::Option* share =
-      run.add_option("--gpu-share", options->share,
-                     "guaranteed share of GPU time while it has work; idle time is lent to others")
-          ->type_name("PERCENT")
-          ->group(kTime);
+  run.add_option("--gpu-share", options->share,
+                 "guaranteed share of GPU time while it has work; idle time is lent to others")
+      ->type_name("PERCENT")
+      ->group(kTime);
   run.add_option("--gpu-max", options->max,
                  "ceiling of GPU time, also when nobody else wants the GPU")
       ->type_name("PERCENT")
@@ -258,8 +257,7 @@ void add_time_flags(CLI::App& run, RunOptions* options) {
       ->group(kTime);
   run.add_flag("--overcommit", options->overcommit,
                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion")
-      ->group(kTime)
-      ->needs(share);
+      ->group(kTime);
 }
 
 void add_wait_flags(CLI::App& run, WaitOptions* options) {

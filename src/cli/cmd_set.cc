@@ -264,9 +264,8 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--gpu", options->gpu,
                   "only these GPUs of the slice: indexes or UUIDs, joined by commas")
       ->type_name("LIST");
-  CLI::Option* share =
-      sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
-          ->type_name("PERCENT|none");
+  sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
+      ->type_name("PERCENT|none");
   sub->add_option("--gpu-max", options->max, "new ceiling of GPU time")->type_name("PERCENT|none");
   sub->add_option("--gpu-latency", options->latency,
                   "longest stop of a program that waits for its work beside another")
@@ -274,8 +273,7 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--priority", options->priority, "who goes first")->type_name("high|normal|low");
   sub->add_option("--level", options->level, "how GPU time is held")->type_name("LEVEL");
   sub->add_flag("--overcommit", options->overcommit,
-                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion")
-      ->needs(share);
+                "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
   sub->footer(
       "GPU time changes at once; memory at the next allocation. A limit below what is in use is "
       "allowed: nothing is "

@@ -20,18 +20,17 @@ TEST(Topology, EveryMachineReadsAsWritten) {
     const char *name, *text;
   };
   for (const Row& row : std::initializer_list<Row>{
-           {"desktop", "1 packages, 1 domains, 8 cores, 16 CPUs (0-15), 1 nodes, 1 GPUs"},
+           {"desktop", "1 package, 1 domain, 8 cores, 16 CPUs (0-15), 1 node, 1 GPU"},
            {"two_sockets", "2 packages, 2 domains, 64 cores, 128 CPUs (0-127), 2 nodes, 4 GPUs"},
-           {"amd_l3", "1 packages, 8 domains, 64 cores, 128 CPUs (0-127), 1 nodes, 1 GPUs"},
+           {"amd_l3", "1 package, 8 domains, 64 cores, 128 CPUs (0-127), 1 node, 1 GPU"},
            {"sub_numa", "2 packages, 4 domains, 48 cores, 96 CPUs (0-95), 4 nodes, 2 GPUs"},
-           {"memoryless", "1 packages, 2 domains, 8 cores, 8 CPUs (0-7), 3 nodes, 1 GPUs"},
-           {"vm_flat", "1 packages, 1 domains, 8 cores, 16 CPUs (0-15), 0 nodes, 1 GPUs"},
+           {"memoryless", "1 package, 2 domains, 8 cores, 8 CPUs (0-7), 3 nodes, 1 GPU"},
+           {"vm_flat", "1 package, 1 domain, 8 cores, 16 CPUs (0-15), 0 nodes, 1 GPU"},
            {"one_offline",
-            "1 packages, 1 domains, 4 cores, 7 CPUs (0-4,6-7), 1 nodes, 1 GPUs, offline 5"},
+            "1 package, 1 domain, 4 cores, 7 CPUs (0-4,6-7), 1 node, 1 GPU, offline 5"},
            {"container",
             "2 packages, 2 domains, 16 cores, 32 CPUs (0-31), 2 nodes, 2 GPUs, allowed 2-4,18-20"},
-           {"isolated",
-            "1 packages, 1 domains, 8 cores, 8 CPUs (0-7), 1 nodes, 0 GPUs, isolated 4-7"},
+           {"isolated", "1 package, 1 domain, 8 cores, 8 CPUs (0-7), 1 node, 0 GPUs, isolated 4-7"},
            {"epyc_256", "2 packages, 16 domains, 128 cores, 256 CPUs (0-255), 2 nodes, 8 GPUs"}}) {
     EXPECT_EQ(summary(machine(row.name)), row.text) << row.name;
   }
