@@ -97,6 +97,7 @@ enum AllotLevelReason {
 #define ALLOT_SLICE_RETURNS 64u /* evicted while idle; the launcher restores it when it has work */
 #define ALLOT_SLICE_SWAP_FAST \
   128u /* its memory is made so that an eviction can swap the backing of the addresses */
+#define ALLOT_SLICE_OWN_GPUS 512u     /* its GPUs are all that its processes see, numbered from 0 */
 #define ALLOT_SLICE_EVICTED_FAST 256u /* with EVICTED: by the processes, not by the driver */
 
 /* Flags of a client. */

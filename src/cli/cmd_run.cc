@@ -131,9 +131,14 @@ Inventory gpus_of(const DriverFiles& driver, bool closed) {
   return inventory;
 }
 
-std::string visible_gpus(const std::vector<ChosenGpu>& chosen) {
+// What CUDA_VISIBLE_DEVICES says in a slice of chosen GPUs: numbers, which many frameworks insist
+// on. Inside the slice they count its GPUs; a program that our libraries cannot reach needs the
+// UUIDs.
+std::string visible_gpus(const std::vector<ChosenGpu>& chosen, bool numbered) {
   std::string text;
-  for (const ChosenGpu& entry : chosen) text += (text.empty() ? "" : ",") + entry.gpu->uuid_text;
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    text += (i == 0 ? "" : ",") + (numbered ? std::to_string(i) : chosen[i].gpu->uuid_text);
+  }
   return text;
 }
 
@@ -189,7 +194,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   Inventory inventory = gpus_of(driver, spec.fail_closed);
   const std::vector<ChosenGpu> chosen = choose_gpus(inventory, spec);
   note_small_limits(chosen);
-  if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen);
+  if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen, preload);
 
   const SignalGuard signals;
   const std::string name = options.name.value_or(default_name(words[0], getpid()));

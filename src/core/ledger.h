@@ -77,6 +77,7 @@ struct SlotOwner {
   uint64_t pid_namespace;  // inode
   const char* command;     // may be null
   uint64_t now_unix_ns;
+  bool another_copy = false;  // this process has a slot already that another copy of us uses
 };
 
 class Ledger {
@@ -161,7 +162,7 @@ class Ledger {
   uint64_t sum_of_live(uint32_t gpu) const;
   void recount_all();
   void retire(uint32_t index, uint64_t word);
-  void retire_own(uint32_t pid, uint64_t pid_namespace);
+  void retire_own(const SlotOwner& owner);
   bool judge(uint32_t index, AliveFn alive, void* context, Dead& dead);
 
   AllotSliceFile* file_;

@@ -96,20 +96,24 @@ void Ledger::retire(uint32_t index, uint64_t word) {
 }
 
 // Ends slots that an earlier image of this process, or an earlier process with its pid, has left.
-void Ledger::retire_own(uint32_t pid, uint64_t pid_namespace) {
+void Ledger::retire_own(const SlotOwner& owner) {
   const uint32_t high = slots_of(*file_);
   for (uint32_t i = 0; i < high; ++i) {
     const uint64_t word = load(file_->slot_words[i]);
     const uint8_t state = ALLOT_SLOT_STATE(word);
-    if (state == ALLOT_SLOT_FREE || ALLOT_SLOT_PID(word) != pid) continue;
+    if (state == ALLOT_SLOT_FREE || ALLOT_SLOT_PID(word) != owner.pid) continue;
     const uint64_t home = state == ALLOT_SLOT_TAKING ? load(file_->header.pid_namespace)
                                                      : load(file_->slots[i].pid_namespace);
-    if (home == pid_namespace) retire(i, word);
+    if (home != owner.pid_namespace) continue;
+    const bool in_use = owner.another_copy && state == ALLOT_SLOT_LIVE &&
+                        load(file_->slots[i].start_time) == owner.start_time &&
+                        load(file_->slots[i].execing) == 0;
+    if (!in_use) retire(i, word);
   }
 }
 
 Result<SlotId> Ledger::take_slot(const SlotOwner& owner, PrepareFn prepare, void* context) {
-  retire_own(owner.pid, owner.pid_namespace);
+  retire_own(owner);
   // A process of another pid namespace writes no pid until its slot names that namespace: nobody
   // could check whether it lives.
   const bool known_home = owner.pid_namespace == load(file_->header.pid_namespace);

@@ -14,6 +14,7 @@
 #include "core/shared.h"
 #include "shm/region_folder.h"
 #include "sys/clock.h"
+#include "sys/hold_signal.h"
 #include "sys/process.h"
 
 namespace allot::shm {
@@ -48,6 +49,7 @@ struct SlotSpace {
 
 int prepare_slot(void* context, uint32_t index) {
   const int fd = static_cast<SlotSpace*>(context)->fd;
+  const sys::HoldSignal too_large(SIGXFSZ);
   auto made = make_safe(fd, kSlotsAt + uint64_t{index} * sizeof(AllotSlot), sizeof(AllotSlot));
   if (made) made = make_safe(fd, kSwapsAt + uint64_t{index} * sizeof(AllotSwap), sizeof(AllotSwap));
   if (made) return 0;
@@ -98,6 +100,9 @@ Result<Slice> build(const Folder& folder, const NewSlice& slice, sys::NewFile& f
   auto created = sys::NewFile::create(folder.fd.get(), folder.shared ? 0640 : 0600);
   if (!created) return tl::unexpected<Error>(created.error());
   file = std::move(*created);
+  // Above the file size limit (ulimit -f) the kernel also sends a signal that would end the
+  // program.
+  const sys::HoldSignal too_large(SIGXFSZ);
   if (auto sized = sys::set_size(file.fd(), kFileBytes); !sized) {
     return tl::unexpected<Error>(sized.error());
   }
@@ -322,6 +327,21 @@ Result<Slice> open_slice(const char* path, bool writable) {
   return map_open(*open, split.name, writable);
 }
 
+Result<Slice> watch_slice(const char* path) {
+  SplitPath split;
+  if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
+  auto folder = open_folder(split.folder);
+  if (!folder) return tl::unexpected<Error>(folder.error());
+  auto open = open_regular(folder->fd.get(), split.name, false);
+  if (!open) return tl::unexpected<Error>(open.error());
+  if (open->info.uid != sys::user_id()) return fail(Errc::kNoPermission);
+  if (auto checked = check_open(*open, split.name); !checked)
+    return tl::unexpected<Error>(checked.error());
+  auto map = sys::map_file(open->fd.get(), kFileBytes, false);
+  if (!map) return tl::unexpected<Error>(map.error());
+  return Slice{static_cast<AllotSliceFile*>(*map), false, open->info.uid};
+}
+
 void unmap(Slice& slice) {
   if (slice.file != nullptr) sys::unmap(slice.file, kFileBytes);
   slice = Slice{};
@@ -351,6 +371,10 @@ Result<Joined> join_slice(const char* path) {
   sys::Process process;
   SlotSpace space{open->fd.get()};
   auto owner = this_process(&process);
+  // A copy of us in another link namespace (dlmopen) has mapped the file before.
+  const auto key = sys::mapped_at(sys::Root{}, slice->file);
+  const auto maps = key ? sys::writable_maps(sys::Root{}, 0, *key) : Result<uint32_t>(0u);
+  if (owner) owner->another_copy = maps && *maps > 1;
   auto slot = owner ? ledger.take_slot(*owner, prepare_slot, &space)
                     : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
   if (slot && (core::load(slice->file->header.flags) & ALLOT_SLICE_LEAVING) != 0) {

@@ -74,6 +74,9 @@ Result<Slice> open_slice(const char* path, bool writable);
 // Unmaps the file; the Slice is empty afterwards.
 void unmap(Slice& slice);
 
+// The user's own slice, mapped for reading: seen as it changes. Errors: as open_slice.
+Result<Slice> watch_slice(const char* path);
+
 // Removes the file, also one that is damaged or of another version or boot.
 // Errors: kExists (a live process other than `except_pid` is in it), kNotFound, kNoPermission,
 // kSystem.

@@ -32,8 +32,10 @@ bool still_mapped(void* file, uint32_t pid) {
   if (file == nullptr) return true;
   auto key = sys::mapped_at(sys::Root{}, file);
   if (!key) return true;
-  auto mapped = sys::process_maps(sys::Root{}, pid, *key);
-  return !mapped || *mapped;
+  // The NVML library maps the file, too, for reading: an image that uses it alone holds no GPU
+  // memory.
+  auto mapped = sys::writable_maps(sys::Root{}, pid, *key);
+  return !mapped || *mapped > 0;
 }
 
 // A walk from a process to its ancestors.

@@ -142,6 +142,7 @@ TEST_F(SliceTest, TheSameProcessAgainStartsFromNothing) {
   auto first = join_slice(path("t").c_str());
   core::Ledger ledger(first->slice.file);
   ASSERT_TRUE(ledger.reserve(first->slot, 0, ALLOT_KIND_LINEAR, 700));
+  set_execing(first->slice, first->slot, true);
   auto second = join_slice(path("t").c_str());  // as after exec
   ASSERT_TRUE(second);
   EXPECT_EQ(used(), 0u);

@@ -78,11 +78,13 @@ struct MapLine {
   uint64_t begin;
   uint64_t end;
   MapKey key;
+  bool writable;
 };
 
 bool parse_map_line(const char* at, const char* end, MapLine* out) {
   if (!read_hex(&at, end, &out->begin) || at == end || *at++ != '-') return false;
   if (!read_hex(&at, end, &out->end)) return false;
+  out->writable = end - at > 2 && at[2] == 'w';
   if (!skip_field(&at, end) || !skip_field(&at, end)) return false;
   while (at < end && *at == ' ') ++at;
   if (!read_hex(&at, end, &out->key.major) || at == end || *at++ != ':') return false;
@@ -182,6 +184,19 @@ Result<MapKey> mapped_at(Root root, const void* address) {
   if (!found) return tl::unexpected<Error>(found.error());
   if (!*found || key.inode == 0) return fail(Errc::kNotFound);
   return key;
+}
+
+Result<uint32_t> writable_maps(Root root, uint32_t pid, MapKey key) {
+  uint32_t count = 0;
+  auto scanned = scan_maps(root, pid, [&](const MapLine& line) {
+    if (line.writable && line.key.inode == key.inode && line.key.major == key.major &&
+        line.key.minor == key.minor) {
+      ++count;
+    }
+    return false;
+  });
+  if (!scanned) return tl::unexpected<Error>(scanned.error());
+  return count;
 }
 
 Result<bool> process_maps(Root root, uint32_t pid, MapKey key) {

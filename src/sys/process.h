@@ -57,4 +57,7 @@ Result<MapKey> mapped_at(Root root, const void* address);
 // Whether a process has that file mapped. Errors: kNotFound (no such process), kNoPermission.
 Result<bool> process_maps(Root root, uint32_t pid, MapKey key);
 
+// How often it has that file mapped for writing. Errors: as process_maps.
+Result<uint32_t> writable_maps(Root root, uint32_t pid, MapKey key);
+
 }  // namespace allot::sys

@@ -222,8 +222,8 @@ SLICE_TEST(ACompletedEnvironmentKeepsItsOwnEntries, "5G") {
   int status = 0;
   waitpid(pid, &status, 0);
   EXPECT_EQ(status, 0);
-  EXPECT_EQ(text, "green 3G\n" + library_folder() + "/libcuda.so.1:" + library_folder() +
-                      "/libnvidia-ml.so.1:libdl.so.2\n");
+  EXPECT_EQ(text, "green 3G\nlibdl.so.2:" + library_folder() + "/libcuda.so.1:" + library_folder() +
+                      "/libnvidia-ml.so.1\n");
 }
 
 TEST(Shim, AProgramOutsideASliceStartsOthersUnchanged) {

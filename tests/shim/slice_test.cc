@@ -484,7 +484,6 @@ TEST(Shim, TheEnvironmentNamesGpuTime) {
                      {"ALLOT_LEVEL", "launch"}}),
             "300/0 300/500 2 2");
   EXPECT_EQ(time_of({{"ALLOT_GPU_SHARE", "60"}, {"ALLOT_GPU_MAX", "50"}}), "600/600 600/600 0 0");
-  EXPECT_EQ(time_of({{"ALLOT_GPU_SHARE", "soon"}}), "0/0 0/0 0 0");
 }
 
 TEST(Shim, TheEnvironmentNamesGpuTimeInHamisWords) {

@@ -58,24 +58,30 @@ std::string put_first(const std::vector<std::string>& first, const std::string& 
   return out;
 }
 
-// A sanitizer's runtime refuses to start unless it is the first library of the process.
-bool must_be_first(std::string_view path) {
+// A driver in LD_PRELOAD (forward compatibility) would stand before us: it becomes the one that we
+// call.
+bool is_driver(std::string_view path, std::string_view stem) {
   const std::string_view name = path.substr(path.rfind('/') + 1);
-  return name.starts_with("libasan.") || name.starts_with("libtsan.") ||
-         name.starts_with("liblsan.");
+  return name.starts_with(stem) && (name.size() == stem.size() || name[stem.size()] == '.');
 }
 
-std::string preload_list(const ShimFiles& shim, const std::string& old) {
-  std::vector<std::string> first;
+// The user's own libraries come first, so that tracers and memory savers see the program's calls,
+// and ours behind them hold the limit.
+std::string preload_list(const SliceEnvironment& slice, Environment& env) {
+  const std::string old = env.get("LD_PRELOAD");
+  std::string out;
   for (size_t begin = 0; begin < old.size();) {
     const size_t end = std::min(old.find_first_of(" :", begin), old.size());
     const std::string part = old.substr(begin, end - begin);
-    if (must_be_first(part)) first.push_back(part);
     begin = end + 1;
+    if (part.empty() || part == slice.shim.cuda || part == slice.shim.nvml) continue;
+    const bool cuda = is_driver(part, "libcuda.so");
+    const bool nvml = is_driver(part, "libnvidia-ml.so");
+    if (cuda && !slice.simulated) env.set(ALLOT_ENV_REAL_CUDA, part);
+    if (nvml && !slice.simulated) env.set(ALLOT_ENV_REAL_NVML, part);
+    if (!cuda && !nvml) out += part + ' ';
   }
-  first.push_back(shim.cuda);
-  first.push_back(shim.nvml);
-  return put_first(first, old, " :", ' ', false);
+  return out + slice.shim.cuda + ' ' + slice.shim.nvml;
 }
 
 }  // namespace
@@ -84,7 +90,7 @@ std::vector<std::string> slice_environment(const SliceEnvironment& slice,
                                            const char* const* inherited) {
   Environment env(inherited);
   if (slice.preload) {
-    env.set("LD_PRELOAD", preload_list(slice.shim, env.get("LD_PRELOAD")));
+    env.set("LD_PRELOAD", preload_list(slice, env));
     // An empty part of LD_LIBRARY_PATH means the current folder: odd, but the user's.
     env.set("LD_LIBRARY_PATH",
             put_first({slice.shim.folder}, env.get("LD_LIBRARY_PATH"), ":;", ':', true));

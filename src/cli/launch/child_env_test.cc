@@ -40,19 +40,27 @@ TEST(SliceEnvironment, SetsWhatTheLibrariesNeed) {
   EXPECT_EQ(value(env, "CUDA_VISIBLE_DEVICES"), "(unset)");
 }
 
-TEST(SliceEnvironment, KeepsWhatTheUserHasBehindOurs) {
+TEST(SliceEnvironment, TheUsersPreloadsComeFirstAndOursBehind) {
   const char* inherited[] = {"LD_PRELOAD=/a.so:/b.so", "LD_LIBRARY_PATH=/x::/y", nullptr};
   const auto env = slice_environment(slice(), inherited);
   EXPECT_EQ(value(env, "LD_PRELOAD"),
-            "/opt/lib/allot/libcuda.so.1 /opt/lib/allot/libnvidia-ml.so.1 /a.so /b.so");
+            "/a.so /b.so /opt/lib/allot/libcuda.so.1 /opt/lib/allot/libnvidia-ml.so.1");
   EXPECT_EQ(value(env, "LD_LIBRARY_PATH"), "/opt/lib/allot:/x::/y");
 }
 
+TEST(SliceEnvironment, APreloadedDriverBecomesTheOneBehindUs) {
+  const char* inherited[] = {"LD_PRELOAD=/a.so /compat/libcuda.so.1", nullptr};
+  const auto env = slice_environment(slice(), inherited);
+  EXPECT_EQ(value(env, "LD_PRELOAD"),
+            "/a.so /opt/lib/allot/libcuda.so.1 /opt/lib/allot/libnvidia-ml.so.1");
+  EXPECT_EQ(value(env, "ALLOT_REAL_CUDA"), "/compat/libcuda.so.1");
+}
+
 TEST(SliceEnvironment, ASanitizersRuntimeStaysFirst) {
-  const char* inherited[] = {"LD_PRELOAD=/a.so /usr/lib/libtsan.so.2", nullptr};
-  EXPECT_EQ(value(slice_environment(slice(), inherited), "LD_PRELOAD"),
-            "/usr/lib/libtsan.so.2 /opt/lib/allot/libcuda.so.1 /opt/lib/allot/libnvidia-ml.so.1 "
-            "/a.so");
+  const char* inherited[] = {"LD_PRELOAD=/usr/lib/libtsan.so.2 /a.so", nullptr};
+  EXPECT_EQ(
+      value(slice_environment(slice(), inherited), "LD_PRELOAD"),
+      "/usr/lib/libtsan.so.2 /a.so /opt/lib/allot/libcuda.so.1 /opt/lib/allot/libnvidia-ml.so.1");
 }
 
 TEST(SliceEnvironment, DoesNotGrowWhenItIsThereAlready) {

@@ -63,6 +63,7 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
   }
   const uint32_t flags = (spec.fail_closed ? ALLOT_SLICE_FAIL_CLOSED : 0u) |
                          (software ? ALLOT_SLICE_SOFTWARE : 0u) |
+                         (spec.gpus.empty() ? 0u : ALLOT_SLICE_OWN_GPUS) |
                          (spec.swap_fast ? ALLOT_SLICE_SWAP_FAST : 0u);
   const shm::NewSlice wanted = {name.c_str(), flags, getpid(), spec.priority, spec.level};
   const Result<shm::Slice> made = shm::create_slice(folder.c_str(), wanted);

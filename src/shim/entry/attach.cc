@@ -16,15 +16,20 @@
 // slice's creator ends its slot itself, because nobody there can check whether it lives.
 #include <sys/mman.h>
 
+#include <cerrno>
+#include <ctime>
+
 #include "base/text.h"
 #include "core/ledger.h"
 #include "core/shared.h"
+#include "shim/entry/visible_devices.h"
 #include "shim/memory/exported.h"
 #include "shim/memory/pool.h"
 #include "shim/memory/slabs.h"
 #include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
+#include "shim/process/limits_read.h"
 #include "shim/process/log.h"
 #include "shim/process/process.h"
 #include "shim/process/real_library.h"
@@ -52,7 +57,6 @@ constinit char slice_path[shm::kPathBytes] = {};
 constinit bool limits_by_environment = false;  // the environment alone sets them
 constexpr uint64_t kEvictedLookNs = 200'000'000;
 // Another thread may be initialising the driver.
-constexpr uint64_t kStartPatienceNs = 10'000'000'000;
 
 // A page that is 0 in every child forked from now on (Linux 4.14; gVisor has no such page).
 void raise_fork_guard() {
@@ -120,6 +124,9 @@ const char* why_not_joined(const Error& error) {
     case Errc::kWrongVersion:
       return "the slice cannot be joined: its file is damaged or of another version";
     default:
+      if (error.os_errno == EFBIG)
+        return "the slice's file cannot be made: it is larger than this process may write (ulimit "
+               "-f)";
       return "the slice cannot be joined";
   }
 }
@@ -131,6 +138,10 @@ Outcome join_slice() {
   if (!chosen)
     return {false, "the region's folder or the slice's name cannot be used",
             chosen.error().os_errno};
+  if (choice.kind != SliceChoice::Kind::kFile) {
+    static constinit char unreadable[256] = {};
+    if (!limits_can_be_read(unreadable, sizeof(unreadable))) return {false, unreadable, 0};
+  }
   if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
   uint32_t flags = fails_closed() ? ALLOT_SLICE_FAIL_CLOSED : 0u;
   if (real_cuda.find("allot_sim_version") != nullptr) flags |= ALLOT_SLICE_SOFTWARE;
@@ -172,6 +183,19 @@ bool slice_fails_closed() {
   return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0 || fails_closed();
 }
 
+bool has_own_gpus() {
+  return (core::load(process.slice.file->header.flags) & ALLOT_SLICE_OWN_GPUS) != 0;
+}
+
+bool knows_gpu(const uint8_t uuid[16]) {
+  const AllotSliceFile& file = *process.slice.file;
+  const uint32_t count = core::load(file.header.gpu_count);
+  for (uint32_t i = 0; i < count && i < ALLOT_MAX_GPUS; ++i) {
+    if (__builtin_memcmp(file.gpus[i].uuid, uuid, sizeof(file.gpus[i].uuid)) == 0) return true;
+  }
+  return false;
+}
+
 // Matches the driver's devices with the region's. A GPU that the region has no room for is refused
 // where the slice fails closed, and without limits where it fails open; the others keep theirs.
 // False: the driver names a device that it does not know.
@@ -193,11 +217,14 @@ bool map_devices() {
       return false;
     for (int k = 0; k < 16; ++k) device.uuid[k] = static_cast<uint8_t>(uuid.bytes[k]);
     device.physical_bytes = bytes;
+    // A slice that was given its GPUs by name takes no other.
+    const bool foreign = has_own_gpus() && !knows_gpu(device.uuid);
     const Result<uint32_t> gpu =
-        shm::find_or_add_gpu(process.slice, device.uuid, limit_of(i), bytes);
+        foreign ? fail(Errc::kFull)
+                : shm::find_or_add_gpu(process.slice, device.uuid, limit_of(i), bytes);
     if (!gpu && gpu.error().code != Errc::kFull) return false;
     if (!gpu) {
-      device.refused = slice_fails_closed();
+      device.refused = foreign || slice_fails_closed();
       ++beyond;
       continue;
     }
@@ -262,7 +289,10 @@ CUresult start(unsigned flags) {
     return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
   }
   wait_while_evicted();
-  const CUresult result = real::cuInit(flags);
+  const CUresult result = [flags] {
+    const NarrowedDevices narrowed_devices(*process.slice.file);
+    return real::cuInit(flags);
+  }();
   if (result != CUDA_SUCCESS) {
     leave_slice();
     process.state.store(State::kOff, std::memory_order_release);
@@ -297,14 +327,12 @@ CUresult init(unsigned flags) {
   }
   State state = State::kOff;
   if (process.state.compare_exchange_strong(state, State::kStarting, std::memory_order_acq_rel)) {
-    const Scope scope;
+    process.starter.store(sys::current_pid(), std::memory_order_release);
+    const Scope scope(Scope::Ours::kYes);
     return start(flags);
   }
-  const uint64_t begin = sys::monotonic_ns();
-  while (state == State::kStarting && sys::monotonic_ns() - begin < kStartPatienceNs) {
-    sched_yield();
-    state = process.state.load(std::memory_order_acquire);
-  }
+  wait_for_start();
+  state = process.state.load(std::memory_order_acquire);
   return state == State::kRefused ? CUDA_ERROR_NOT_PERMITTED : real::cuInit(flags);
 }
 
@@ -319,6 +347,16 @@ __attribute__((destructor)) void process_ends() {
 }
 
 }  // namespace
+
+void wait_for_start() {
+  const sys::KeepErrno keep;
+  while (process.state.load(std::memory_order_acquire) == State::kStarting) {
+    const uint32_t starter = process.starter.load(std::memory_order_acquire);
+    if (starter != 0 && starter != sys::current_pid()) return;
+    constexpr timespec kMoment = {0, 1'000'000};
+    nanosleep(&kMoment, nullptr);
+  }
+}
 
 bool must_hold_time() {
   const uint32_t flags = core::load(process.slice.file->header.flags);

@@ -97,12 +97,18 @@ char* restore(std::string_view name, const char* start, std::string_view now, bo
   TextBuf text(out, restored_bytes(name, start, now, folders));
   text.text(name).put('=');
   bool first = true;
+  // Folders of ours go first; libraries of ours behind the program's own, which wrap calls that
+  // reach us.
+  if (!folders && !now.empty()) {
+    text.text(now);
+    first = false;
+  }
   each_lost(start, now, folders, [&](std::string_view element) {
     if (!first) text.put(':');
     text.text(element);
     first = false;
   });
-  if (!now.empty()) text.put(':').text(now);
+  if (folders && !now.empty()) text.put(':').text(now);
   return out;
 }
 

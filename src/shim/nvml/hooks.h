@@ -18,6 +18,7 @@ struct NvmlCall : BasicCall<nvmlReturn_t, A...> {
 };
 
 std::span<const Hook> nvml_memory_hooks();
+std::span<const Hook> nvml_device_hooks();
 std::span<const Hook> nvml_process_hooks();
 
 }  // namespace allot::shim

@@ -34,7 +34,8 @@ bool view(nvmlDevice_t handle, Figures* figures) {
   if (limit >= figures->total) return false;
   const uint64_t used = gpu >= 0 ? slice.used(gpu) : 0;
   const uint64_t left = used < limit ? limit - used : 0;
-  *figures = {limit, left < figures->free ? left : figures->free, used};
+  // A limit may have been lowered below what is in use: no tool expects more used than there is.
+  *figures = {limit, left < figures->free ? left : figures->free, used < limit ? used : limit};
   return true;
 }
 

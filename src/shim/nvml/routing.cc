@@ -23,7 +23,8 @@ bool same(const char* a, const char* b) {
 }
 
 void* nvml_hook_for(const char* symbol) {
-  for (const std::span<const Hook> hooks : {nvml_memory_hooks(), nvml_process_hooks()}) {
+  for (const std::span<const Hook> hooks :
+       {nvml_memory_hooks(), nvml_process_hooks(), nvml_device_hooks()}) {
     for (const Hook& hook : hooks) {
       if (same(hook.symbol, symbol)) return hook.function();
     }

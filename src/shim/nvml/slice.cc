@@ -71,7 +71,7 @@ bool parse_uuid(const char* text, uint8_t uuid[16]) {
   return digits == 32;
 }
 
-Result<shm::Slice> open_chosen(const SliceChoice& choice) {
+Result<shm::Slice> open_chosen(const SliceChoice& choice, bool* seen_live) {
   char path[shm::kPathBytes];
   const char* at = choice.path;
   if (choice.kind == SliceChoice::Kind::kByLimits) {
@@ -80,7 +80,8 @@ Result<shm::Slice> open_chosen(const SliceChoice& choice) {
     }
     at = path;
   }
-  const Result<shm::Slice> live = shm::open_slice(at, true);
+  const Result<shm::Slice> live = shm::watch_slice(at);
+  *seen_live = live.has_value();
   return live ? live : shm::open_slice(at, false);
 }
 
@@ -102,12 +103,13 @@ SliceLook::SliceLook() {
     return;
   }
   in_slice_ = true;
-  const Result<shm::Slice> opened = open_chosen(choice);
+  bool live = false;
+  const Result<shm::Slice> opened = open_chosen(choice, &live);
   if (!opened) return;
   slice_ = *opened;
   AllotSliceFile* expected = nullptr;
-  ours_ = !opened->writable ||
-          !mapped.compare_exchange_strong(expected, opened->file, std::memory_order_acq_rel);
+  ours_ =
+      !live || !mapped.compare_exchange_strong(expected, opened->file, std::memory_order_acq_rel);
 }
 
 SliceLook::~SliceLook() {

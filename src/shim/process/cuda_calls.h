@@ -21,6 +21,7 @@ ALLOT_CALL(cuGetProcAddress_v2, const char*, void**, int, cuuint64_t, int*)
 
 ALLOT_CALL(cuDeviceGetCount, int*)
 ALLOT_CALL(cuDeviceGet, CUdevice*, int)
+ALLOT_CALL(cuDeviceGetByPCIBusId, CUdevice*, const char*)
 ALLOT_CALL(cuDeviceGetUuid, CUuuid*, CUdevice)
 ALLOT_CALL(cuDeviceGetUuid_v2, CUuuid*, CUdevice)
 ALLOT_CALL(cuDeviceTotalMem, unsigned*, CUdevice)

@@ -3,6 +3,7 @@
 #include "shim/process/log.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include "shim/process/start_environment.h"
 #include "sys/clock.h"
 #include "sys/file.h"
+#include "sys/hold_signal.h"
 #include "sys/keep_errno.h"
 #include "sys/process.h"
 
@@ -44,6 +46,7 @@ TextBuf& begin(TextBuf& line) {
 void write(TextBuf& line) {
   line.put('\n');
   const sys::KeepErrno keep;
+  const sys::HoldSignal too_large(SIGXFSZ);
   const sys::Fd file(
       static_cast<int>(syscall(SYS_openat, AT_FDCWD, start_variable(ALLOT_ENV_LOG),
                                O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644)));
@@ -96,14 +99,32 @@ void log_no_ipc() {
   write(line);
 }
 
+namespace {
+
+// The user must see it, whether or not a log is kept.
+void tell(TextBuf& line) {
+  line.put('\n');
+  const sys::KeepErrno keep;
+  const sys::HoldSignal no_reader(SIGPIPE);
+  static_cast<void>(syscall(SYS_write, STDERR_FILENO, line.view().data(), line.length()));
+}
+
+}  // namespace
+
 void log_no_slice(const char* why, int os_errno, bool closed) {
-  if (!wanted(Cause::kNoSlice)) return;
-  char room[256];
+  char room[512];
   TextBuf line(room, sizeof(room));
-  begin(line).text(why);
+  line.text("allot: ").text(why);
   if (os_errno != 0) line.text(" (errno ").i64(os_errno).put(')');
   line.text(closed ? "; GPU work is refused" : "; this process continues without limits");
-  write(line);
+  tell(line);
+  if (!wanted(Cause::kNoSlice)) return;
+  char entry_room[512];
+  TextBuf entry(entry_room, sizeof(entry_room));
+  begin(entry).text(why);
+  if (os_errno != 0) entry.text(" (errno ").i64(os_errno).put(')');
+  entry.text(closed ? "; GPU work is refused" : "; this process continues without limits");
+  write(entry);
 }
 
 void log_gpus_beyond(uint32_t count, bool closed) {

@@ -54,6 +54,7 @@ struct Device {
 struct Process {
   std::atomic<State> state{State::kOff};
   uint32_t pid = 0;
+  std::atomic<uint32_t> starter{0};  // the process whose thread is in kStarting
   std::atomic<std::atomic<uint32_t>*> fork_guard{nullptr};
   // The kernel has no MADV_WIPEONFORK: compare the pid instead.
   std::atomic<bool> compare_pids{false};
@@ -77,6 +78,10 @@ struct Process {
 
 extern constinit Process process;
 
+// Waits while another thread of this process joins its slice and initialises the driver: until then
+// nothing is charged and no limit holds. Returns at once in a child that was forked meanwhile.
+void wait_for_start();
+
 // Depth of hooks on this thread: the driver may call its own exported entries and so enter a hook
 // again.
 extern constinit thread_local uint32_t hook_depth __attribute__((tls_model("initial-exec")));
@@ -94,6 +99,8 @@ inline bool forked_child() {
 class Scope {
  public:
   Scope() : outer_(hook_depth++ == 0), watched_(outer_ && calls_are_watched()) {
+    if (outer_ && process.state.load(std::memory_order_acquire) == State::kStarting) [[unlikely]]
+      wait_for_start();
     if (watched_) watched_call_begins();
   }
   // For calls that we make on a thread of ours.

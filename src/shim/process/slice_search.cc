@@ -1,6 +1,8 @@
 // The header explains the order; each step is one function of shm.
 #include "shim/process/slice_search.h"
 
+#include <string_view>
+
 #include "abi/env.h"
 #include "abi/region.h"
 #include "base/text.h"
@@ -145,8 +147,13 @@ bool wants_fast_swap() {
 }
 
 bool fails_closed() {
-  const char* text = start_variable(ALLOT_ENV_FAIL);
-  return text != nullptr && same(text, "closed");
+  const StartEnvironment& start = start_environment();
+  for (uint32_t i = 0; i < start.count; ++i) {
+    // Whatever is not understood is closed: the other way a slip of the pen would open everything.
+    const std::string_view entry = start.variables[i];
+    if (entry.starts_with(ALLOT_ENV_FAIL "=")) return entry != ALLOT_ENV_FAIL "=open";
+  }
+  return false;
 }
 
 }  // namespace allot::shim

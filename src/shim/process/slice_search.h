@@ -27,8 +27,8 @@ struct SliceChoice {
 // thread; does not allocate.
 Result<void> choose_slice(SliceChoice* out);
 
-// The limit that the environment names for the device of this index, or ALLOT_UNLIMITED. A value
-// that cannot be read counts as none, as in HAMi; `doctor` reports it.
+// The limit that the environment names for the device of this index, or ALLOT_UNLIMITED. Values
+// that cannot be read are found before (limits_read.h).
 uint64_t limit_of(uint32_t visible_index);
 
 // The GPU time that the environment names for the device of this index, in permille; 0 = none.
@@ -50,7 +50,8 @@ AllotLevel wanted_level();
 // ALLOT_SWAP=fast.
 bool wants_fast_swap();
 
-// Whether GPU work is refused where a limit cannot be enforced (ALLOT_FAIL=closed).
+// Whether GPU work is refused where a limit cannot be enforced (ALLOT_FAIL=closed, or a value that
+// is not understood).
 bool fails_closed();
 
 }  // namespace allot::shim
