@@ -15,6 +15,7 @@ namespace allot::shim {
 
 constinit Process process;
 constinit thread_local uint32_t hook_depth = 0;
+void wait_for_start() {}
 
 }  // namespace allot::shim
 
