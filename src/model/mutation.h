@@ -81,7 +81,6 @@ enum class Broken : int {
   kPartitionStaysInvalid,     // an invalid one does not become valid by itself
   kPartitionSurvivesHotplug,  // the last CPU may go off line beneath its tasks
   kExclusiveOverlapAllowed,   // 6.12: siblings' exclusive CPUs may overlap
-  kRemoteFromParent,  // 6.12: a remote partition takes its CPUs from its parent, not the root
   kCount,
 };
 

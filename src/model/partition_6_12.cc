@@ -105,7 +105,7 @@ PartitionError State::remote_enable(int group, int state, Scratch* s) {
   if (s->next.empty() || s->next.intersects(subpartitions) ||
       css(0).effective_cpus.subset_of(s->next))
     return PartitionError::kInvalidCpus;
-  give_exclusive(state, is(Broken::kRemoteFromParent) ? at(group).parent : 0, s->next);
+  give_exclusive(state, 0, s->next);
   own.remote = true;
   own.effective_xcpus = s->next;
   own.partition_error = PartitionError::kNone;

@@ -140,7 +140,9 @@ void add_cpus_plan(CLI::App& cpus, int*) {
   add_cpu_flags(*app, &options->flags);
   app->add_option("--slice", options->slices,
                   "NAME=CPUS[:gpu=N][:mems=LIST][:cores|threads][:exclusive]; once for each")
-      ->type_name("SLICE");
+      ->type_name("SLICE")
+      ->expected(1)
+      ->take_all();
   app->add_option("--machine", options->machine, "a captured machine instead of this one")
       ->type_name("DIR");
   app->add_flag("--json", options->as_json, "print JSON");
