@@ -31,7 +31,7 @@ constexpr uint32_t kNoGapsPermille = 900;
 // A launch-bound program has unfinished work at 80-98 % of the looks, whatever its kernels use.
 // What NVML saw of it alone tells, unless every look finds work.
 constexpr uint32_t kUsesLessPermille = 850;
-constexpr uint32_t kAlwaysBusyPermille = 990;
+constexpr uint32_t kAlwaysBusyPermille = 985;
 constexpr uint32_t kNeighbours = core::kMaxSlicesOnGpu;
 
 constinit Neighbour neighbours[kNeighbours] = {};

@@ -33,6 +33,7 @@ constexpr uint64_t kForgetNs = 60'000'000'000;
 constexpr uint64_t kMostPerLookNs = 20'000'000;
 constexpr uint64_t kMostAloneNs = 300'000'000;
 constexpr uint64_t kAskNvmlNs = 1'000'000'000;
+constexpr uint64_t kSteadyPermille = 50;
 constexpr uint64_t kIdleForNvmlNs = 25'000'000;
 
 struct Private {
@@ -44,6 +45,7 @@ struct Private {
   uint64_t bursts = 0;        // at the last look
   uint64_t asked_ns = 0;      // NVML, or when it was last disturbed or idle
   uint64_t asked_open_ns = 0;
+  uint32_t asked_part = 0;                      // of that span, its work could run, in permille
   uint32_t busy_at_random = core::kWhole * 16;  // smoothed; sixteenths of a permille
 };
 
@@ -117,12 +119,19 @@ void ask_nvml(uint32_t ordinal, bool work, uint64_t now_ns, uint64_t open_time_n
   const bool whole = own.asked_ns != 0;
   own.asked_ns = wanted ? now_ns : 0;
   own.asked_open_ns = open_time_ns;
+  // NVML's second may reach back before this span: only after another one with as much open time,
+  // of a program that was already at work, is its figure of the same thing.
+  const uint64_t part = whole && span > 0 ? open * core::kWhole / span : 0;
+  const uint64_t by = part > own.asked_part ? part - own.asked_part : own.asked_part - part;
+  const bool steady = own.asked_part != 0 && by <= kSteadyPermille;
+  own.asked_part = static_cast<uint32_t>(wanted ? part : 0);
   uint32_t percent = 0;
-  if (!wanted || !whole || open * 20 < span) return;
+  if (!wanted || !whole || !steady || open * 20 < span) return;
   if (!nvml_busy_percent(process.devices[ordinal], &percent)) return;
   const uint64_t use = percent * uint64_t{10} * span / open;
+  // Up at once and down slowly: too low a figure would let it pass its ceiling.
   const uint64_t before = activity.use_permille.load(std::memory_order_relaxed);
-  const uint64_t mean = before == 0 ? use : (before * 3 + use) / 4;
+  const uint64_t mean = before == 0 || use > before ? use : (before * 3 + use) / 4;
   activity.use_permille.store(static_cast<uint32_t>(mean < 1              ? 1
                                                     : mean < core::kWhole ? mean
                                                                           : core::kWhole),
