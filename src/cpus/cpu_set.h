@@ -1,7 +1,7 @@
 // CpuSet: a set of CPU numbers (or of memory nodes), and the kernel's list notation for it.
 //
 // The kernel writes such sets as lists ("0-3,8") and takes a wider notation ("0-15:2/4", "all", "N");
-// parse_list takes all of it, so that what a user may write to a cpuset file he may type here as well.
+// parse_list takes all of it, so that a user may type here whatever may be written to a cpuset file.
 // The storage is a fixed array: the planner copies sets in its innermost loops, and an allocation for
 // each copy would be most of its time.
 //

@@ -87,7 +87,7 @@ bool writable(const FsRoot& fs, const std::string& path) {
   return access(fs.path(path).c_str(), W_OK) == 0;
 }
 
-// systemd marks what it has handed over; a folder that belongs to an ordinary user was handed to him.
+// systemd marks what it has handed over; a folder that an ordinary user owns was handed over.
 bool delegated(const FsRoot& fs, const std::string& group) {
   char value[8] = {};
   for (const char* name : {"trusted.delegate", "user.delegate"}) {

@@ -1,5 +1,5 @@
 // The seam to /sys and /proc: every path is looked up below a root folder, so a machine that was
-// captured (or made up) on disk can stand in for this one.
+// captured (or made up) on disk can replace this one.
 //
 // Must not happen: a path that leaves the seam. Code of this folder opens nothing by itself, except
 // what acts on the running kernel (affinity calls, cgroup writes), which makes sense only here.

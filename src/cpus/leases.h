@@ -10,7 +10,7 @@
 // A lease counts while any of three holds: its launcher has its file locked; the program it was
 // given to is alive (pid and start time); its cpuset group has tasks, or, without a group, a
 // process of its user that started after the program has a mask within its CPUs. So it outlives a
-// killed launcher whose program goes on, and ends by itself when the last process of the program
+// killed launcher whose program continues, and ends by itself when the last process of the program
 // ends. Files that no longer count are removed by whoever reads them next.
 //
 // Must not happen: the lock held while something can block without bound. It is held for file reads

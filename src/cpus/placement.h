@@ -81,7 +81,7 @@ struct Entered {
 // Returns what was reached; level kEnforced only when the mask read back lies within the slice.
 Entered enter(const Placement& placement);
 
-// Takes the caller out of the slice's group again, for when it entered and cannot go on. The mask
+// Takes the caller out of the slice's group again, for when it entered and cannot continue. The mask
 // stays.
 void leave(const Placement& placement);
 

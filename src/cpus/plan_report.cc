@@ -101,7 +101,7 @@ void predict_writes(const FsRoot& fs, const PlacementRequest& r, const Topology&
   }
   std::vector<Step> steps = steps_to_make(fs, h, spec);
   if (tree->model.group_of(self.pid).empty()) {
-    // In a captured machine nobody is us; some process of the group above us stands in.
+    // In a captured machine nobody is us; some process of the group above replaces us.
     model::TaskInit program;
     program.tid = self.pid;
     program.group = tree->inside(h.own);

@@ -2,7 +2,7 @@
 //
 // Everything is kept by number (group id, tid), never by pointer, so that a State is copied by
 // value: `plan` tries a sequence on a copy. Internal to src/model. What must not happen here: a
-// rule that differs between v1 and v2; those stand in v1.cc, v2.cc and partition.cc.
+// rule that differs between v1 and v2; those are in v1.cc, v2.cc and partition.cc.
 #pragma once
 
 #include <map>

@@ -2,7 +2,7 @@
 //
 // Every task wants a whole CPU and can use at most one at a time; a CPU can be divided at will among
 // the tasks allowed on it. Shares rise together, in proportion to weight, until a set of tasks has used
-// up the CPUs it is confined to; those stop, the others go on. The level at which that happens is found
+// up the CPUs it is confined to; those stop, the others continue. The level at which that happens is found
 // exactly, by cuts of a flow network from tasks to CPUs, not by steps. It is what a scheduler that
 // balances well gives over seconds: a bound for comparison, and the prediction that `plan` prints.
 #pragma once

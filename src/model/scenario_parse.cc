@@ -197,7 +197,7 @@ class Reader {
       if (event.words.size() != action.words)
         return event.words[0] + " takes " + std::to_string(action.words - 1) + " arguments";
       if (!scenario.events.empty() && scenario.events.back().tick > event.tick)
-        return "events must stand in order of time";
+        return "events must be in order of time";
       scenario.events.push_back(event);
       return "";
     }

@@ -227,7 +227,7 @@ def check_without_rights():
         print("not root: cannot try another user's rights")
         return
     folder = tempfile.mkdtemp(prefix="allot-cpus-nobody-")
-    # Where he may read it: a checkout may lie in a home that is closed to others.
+    # Where that user may read it: a checkout may lie in a home that is closed to others.
     program = shutil.copy(ALLOT, folder)
     os.chown(folder, NOBODY, NOBODY)
     as_nobody = {"uid": NOBODY, "program": program}

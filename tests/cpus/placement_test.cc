@@ -231,7 +231,7 @@ TEST_F(Slice, ConcurrentRunsNeverGetTheSameExclusiveCpu) {
   EXPECT_EQ(FsRoot{}.list(folder_), std::vector<std::string>{"cpus.lock"});
 }
 
-// The launcher is killed while its program goes on: the lease stays until the program ends.
+// The launcher is killed while its program runs on: the lease stays until the program ends.
 TEST_F(Slice, ALeaseOutlivesItsKilledLauncherAndEndsWithTheProgram) {
   if (allowed_.count() < 2) GTEST_SKIP() << "one CPU only";
   for (bool use_cpuset : {false, true}) {

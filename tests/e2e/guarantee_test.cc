@@ -108,7 +108,6 @@ const std::set<std::string>& held_today() {
       "request50_launch50",
       "request_max75",
       "step30_wait70",
-      "step30_launch70",
       "step50_launch50",
       "launch30_full70",
       "launch30_wait70",
