@@ -164,7 +164,7 @@ uint32_t uid_of(const std::string& user) {
   return uid;
 }
 
-std::string name_of_user(uint32_t uid) {
+[[maybe_unused]] std::string name_of_user(uint32_t uid) {
   const struct passwd* entry = getpwuid(uid);
   return entry != nullptr ? entry->pw_name : std::to_string(uid);
 }
