@@ -145,7 +145,7 @@ TEST(Limits, TheSliceSaysWhichGpusThereAreAndTheVariableOnlyNarrows) {
 }
 
 SLICE_TEST(ASecondCopyInAnotherLinkNamespaceLeavesTheFirstOnesSlot, "4G") {
-  if (ALLOT_TEST_SANITIZED) return;  // a sanitizer's runtime cannot be loaded into a second namespace
+  if (ALLOT_TEST_SANITIZED) return;  // their runtimes cannot be loaded twice
   const Cuda cuda;
   start_cuda(cuda);
   CUdeviceptr block = 0;
