@@ -1,5 +1,5 @@
-// Affinity and thread state: see affinity.h. Raw system calls, because glibc's sched_getaffinity hides
-// the size that the kernel returned.
+// Affinity and thread state: see affinity.h. Raw system calls, because glibc's sched_getaffinity
+// hides the size that the kernel returned.
 #include "cpus/affinity.h"
 
 #include <fmt/format.h>
@@ -47,8 +47,8 @@ std::optional<CpuSet> mask_in_proc(const FsRoot& fs, pid_t pid, pid_t tid) {
 std::optional<ThreadStat> thread_stat(const FsRoot& fs, pid_t pid, pid_t tid) {
   std::optional<std::string> text = fs.read(fmt::format("/proc/{}/task/{}/stat", pid, tid));
   if (!text) return std::nullopt;
-  // The name in parentheses may hold anything, so fields are counted from the last ")": the next one
-  // is field 3.
+  // The name in parentheses may hold anything, so fields are counted from the last ")": the next
+  // one is field 3.
   size_t close = text->rfind(')');
   if (close == std::string::npos) return std::nullopt;
   std::string_view rest = trim(std::string_view(*text).substr(close + 1));

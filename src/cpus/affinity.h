@@ -1,9 +1,10 @@
 // The affinity calls of Linux, for any thread, and what /proc says about threads.
 //
-// Affinity is advice: a thread may set its own mask back to anything within its cpuset. What matters
-// here is that every figure is read back, because the kernel silently drops what the cpuset forbids
-// and, from 6.2 on, remembers the mask that was asked for and applies it again after each change of
-// the cpuset. A child of a pinned shell is therefore pinned in any wider cpuset until reset_user_mask.
+// Affinity is advice: a thread may set its own mask back to anything within its cpuset. What
+// matters here is that every figure is read back, because the kernel silently drops what the cpuset
+// forbids and, from 6.2 on, remembers the mask that was asked for and applies it again after each
+// change of the cpuset. A child of a pinned shell is therefore pinned in any wider cpuset until
+// reset_user_mask.
 #pragma once
 
 #include <sys/types.h>
@@ -16,25 +17,25 @@
 
 namespace allot::cpus {
 
-// Sets the mask of one thread (0 = the caller). Returns 0 or the kernel's errno: EINVAL (no CPU of the
-// set is both allowed by the cpuset and active, or the thread may not be moved), ESRCH (gone), EPERM
-// (another user's thread). Blocks until a running thread has left a CPU it may not use any more.
-// Safe between fork and exec; does not allocate.
+// Sets the mask of one thread (0 = the caller). Returns 0 or the kernel's errno: EINVAL (no CPU of
+// the set is both allowed by the cpuset and active, or the thread may not be moved), ESRCH (gone),
+// EPERM (another user's thread). Blocks until a running thread has left a CPU it may not use any
+// more. Safe between fork and exec; does not allocate.
 int set_affinity(pid_t tid, const CpuSet& set);
 
 // The mask now in force among active CPUs; empty when a thread's only CPU is offline.
 // Returns 0, ESRCH, or EINVAL (the kernel knows more CPUs than kMaxCpus). Does not allocate.
 int get_affinity(pid_t tid, CpuSet* set);
 
-// Asks for all CPUs, which the kernel clips to the cpuset: the thread then follows its cpuset again.
-// Same errors and safety as set_affinity.
+// Asks for all CPUs, which the kernel clips to the cpuset: the thread then follows its cpuset
+// again. Same errors and safety as set_affinity.
 int reset_user_mask(pid_t tid);
 
-// Numbers of a process's threads, as one pass over /proc/PID/task gives them. A pass may miss threads
-// while others end; only a stopped process gives a complete one. Empty when the process is gone.
+// Numbers of a process's threads, as one pass over /proc/PID/task gives them. A pass may miss
+// threads while others end; only a stopped process gives a complete one. Empty: process gone.
 std::vector<pid_t> threads_of(const FsRoot& fs, pid_t pid);
 
-// "Cpus_allowed_list" of a thread's status: the mask including offline CPUs. Nothing when it is gone.
+// "Cpus_allowed_list" of a thread's status: the mask including offline CPUs. Nothing: thread gone.
 std::optional<CpuSet> mask_in_proc(const FsRoot& fs, pid_t pid, pid_t tid);
 
 // One thread's /proc/PID/task/TID/stat.

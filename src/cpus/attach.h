@@ -4,11 +4,11 @@
 // by a thread not yet bound starts with the old mask, and readdir skips entries while others
 // vanish, so even a pass that finds nothing more to do proves nothing. Two ways are sound:
 //
-//   cgroup   writing the pid to cgroup.procs moves the whole thread group at once; the kernel holds off
-//            clone meanwhile.
+//   cgroup   writing the pid to cgroup.procs moves the whole thread group at once; the kernel
+//            holds off clone meanwhile.
 //   stop     SIGSTOP, wait until every thread is stopped (their number is checked against the
-//            process's own count), set each mask, SIGCONT. The parent sees the stop (CLD_STOPPED), and
-//            the program pauses for a few milliseconds per thousand threads.
+//            process's own count), set each mask, SIGCONT. The parent sees the stop (CLD_STOPPED),
+//            and the program pauses for a few milliseconds per thousand threads.
 //
 // Both are verified afterwards by every thread's mask. Last-run CPUs are not looked at: a sleeping
 // thread keeps its old one until it wakes.

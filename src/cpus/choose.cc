@@ -180,7 +180,7 @@ Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
   }
   if (text == "gpu") {
     Expected<CpuSet> near = cpus_near_gpu(t, request.gpu < 0 ? 0 : request.gpu);
-    // Without a GPU on the bus (the software GPU has no place) and none named, no CPU is far from it.
+    // Without a GPU on the bus (the software GPU has no place) and none named, every CPU is near.
     if (!near && near.error().code == Errc::kNotFound && request.gpu >= 0)
       return tl::unexpected<Failure>(near.error());
     p.cpus = near ? *near & allowed : allowed - t.isolated;

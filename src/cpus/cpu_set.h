@@ -1,9 +1,9 @@
 // CpuSet: a set of CPU numbers (or of memory nodes), and the kernel's list notation for it.
 //
-// The kernel writes such sets as lists ("0-3,8") and takes a wider notation ("0-15:2/4", "all", "N");
-// parse_list takes all of it, so that a user may type here whatever may be written to a cpuset file.
-// The storage is a fixed array: the planner copies sets in its innermost loops, and an allocation for
-// each copy would be most of its time.
+// The kernel writes such sets as lists ("0-3,8") and takes a wider notation ("0-15:2/4", "all",
+// "N"); parse_list takes all of it, so that a user may type here whatever may be written to a
+// cpuset file. The storage is a fixed array: the planner copies sets in its innermost loops, and an
+// allocation for each copy would be most of its time.
 //
 // Must not happen: a number beyond the capacity silently dropped. Every way in checks it.
 #pragma once
@@ -77,11 +77,11 @@ class CpuSet {
 std::string to_list(const CpuSet& set);
 
 // The set that a list names. `limit` is the number of CPUs that "all" and "N" stand for (N is the
-// last one), and beyond which a number is refused; the kernel's word for it is nr_cpu_ids.
-// Blanks around the list and empty elements ("0,,1") are taken, as the kernel does; "" is the empty set.
-// Errors: kBadValue with EINVAL (not a list, or backwards as in "3-1"), ERANGE (a number of `limit` or
-// more) or EOVERFLOW (beyond 32 bits): the errnos that a write to cpuset.cpus has.
-// Any thread; does not allocate.
+// last one), and beyond which a number is refused; the kernel's word for it is nr_cpu_ids. Blanks
+// around the list and empty elements ("0,,1") are taken, as the kernel does; "" is the empty set.
+// Errors: kBadValue with EINVAL (not a list, or backwards as in "3-1"), ERANGE (a number of `limit`
+// or more) or EOVERFLOW (beyond 32 bits): the errnos that a write to cpuset.cpus has. Any thread;
+// does not allocate.
 Result<CpuSet> parse_list(std::string_view text, int limit = kMaxCpus);
 
 // The same set as the kernel model knows it.

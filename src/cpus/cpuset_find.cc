@@ -1,8 +1,9 @@
 // Where the cpuset hierarchy is mounted, and where in it this process may make groups.
 //
-// Version 1: below the group we are in. Version 2 adds three rules: the controller must be enabled by
-// the parent of the new group; a group with its own processes does not pass controllers on (the root
-// of the hierarchy is exempt); and where systemd runs, only what it has delegated may be changed.
+// Version 1: below the group we are in. Version 2 adds three rules: the controller must be enabled
+// by the parent of the new group; a group with its own processes does not pass controllers on (the
+// root of the hierarchy is exempt); and where systemd runs, only what it has delegated may be
+// changed.
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -118,7 +119,8 @@ bool usable_v2_base(const FsRoot& fs, const Hierarchy& h, const std::string& gro
   }
   if (has_word(fs.read_line(group + "/cgroup.subtree_control").value_or(""), "cpuset", ' '))
     return true;
-  // cgroup.type exists everywhere but at the real root, which alone may have processes and children.
+  // cgroup.type exists everywhere but at the real root, the only group with both
+  // processes and children.
   bool real_root = group == h.mount && !fs.exists(group + "/cgroup.type");
   if (!real_root && !fs.read_line(group + "/cgroup.procs").value_or("").empty()) {
     *why = fmt::format("{} has processes of its own, so it cannot pass the cpuset controller on",
@@ -186,8 +188,8 @@ Hierarchy find_hierarchy(const FsRoot& fs) {
     if (!fs.exists(h.own)) h.own = mount.point;
   }
   if (h.kind == CpusetKind::kV1) {
-    // The folder's mode has no write bit even where root may make groups in it: root passes access(2)
-    // all the same, and a read-only mount does not.
+    // The folder's mode has no write bit even where root may make groups in it: root passes
+    // access(2) all the same, and a read-only mount does not.
     if (writable(fs, h.own) && writable(fs, h.own + "/cgroup.procs")) {
       h.base = h.own;
       h.why_not.clear();

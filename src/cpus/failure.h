@@ -1,8 +1,9 @@
 // Why something could not be done, with the sentence that a user gets to read.
 //
-// The rest of the project returns a code and an errno and makes the text where it is shown. Here the
-// text is most of the product: "Invalid argument" is what the kernel already says, and the culprit (a
-// sibling group, an offline CPU) is known only where the failure happens. So it travels along.
+// The rest of the project returns a code and an errno and makes the text where it is shown. Here
+// the text is most of the product: "Invalid argument" is what the kernel already says, and the
+// culprit (a sibling group, an offline CPU) is known only where the failure happens. So the
+// text travels along.
 #pragma once
 
 #include <cstring>

@@ -96,7 +96,8 @@ int write_whole(int fd, const std::string& text) {
 
 bool anybody_left(const FsRoot& fs, const Lease& lease) {
   if (!lease.group.empty()) return group_populated(fs, lease.group);
-  // A shared lease promises nothing that could be broken, and a mask of all CPUs tells nobody apart.
+  // A shared lease promises nothing that could be broken, and a mask of all CPUs tells
+  // nobody apart.
   Expected<CpuSet> everybody = cpus_within_cpuset();
   if (lease.member.pid == 0 || !lease.exclusive || !everybody || lease.cpus.contains(*everybody))
     return false;

@@ -2,10 +2,10 @@
 //
 // Three moments, because `allot run` forks between them:
 //
-//   place()    in the launcher, before fork: choose CPUs under the ledger's lock, make the group, write
-//              the lease. On failure nothing is left changed.
-//   enter()    in the child, before exec: into the group, drop the inherited mask, bind memory, read
-//              back what the kernel really gave. Says the level that was reached.
+//   place()    in the launcher, before fork: choose CPUs under the ledger's lock, make the group,
+//              write the lease. On failure nothing is left changed.
+//   enter()    in the child, before exec: into the group, drop the inherited mask, bind memory,
+//              read back what the kernel really gave. Says the level that was reached.
 //   release()  in the launcher, after the program ended: remove group and lease. If the launcher is
 //              killed first, the next place() on the machine does it.
 //
@@ -81,8 +81,8 @@ struct Entered {
 // Returns what was reached; level kEnforced only when the mask read back lies within the slice.
 Entered enter(const Placement& placement);
 
-// Takes the caller out of the slice's group again, for when it entered and cannot continue. The mask
-// stays.
+// Takes the caller out of the slice's group again, for when it entered and cannot continue. The
+// mask stays.
 void leave(const Placement& placement);
 
 // fork(), and in version 2 directly into the group (clone3 with CLONE_INTO_CGROUP), which spares

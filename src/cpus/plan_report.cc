@@ -17,8 +17,8 @@ bool is_count(std::string_view text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
-// CPU time that each set gets when as many threads as it has CPUs always want to run there. Beyond a
-// few hundred threads the exact answer costs more than the plan; then nothing is said.
+// CPU time that each set gets when as many threads as it has CPUs always want to run there. Beyond
+// a few hundred threads the exact answer costs more than the plan; then nothing is said.
 std::vector<double> expected_time(const std::vector<CpuSet>& sets, const CpuSet& online) {
   std::vector<model::ShareTask> tasks;
   for (const CpuSet& set : sets) {
@@ -41,8 +41,9 @@ Lease lease_of(const Placement& p) {
   return lease;
 }
 
-// Requests that only count CPUs are placed by one plan; a greedy one after the other could use up what
-// a later one needs whole. Falls back to that when sharing or an exclusive rule sets them apart.
+// Requests that only count CPUs are placed by one plan; a greedy one after the other could use up
+// what a later one needs whole. Falls back to that when sharing or an exclusive rule sets
+// them apart.
 Expected<std::vector<Placement>> place_together(const Topology& t, const CpuSet& allowed,
                                                 std::vector<Lease> held,
                                                 const std::vector<PlacementRequest>& requests,

@@ -1,5 +1,5 @@
 // What would happen if a set of slices were started: who gets which CPUs, each write with its
-// predicted outcome, what is in force afterwards and how much CPU time to expect. Nothing is changed.
+// predicted outcome, what is in force afterwards and how much CPU time to expect. Changes nothing.
 #pragma once
 
 #include <string>
@@ -34,9 +34,9 @@ struct MachinePlan {
   int cost = 0;  // of the CPUs that were planned together (planner.h)
 };
 
-// Plans `requests` together, beside the `leases` that are held. `tree` may be null: then no writes are
-// predicted and the level is advised for `why_no_tree`.
-// Errors: those of choose(), with the slice's name in front; kExists (two of the same name).
+// Plans `requests` together, beside the `leases` that are held. `tree` may be null: then no writes
+// are predicted and the level is advised for `why_no_tree`. Errors: those of choose(), with the
+// slice's name in front; kExists (two of the same name).
 Expected<MachinePlan> make_plan(const FsRoot& fs, const Topology& topology, const CpuSet& allowed,
                                 const std::vector<Lease>& leases,
                                 const std::vector<PlacementRequest>& requests,

@@ -1,4 +1,4 @@
-// Turning machines into planning problems and solutions into CPU numbers. The search is in solve.cc.
+// Turning machines into planning problems and solutions into CPU numbers. Search: solve.cc.
 #include "cpus/planner.h"
 
 #include <fmt/format.h>
@@ -60,7 +60,7 @@ Grant grant_of(const Need& need, const std::vector<int>& taken, CoresByKind* fre
   }
   grant.cpus = all;
   if (need.unit == Unit::kThreads) {
-    // Whole cores first would be the same: `taken` has no core too many, so the surplus is within one.
+    // Whole cores first would be the same: `taken` has no core too many; the surplus is within one.
     while (grant.cpus.count() > need.count) {
       int last = grant.cpus.last();
       grant.cpus.remove(last);

@@ -1,15 +1,16 @@
-// Which CPUs a set of slices gets: whole cores, of as few cache domains as possible, near the memory
-// node that each prefers, with what is left over in as few segments as possible.
+// Which CPUs a set of slices gets: whole cores, of as few cache domains as possible, near the
+// memory node that each prefers, with what is left over in as few segments as possible.
 //
-// Hard rules: slices never share a core (so SMT siblings are never split between them), each gets as
-// many CPUs as it asked for, and nothing outside `usable` is taken. Within those the sum of the costs
-// below is made small. They are ranks in disguise: an extra package is worse than an extra node, that
-// worse than an extra cache domain, that worse than an idle sibling; distance counts for every thread.
+// Hard rules: slices never share a core (so SMT siblings are never split between them), each gets
+// as many CPUs as it asked for, and nothing outside `usable` is taken. Within those the sum of the
+// costs below is made small. They are ranks in disguise: an extra package is worse than an extra
+// node, that worse than an extra cache domain, that worse than an idle sibling; distance counts for
+// every thread.
 //
-// Method: cores that differ in nothing are counted, not named. A state is how many cores of each kind
-// are free; slices are placed one after the other, and of the states reached only the best are kept
-// (a beam). With an unbounded beam this is exact; tests/cpus/planner_oracle.cc solves the same problem
-// without bounds and grades it.
+// Method: cores that differ in nothing are counted, not named. A state is how many cores of each
+// kind are free; slices are placed one after the other, and of the states reached only the best are
+// kept (a beam). With an unbounded beam this is exact; tests/cpus/planner_oracle.cc solves the same
+// problem without bounds and grades it.
 #pragma once
 
 #include <string>
@@ -76,8 +77,8 @@ int partial_domains(const PlanProblem& problem, const std::vector<int>& free);
 // Solves within bounded work (about 5 ms on 256 CPUs). Finds a way whenever there is one.
 PlanSolution solve(const PlanProblem& problem);
 
-// Any way to serve the needs, near what they prefer but with no regard to the segments it leaves; empty
-// exactly when there is none. solve() falls back to it.
+// Any way to serve the needs, near what they prefer but with no regard to the segments it leaves;
+// empty exactly when there is none. solve() falls back to it.
 PlanSolution solve_any(const PlanProblem& problem);
 
 struct Grant {
@@ -100,7 +101,7 @@ PlanProblem problem_of(const Topology& topology, const CpuSet& usable, const Cpu
 Expected<Plan> plan_cpus(const Topology& topology, const CpuSet& usable, const CpuSet& housekeeping,
                          const std::vector<Need>& needs);
 
-// The core kept for the rest of the system: that of the lowest allowed CPU; empty on a machine of one core.
+// The core kept for the rest of the system: that of the lowest allowed CPU. Empty with one core.
 CpuSet default_housekeeping(const Topology& topology, const CpuSet& allowed);
 
 }  // namespace allot::cpus

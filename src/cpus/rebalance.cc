@@ -1,8 +1,8 @@
 // Moving starved threads within their slice (watch.h).
 //
-// A thread pinned to part of its slice keeps its kind of pin: the new mask has as many CPUs as the old
-// one, with the busiest replaced by the idlest. Threads that may use the whole slice are the kernel's
-// business. Whose pins are all equally loaded is balanced, however little each gets.
+// A thread pinned to part of its slice keeps its kind of pin: the new mask has as many CPUs as the
+// old one, with the busiest replaced by the idlest. Threads that may use the whole slice are the
+// kernel's business. Whose pins are all equally loaded is balanced, however little each gets.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -60,7 +60,7 @@ std::vector<Watcher::Demand> Watcher::demands_of(const Lease& lease, double seco
       sample.ran_ns = now->ran_ns;
       sample.waited_ns = now->waited_ns;
       if (fresh || seconds <= 0) continue;
-      // A wait is booked when it ends, so one that began long ago may exceed the time between looks.
+      // A wait is booked when it ends, so one that began long ago may exceed the interval.
       double demand = std::min(1.0, (ran + waited) / seconds);
       demands.push_back({pid, tid, mask & lease.cpus, demand, std::min(1.0, waited / seconds)});
     }
@@ -99,7 +99,7 @@ void Watcher::rebalance(const Lease& lease, double now_s, double seconds,
     moved.remove(busiest);
     moved.add(idlest);
     double before = mean(load, d.mask), there = load[static_cast<size_t>(idlest)];
-    // With a margin of a quarter CPU: a tie is no reason to move, and demand is measured, not known.
+    // With a margin of a quarter CPU: a tie is no reason to move, and demand is a measurement.
     if (there + d.demand / d.mask.count() > load[static_cast<size_t>(busiest)] - 0.25) continue;
     std::string what =
         fmt::format("move thread {} from CPUs {} to {}", d.tid, to_list(d.mask), to_list(moved));

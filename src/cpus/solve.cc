@@ -1,10 +1,10 @@
 // The planner's search: place the needs one after the other, keep the best states (planner.h).
 //
-// What one need costs is a sum over the kinds of core in order of place, when it is remembered what of
-// the current package, node and domain is in use. So a table gives the exact least cost from any kind
-// on, and the ways to serve a need can be listed cheapest first without looking at others. The states
-// reached are ranked by what they have cost, plus the segments they leave, plus a lower bound of what the
-// needs to come must cost in them.
+// What one need costs is a sum over the kinds of core in order of place, when it is remembered what
+// of the current package, node and domain is in use. So a table gives the exact least cost from any
+// kind on, and the ways to serve a need can be listed cheapest first without looking at others. The
+// states reached are ranked by what they have cost, plus the segments they leave, plus a lower
+// bound of what the needs to come must cost in them.
 #include <algorithm>
 #include <array>
 #include <climits>
@@ -67,7 +67,8 @@ class Ways {
   int weight(size_t at) const { return need_.unit == Unit::kCores ? 1 : kind(at).threads / scale_; }
   int total(size_t at) const { return p_.domain_cores[static_cast<size_t>(kind(at).domain)]; }
 
-  // What is in use where kind `at` stands: 0 not even its package, 1 its package, 2 its node, 3 its domain.
+  // What is in use where kind `at` stands: 0 not even its package, 1 its package, 2 its node,
+  // 3 its domain.
   int level_at(size_t at, int level) const {
     const CoreKind &before = kind(at - 1), &now = kind(at);
     if (before.domain == now.domain) return level;
@@ -183,7 +184,7 @@ class Ways {
     int n = most(at, have);
     if (at > 0 && alike(at - 1, at)) n = std::min(n, (*taken)[order_[at - 1]]);
     for (; n >= 0; --n) {
-      // Its mirror images may take no more than it does: fewer here can leave too little for the rest.
+      // Its mirror images may take no more than it does: fewer here can leave the rest too little.
       if (have + n * weight(at) * (1 + mirrors_[at]) + after_mirrors_[at] < wanted_) break;
       Step s = step(at, level, left, have, n);
       (*taken)[order_[at]] = n;
@@ -210,7 +211,8 @@ class Ways {
   std::vector<Counts> found_;
 };
 
-// No need in this state costs less: the cheapest cores by distance alone, and the fewest places by size.
+// No need in this state costs less: the cheapest cores by distance alone, and the fewest
+// places by size.
 int lower_bound(const PlanProblem& p, size_t need, const Counts& free) {
   const Need& n = p.needs[need];
   std::vector<std::pair<int, int>> offers;  // price of a unit, units
@@ -360,8 +362,8 @@ int partial_domains(const PlanProblem& p, const std::vector<int>& free) {
 
 PlanSolution solve(const PlanProblem& problem) {
   // The work goes with the number of tables, one for each state kept, and a table is as long as the
-  // machine is large. With these widths 64 CPUs take 5 ms at the median and 256 at most 7 ms; 24 states
-  // instead of 48 were over 5 % above the optimum on twice as many machines (0.8 instead of 0.4 %).
+  // machine is large. With these widths 64 CPUs take 5 ms at the median and 256 at most 7 ms; 24
+  // states instead of 48 were over 5 % above the optimum on twice as many machines (0.8 %).
   int cores = std::accumulate(problem.domain_cores.begin(), problem.domain_cores.end(), 0);
   int threads = 1;
   for (const CoreKind& kind : problem.kinds) threads = std::max(threads, kind.threads);

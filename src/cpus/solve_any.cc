@@ -1,8 +1,8 @@
 // Whether the needs can be served at all, and one way to do it: the planner's last resort.
 //
-// For that only the sizes of cores matter: which core of a size is taken changes the cost, never what
-// is left. So the states are counts by size, few enough to look at all of them, and no beam can run
-// into a corner.
+// For that only the sizes of cores matter: which core of a size is taken changes the cost, never
+// what is left. So the states are counts by size, few enough to look at all of them, and no beam
+// can run into a corner.
 #include <algorithm>
 #include <map>
 #include <set>

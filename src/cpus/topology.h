@@ -1,15 +1,16 @@
-// What CPUs a machine has and how they hang together: threads in cores, cores in cache domains, cache
-// domains in memory nodes and packages, and which of them stand near each GPU.
+// What CPUs a machine has and how they hang together: threads in cores, cores in cache domains,
+// cache domains in memory nodes and packages, and which of them stand near each GPU.
 //
-// All of it is read from sysfs below a root folder. hwloc would give the same tree, but Debian's static
-// archive of it needs libudev, which has no static form, and a command that must start in containers
-// and on bare images should not need either at run time; what is needed here is a dozen files.
+// All of it is read from sysfs below a root folder. hwloc would give the same tree, but Debian's
+// static archive of it needs libudev, which has no static form, and a command that must start in
+// containers and on bare images should not need either at run time; all that is needed here is a
+// dozen files.
 //
 // Three readings that are easily got wrong, each with a machine in tests/cpus/machines.py:
 //  - A GPU whose numa_node is -1 has an unknown place. Its local_cpulist then names all CPUs, which
 //    does not mean that all are near.
-//  - A cache that spans memory nodes (sub-NUMA clustering) is cut at the nodes: the domain that counts
-//    for placement is what shares both.
+//  - A cache that spans memory nodes (sub-NUMA clustering) is cut at the nodes: the domain that
+//    counts for placement is what shares both.
 //  - An offline CPU has no topology folder. It is kept in the list, with nothing known about it.
 #pragma once
 

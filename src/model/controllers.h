@@ -1,7 +1,8 @@
 // The controllers a v2 hierarchy can hand down, as bits of subtree_control.
 //
-// cpuset is the one this model is about; the others matter because "domain" controllers forbid tasks in
-// inner groups and "threaded" ones do not. Source: the .threaded fields of the kernel's subsystems.
+// cpuset is the one this model is about; the others matter because "domain" controllers forbid
+// tasks in inner groups and "threaded" ones do not. Source: the .threaded fields of the kernel's
+// subsystems.
 #pragma once
 
 #include <array>

@@ -1,4 +1,5 @@
-// See fair_share.h. A flow network: source -> task (what it is to get) -> allowed CPUs -> sink (1 each).
+// See fair_share.h. A flow network: source -> task (what it is to get) -> allowed CPUs -> sink
+// (1 each).
 #include "model/fair_share.h"
 
 #include <algorithm>

@@ -48,9 +48,10 @@ TEST(FairShare, NoAllowedCpuGivesNothing) {
   EXPECT_NEAR(got[1], 1.0, 1e-6);
 }
 
-// What makes it max-min fair: nobody can have more unless one that has less gives. So for every task
-// below one CPU, every CPU it may use is full, and so are all CPUs of those it shares them with who have
-// more than it. Checked by sums: the tasks at or below its level fill the CPUs they can reach.
+// What makes it max-min fair: nobody can have more unless one that has less gives. So for every
+// task below one CPU, every CPU it may use is full, and so are all CPUs of those it shares them
+// with who have more than it. Checked by sums: the tasks at or below its level fill the CPUs they
+// can reach.
 TEST(FairShare, RandomLoadsAreMaxMinFair) {
   std::mt19937 random(7);
   for (int round = 0; round < 300; ++round) {

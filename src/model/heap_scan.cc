@@ -1,5 +1,5 @@
-// See heap_scan.h. Sources: kernel/cgroup.c of 2.6.25 (cgroup_scan_tasks, heap_insert), kernel/cgroup/
-// cgroup.c and cpuset.c of 6.1 (css_task_iter, update_tasks_cpumask, cpuset_fork).
+// See heap_scan.h. Sources: kernel/cgroup.c of 2.6.25 (cgroup_scan_tasks, heap_insert),
+// kernel/cgroup/cgroup.c and cpuset.c of 6.1 (css_task_iter, update_tasks_cpumask, cpuset_fork).
 #include "model/heap_scan.h"
 
 #include <algorithm>

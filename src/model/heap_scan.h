@@ -2,22 +2,22 @@
 // Linux 2.6.25 (cgroup_scan_tasks), and what replaced it.
 //
 // Historical form. The list cannot be locked while tasks are updated, so the scan works in rounds:
-//   walk     every task of the list that fails the test and was started after the latest one already
-//            processed goes into a heap of 512 by start time; when the heap is full the later started
-//            stay out
+//   walk     every task of the list that fails the test and was started after the latest one
+//            already processed goes into a heap of 512 by start time; when the heap is full the
+//            later started stay out
 //   process  every task in the heap is updated; the latest start time among them is remembered
 //   again    until a walk finds nothing
-// so that a task forked meanwhile is found by the next walk. What its own comment promises is less: only
-// tasks that were members for the whole call are sure to be processed. The hole:
+// so that a task forked meanwhile is found by the next walk. What its own comment promises is less:
+// only tasks that were members for the whole call are sure to be processed. The hole:
 //
-//   parent P: fork  copy mask (old) . start time 5 ............................ on the list
-//   scan                                    walk: P(1) Q(9)  process  latest = 9            walk: nothing
+//   parent P: fork  copy mask (old) . start time 5 ........................ on the list
+//   scan                                    walk: P(1) Q(9)  process  latest = 9      walk: nothing
 //
-// The child started at 5, before 9, and is taken for one that was dealt with: its mask stays the old one.
+// The child started at 5, before 9, so it counts as done: it keeps the old mask.
 //
-// Today. css_task_iter walks the list under a lock that only list changes take, and fork itself, once
-// the child is on the list, copies the parent's mask again (cpuset_fork). Either the walk meets the
-// child, or the parent had its new mask already when the child copied it.
+// Today. css_task_iter walks the list under a lock that only list changes take, and fork itself,
+// once the child is on the list, copies the parent's mask again (cpuset_fork). Either the walk
+// meets the child, or the parent had its new mask already when the child copied it.
 //
 // Everything here advances in single steps, so that a test can put a fork between any two of them.
 #pragma once

@@ -50,8 +50,8 @@ TEST(HeapScan, DocumentedHoleIsThereAndClosedToday) {
   EXPECT_EQ(fork_race(ScanForm::kToday).back(), "every task has the new mask");
 }
 
-// Any interleaving of forks with the scan. Historical: members from before are always reached, some of
-// the others escape. Today: nobody does.
+// Any interleaving of forks with the scan. Historical: members from before are always reached, some
+// of the others escape. Today: nobody does.
 TEST(HeapScan, RandomInterleavings) {
   std::mt19937 random(3);
   int historical_escapes = 0;

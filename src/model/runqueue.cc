@@ -10,7 +10,8 @@
 namespace allot::model {
 namespace {
 
-// A running task is pushed only after waiting ones could not be pulled this often (cache_nice_tries + 2).
+// A running task is pushed only after waiting ones could not be pulled this often
+// (cache_nice_tries + 2).
 constexpr int kFailuresBeforePush = 3;
 
 }  // namespace
@@ -61,8 +62,9 @@ int RunQueues::idlest(const Mask& among) const {
   return best;
 }
 
-// Placement of a new task: the idlest allowed CPU. Of a woken one: where it was if that is idle, else an
-// idle CPU that shares its cache, else where it was. If that is forbidden now: same cache, then any.
+// Placement of a new task: the idlest allowed CPU. Of a woken one: where it was if that is idle,
+// else an idle CPU that shares its cache, else where it was. If that is forbidden now: same cache,
+// then any.
 int RunQueues::select_task_rq(const QueuedTask& task, bool fork, int from) {
   Mask usable = task.allowed & online_;
   if (usable.count() == 1) return usable.first();
@@ -204,8 +206,8 @@ bool RunQueues::run_migration_thread(int cpu) {
   return true;
 }
 
-// __migrate_task(): since the request was made the world may have changed, so everything is looked at
-// again. Not moving is right in each of these cases: someone else has moved the task, or will.
+// __migrate_task(): since the request was made the world may have changed, so everything is looked
+// at again. Not moving is right in each of these cases: someone else has moved the task, or will.
 bool RunQueues::migrate(int tid, int source, int destination, MoveCause cause) {
   auto found = tasks_.find(tid);
   if (found == tasks_.end()) return false;  // it died
@@ -270,8 +272,8 @@ void RunQueues::tick() {
   }
 }
 
-// One pull to `to`: from the longest queue of the domain that is longer by two (by one when `to` idles
-// and something waits), a waiting task that may run there; the one that ran least recently.
+// One pull to `to`: from the longest queue of the domain that is longer by two (by one when `to`
+// idles and something waits), a waiting task that may run there; the one that ran least recently.
 bool RunQueues::pull(int to, const Mask& domain) {
   std::vector<int> sources;
   for (int cpu = domain.first(); cpu >= 0; cpu = domain.next(cpu)) {

@@ -1,28 +1,30 @@
-// Per-CPU run queues and how a task gets from one to another: sched_setaffinity of Linux 2.6.23, which
-// the source documents describe, and today's.
+// Per-CPU run queues and how a task gets from one to another: sched_setaffinity of Linux 2.6.23,
+// which the source documents describe, and today's.
 //
 //   rq[0]  running T1   queue T4 T6      requests (T4 -> CPU 2)      <- migration/0 serves these
 //   rq[1]  running T2   queue            requests
 //   rq[2]  running -    queue            requests
 //
 // A CPU runs only tasks of its own queue. A task leaves its queue by
-//   a mask change   set_cpus_allowed(): nothing when its CPU is still allowed. Else migrate_task() has
-//                   two cases. 1: it neither runs nor waits: only its CPU number is set (today: not even
-//                   that, it is placed when it wakes). 2: it runs or waits: 2.6.23 queues a request at the
-//                   source CPU and waits until the migration thread has served it; today a waiting task is
-//                   moved at once and only a running one needs the stopper thread.
-//   __migrate_task  takes it off, sets its CPU, puts it on; but first looks again: destination gone off
-//                   line? task moved already? destination no longer allowed? Then nothing is done.
-//   balancing       an underloaded CPU pulls waiting tasks that may run there; a running one only by a
-//                   push, after balancing failed several times.
+//   a mask change   set_cpus_allowed(): nothing when its CPU is still allowed. Else migrate_task()
+//                   has two cases. 1: it neither runs nor waits: only its CPU number is set (today:
+//                   not even that, it is placed when it wakes). 2: it runs or waits: 2.6.23 queues
+//                   a request at the source CPU and waits until the migration thread has served it;
+//                   today a waiting task is moved at once, and only a running one needs the stopper
+//                   thread.
+//   __migrate_task  takes it off, sets its CPU, puts it on; but first looks again: destination gone
+//                   off line? task moved already? destination no longer allowed? Then nothing is
+//                   done.
+//   balancing       an underloaded CPU pulls waiting tasks that may run there; a running one only
+//                   by a push, after balancing failed several times.
 //   hotplug         a CPU that goes away pushes everything.
-// Where it goes: 2.6.23 takes the lowest allowed CPU (any_online_cpu), so many tasks pile up on one;
-// today a cursor spreads them (cpumask_any_and_distribute). New and woken tasks go through
+// Where it goes: 2.6.23 takes the lowest allowed CPU (any_online_cpu), so many tasks pile up on
+// one; today a cursor spreads them (cpumask_any_and_distribute). New and woken tasks go through
 // select_task_rq(), which picks among the allowed CPUs.
 //
-// Time is a number of ticks; a CPU runs the task of its queue that has had least. What must not happen
-// here: a claim about which legal CPU a real kernel picks; the order of preference is one of several
-// legal ones, legality itself is exact.
+// Time is a number of ticks; a CPU runs the task of its queue that has had least. What must not
+// happen here: a claim about which legal CPU a real kernel picks; the order of preference is one of
+// several legal ones, legality itself is exact.
 #pragma once
 
 #include <cstdint>
@@ -110,7 +112,7 @@ class RunQueues {
   int imbalance() const;
   // CPUs that idle while a task that may run there waits elsewhere: work that is not conserved.
   int idle_while_waiting() const;
-  // Empty when every queue obeys the rules (each task once, on a legal online CPU); else what is wrong.
+  // Empty when every queue obeys the rules (each task once, on a legal online CPU); else the fault.
   std::string check() const;
 
  private:

@@ -28,7 +28,8 @@ TEST(RunQueues, TaskOnAnAllowedCpuStays) {
   EXPECT_TRUE(rqs.migrations().empty());
 }
 
-// Case 1: it neither runs nor waits. 2.6.23 sets its CPU, today it keeps the forbidden one until it wakes.
+// Case 1: it neither runs nor waits. 2.6.23 sets its CPU, today it keeps the forbidden one
+// until it wakes.
 TEST(RunQueues, SleepingTaskIsCaseOne) {
   RunQueues old_form(Mask{0, 1, 2, 3}, SchedForm::k2_6_23);
   RunQueues today(Mask{0, 1, 2, 3}, SchedForm::kToday);
@@ -164,8 +165,8 @@ TEST(RunQueues, WeightsDecideWhoRuns) {
   EXPECT_NEAR(static_cast<double>(rqs.find(1)->ran), 300, 2);
 }
 
-// Whatever happens in whatever order: no task is lost, doubled or on a forbidden CPU, and after enough
-// balancing no CPU idles while a task that may run there waits.
+// Whatever happens in whatever order: no task is lost, doubled or on a forbidden CPU, and after
+// enough balancing no CPU idles while a task that may run there waits.
 TEST(RunQueues, RandomEventsKeepTheRules) {
   for (SchedForm form : kForms) {
     std::mt19937 random(11);

@@ -13,8 +13,9 @@
 //   at 100ms write /a cpuset.cpus 0-3   also any other file of the group; no text: the empty list
 //   at 100ms mkdir /b                   rmdir /b; show /b prints the files of a group
 //   at 100ms move w1 /b                 also: sleep, wake, exit NAME; fork NAME CHILD;
-//   at 100ms fork-begin w1 child        the fork has copied the mask and taken its start time; its child
-//                                       comes onto the group's list in the middle of the next write's scan
+//   at 100ms fork-begin w1 child        the fork has copied the mask and taken its start time; its
+//                                       child comes onto the group's list in the middle of the
+//                                       next write's scan
 //   at 100ms offline 3                  online CPU; balance on|off|once; scan historical|today
 //   run 500ms                           how long
 //

@@ -3,8 +3,8 @@
 //
 //   attach_storm RUNS [IDLE=1000] [MIN_CHAINS=16] [MAX_CHAINS=64]
 //
-// Every run starts a fresh process with IDLE sleeping threads and a number of chains that walks from
-// MIN to MAX, and moves it once with each method in turn; `taskset -a` is the baseline.
+// Every run starts a fresh process with IDLE sleeping threads and a number of chains that walks
+// from MIN to MAX, and moves it once with each method in turn; `taskset -a` is the baseline.
 #include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>

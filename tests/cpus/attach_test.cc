@@ -1,5 +1,6 @@
-// Moving running processes: no thread escapes, whatever they are doing; nothing is left when it fails.
-// The counts over many runs are attach_storm's (bench/results/cpus/attach.txt); this is the short form.
+// Moving running processes: no thread escapes, whatever they are doing; nothing is left when it
+// fails. The counts over many runs are attach_storm's (bench/results/cpus/attach.txt); this is the
+// short form.
 #include "cpus/attach.h"
 
 #include <gtest/gtest.h>
@@ -62,7 +63,7 @@ class Attach : public testing::Test {
     request.placement.use_cpuset = use_cpuset;
     return request;
   }
-  // Threads outside the set after a move while `chains` chains run, with the storm stopped for counting.
+  // Threads outside the set after a move while `chains` chains run; the storm is stopped to count.
   void expect_no_escape(int chains, bool use_cpuset) {
     Storm storm = Storm::start(200, chains, 200);
     ASSERT_GT(storm.pid, 0);

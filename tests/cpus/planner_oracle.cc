@@ -155,7 +155,7 @@ class Search {
     return sum;
   }
 
-  // At least so many domains not yet in use must be opened to get `missing` units from kinds `i` on.
+  // How many unused domains must at least be opened to get `missing` units from kind `i` onwards.
   int fewest_more(size_t need, size_t i, int missing, const Used& used) const {
     std::vector<int> fresh(p_.domain_cores.size());
     for (; i < free_.size(); ++i) {

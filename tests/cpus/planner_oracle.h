@@ -1,8 +1,8 @@
 // The exact answer to a planning problem, by another way than the planner's: depth-first over every
 // placement of every need, cutting a branch only when it provably cannot beat the best one found.
 //
-// It shares the problem's description with the planner and nothing else: costs are computed here again
-// from the words of planner.h, so that a slip in one of the two shows as a difference.
+// It shares the problem's description with the planner and nothing else: costs are computed here
+// again from the words of planner.h, so that a slip in one of the two shows as a difference.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // What slices cost, and what rebalancing brings: the figures of bench/results/cpus/slice.txt.
 //
-//   slice_bench start [RUNS=200]     place + fork + enter + exec + release of "true", against taskset
+//   slice_bench start [RUNS=200]     place + fork + enter + exec + release of "true", and taskset's
 //   slice_bench affinity [THREADS]   one sched_setaffinity per thread of a stopped process
-//   slice_bench rebalance [SECONDS]  8 spinners pinned to one CPU of a slice of up to 4, before and under
-//                                    watch
+//   slice_bench rebalance [SECONDS]  8 spinners pinned to one CPU of a slice of up to 4, before and
+//                                    under watch
 //   slice_bench balanced [SECONDS]   2 spinners on each CPU of the slice: watch must do nothing
 #include <signal.h>
 #include <sys/prctl.h>

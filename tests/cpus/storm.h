@@ -13,7 +13,7 @@ struct Storm {
   static Storm start(int idle, int chains, int hop_us);
   // Kills it and waits for it.
   void end();
-  // Stops it for good, so that counting its threads misses none. False when it did not stop in 10 s.
+  // Stops it for good, so that counting its threads misses none. False: not stopped within 10 s.
   bool freeze();
 };
 

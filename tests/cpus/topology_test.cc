@@ -1,4 +1,5 @@
-// The topology reader on machines of known shape (machines.py), and its three easily wrong readings.
+// The topology reader on machines of known shape (machines.py), and its three readings
+// that easily go wrong.
 #include "cpus/topology.h"
 
 #include <gtest/gtest.h>
