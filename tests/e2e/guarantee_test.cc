@@ -4,8 +4,10 @@
 // `allot bench share` runs the loads, measures each alone first, and says of each promise what came
 // out (bench/README.md, promises). Kernels are four times as long as on a card, because the host's
 // own delays on a busy machine would be most of a short one (sim/README.md); stops and windows are
-// as long as on a card. A machine of two busy CPUs is allowed kPoints and kHostMs on top, and three
-// attempts.
+// as long as on a card. A machine of two busy CPUs is allowed kPoints and kHostMs on top.
+//
+// A case that missed is run twice again, longer and with what the loads do alone measured anew. It
+// fails only if each time the machine was free for it (load_watch.h); else it is skipped.
 //
 // Holds are the cases that the policy keeps, NotYet those that it does not keep yet, which CI
 // leaves out (tests/e2e/CMakeLists.txt). A case moves from one to the other by its name in
@@ -14,6 +16,7 @@
 #include <ostream>
 #include <set>
 
+#include "tests/e2e/load_watch.h"
 #include "tests/e2e/machine.h"
 
 namespace allot::e2e {
@@ -108,8 +111,6 @@ const std::set<std::string>& held_today() {
       "request50_launch50",
       "request_max75",
       "step30_wait70",
-      "step50_launch50",
-      "launch30_full70",
       "launch30_wait70",
       "launch50_launch50",
   };
@@ -137,7 +138,7 @@ std::string missed(const json& slice) {
 
 class Guarantee : public Machine, public testing::WithParamInterface<Case> {
  protected:
-  // What loads do alone is measured once for all cases.
+  // What loads do alone is measured once for all cases, and again for a case that missed.
   static void SetUpTestSuite() {
     std::string pattern = testing::TempDir() + "/allot-guarantee-XXXXXX";
     shared_ = mkdtemp(pattern.data());
@@ -145,16 +146,19 @@ class Guarantee : public Machine, public testing::WithParamInterface<Case> {
   static void TearDownTestSuite() { std::filesystem::remove_all(shared_); }
   void SetUp() override { environment["ALLOT_SIM_DIR"] = shared_; }
 
-  std::string problem() {
+  json run(double seconds, double warm, const std::string& calibration) {
     std::vector<std::string> words = {"bench",         "share",
                                       "--sim",         "--json",
-                                      "--seconds",     "1.6",
-                                      "--warm",        "1.2",
+                                      "--seconds",     std::to_string(seconds),
+                                      "--warm",        std::to_string(warm),
                                       "--points",      std::to_string(kPoints),
-                                      "--calibration", shared_ + "/calibrations"};
+                                      "--calibration", calibration};
     for (const std::string& slice : GetParam().slices)
       words.insert(words.end(), {"--slice", slice});
-    const json result = json_of(words);
+    return json_of(words);
+  }
+
+  static std::string problem(const json& result) {
     std::string found;
     for (const json& slice : result["phases"][0]["slices"]) {
       EXPECT_FALSE(slice["promises"].empty()) << slice.dump();
@@ -169,12 +173,22 @@ class Guarantee : public Machine, public testing::WithParamInterface<Case> {
 std::string Guarantee::shared_;
 
 TEST_P(Guarantee, IsKept) {
-  std::string last;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    last = problem();
-    if (last.empty()) return;
+  std::string last = problem(run(1, 0.8, shared_ + "/calibrations"));
+  std::string busy;
+  for (int attempt = 1; attempt < kAttempts && !last.empty(); ++attempt) {
+    LoadWatch watch;
+    const std::string found =
+        problem(run(1.6, 1.2, folder() + "/calibrations-" + std::to_string(attempt)));
+    const std::string why = watch.why_busy();
+    if (found.empty()) return;
+    if (why.empty()) {
+      last = found;
+    } else {
+      busy = why;
+    }
   }
-  FAIL() << last;
+  if (!last.empty() && !busy.empty()) GTEST_SKIP() << "machine busy (" << busy << "): " << last;
+  EXPECT_EQ(last, "");
 }
 
 const auto kNameOf = [](const testing::TestParamInfo<Case>& info) { return info.param.name; };
