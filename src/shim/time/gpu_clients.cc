@@ -28,7 +28,7 @@ constinit std::atomic<uint32_t> nobody_holds{ALLOT_REASON_NONE};
 
 // The agent's own, by ordinal.
 struct Mine {
-  uint64_t wanted_ns;       // last
+  uint64_t wanted_ns;       // last; 0: not since the place was taken
   AllotGpuClient* leaving;  // given up, not given back yet
   uint64_t left_ns;
 };
@@ -100,6 +100,7 @@ void give_up(uint32_t ordinal, AllotGpuClient* client, uint64_t now_ns) {
   activity.watched.store(false, std::memory_order_release);
   activity.client.store(nullptr, std::memory_order_release);
   core::store(client->flags, 0u);
+  mine[ordinal].wanted_ns = 0;
   mine[ordinal].leaving = client;
   mine[ordinal].left_ns = now_ns;
 }
@@ -123,7 +124,9 @@ AllotGpuClient* client_on(uint32_t ordinal, bool channels) {
   const bool wanted = channels || making_context_on(static_cast<int>(ordinal)) ||
                       has_context_on(static_cast<CUdevice>(ordinal)) ||
                       activity.active.load(std::memory_order_acquire);
-  if (wanted) own.wanted_ns = now;
+  // A place that another thread took a moment ago is wanted, though its context may not be there
+  // yet.
+  if (wanted || (client != nullptr && own.wanted_ns == 0)) own.wanted_ns = now;
   if (own.leaving != nullptr && now - own.left_ns >= kLetGoNs &&
       !taking.exchange(true, std::memory_order_acquire)) {
     // Taken again meanwhile, it is in use.
