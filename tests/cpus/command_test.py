@@ -10,12 +10,14 @@ Exits with 77 (skipped) when the command was built without its CPU part.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree
 
 ALLOT, MACHINES = sys.argv[1], pathlib.Path(sys.argv[2])
 FOLDER = tempfile.mkdtemp(prefix="allot-cpus-")
@@ -187,6 +189,49 @@ def check_plan():
     expect_line(run("plan", "--slice", "a=1:near"), 2, "'near'")
 
 
+def marks_in(text):
+    """The marks of all rows of a map: what stands there and is no list of CPUs."""
+    rows = [line for line in text.splitlines() if re.match(r"    +\d[-,.\d]* ", line) and "iB" not in line]
+    return "".join(token for row in rows for token in row.split() if not re.fullmatch(r"\d[-,.\d]*", token))
+
+
+def check_map():
+    """Each CPU once, whatever the machine and the width, in text and in the picture; nobody's colours in a pipe."""
+    for machine in sorted(p for p in MACHINES.iterdir() if p.is_dir()):
+        known = json.loads(run("show", "--machine", machine, "--json").stdout)
+        online = [cpu["cpu"] for cpu in known["cpus"] if cpu["online"]]
+        for width in (20, 33, 40, 57, 80, 81, 132, 400):
+            shown = run("show", "--machine", machine, env=dict(ENV, COLUMNS=str(width))).stdout
+            assert len(marks_in(shown)) == len(online), (machine, width, shown)
+            assert "\x1b" not in shown, shown
+            for line in shown.splitlines():
+                # Only a word that is longer than a line makes one that is too wide.
+                assert len(line) <= width or " " not in line.strip(), (machine, width, line)
+        picture = pathlib.Path(FOLDER) / "map.svg"
+        assert run("show", "--machine", machine, "--svg", picture).returncode == 0
+        root = xml.etree.ElementTree.parse(picture).getroot()
+        numbers = [e.text for e in root.iter() if e.tag.endswith("text") and e.get("text-anchor") == "end" and e.text]
+        assert sorted(map(int, numbers)) == online, (machine, numbers)
+        right, bottom = float(root.get("width")), float(root.get("height"))
+        for e in root.iter():
+            if e.tag.endswith("rect") and e.get("x"):
+                assert float(e.get("x")) + float(e.get("width")) <= right, (machine, e.attrib)
+                assert float(e.get("y")) + float(e.get("height")) <= bottom, (machine, e.attrib)
+        picture.unlink()
+    planned = pathlib.Path(FOLDER) / "plan.svg"
+    run("plan", "--machine", MACHINES / "desktop", "--slice", "<a>&=3:threads", "--slice", "b=4", "--svg", planned)
+    drawn = planned.read_text()
+    xml.etree.ElementTree.fromstring(drawn)
+    assert drawn.count('class="s0"') == 3 + 1 and drawn.count('class="s1"') == 4 + 1, drawn
+    planned.unlink()
+    # Slices of this machine are in the map.
+    with subprocess.Popen([ALLOT, "run", "--cpus", str(max(os.sched_getaffinity(0))) + ",", "--name", "mapped", "--",
+                           "sleep", "100"], env=ENV, stderr=subprocess.DEVNULL) as program:
+        wait_for(lambda: "mapped" in run("show").stdout)
+        assert marks_in(run("show").stdout).count("A") == 1, run("show").stdout
+        program.terminate()
+
+
 def check_show():
     shown = json.loads(run("show", "--machine", MACHINES / "vm_flat", "--json").stdout)
     assert shown["gpus"][0]["node"] is None and shown["gpus"][0]["cpus"] is None, shown
@@ -331,7 +376,7 @@ def main():
         if run("show").returncode != 0:
             print("built without the CPU part")
             return 77
-        for check in (check_show, check_plan, check_run, check_run_beside_a_gpu, check_run_refuses, check_killed_launcher,
+        for check in (check_map, check_show, check_plan, check_run, check_run_beside_a_gpu, check_run_refuses, check_killed_launcher,
                       check_attach, check_change, check_two_users, check_dying_process, check_without_rights, check_explain_and_watch):
             check()
             print(f"{check.__name__}: ok")

@@ -62,6 +62,8 @@ struct MachineView {
   std::vector<cpus::Lease> leases;  // of this machine
 };
 MachineView read_machine(const std::string& root);
+// Draws the machine and its leases into a file. Throws Failure when it cannot be written.
+void write_map(const MachineView& machine, const std::string& path);
 // The cpuset tree in the model; when there is none, the reason.
 std::optional<cpus::TreeModel> read_tree(const MachineView& machine, std::string* why_not);
 

@@ -15,7 +15,7 @@ using nlohmann::json;
 struct CpusPlanOptions {
   CpuFlags flags;
   std::vector<std::string> slices;
-  std::string machine;
+  std::string machine, svg;
   bool as_json = false;
 };
 
@@ -112,6 +112,19 @@ std::string to_text(const cpus::MachinePlan& plan) {
   return text;
 }
 
+// The machine as it would be with the planned slices beside those that are held.
+MachineView with_plan(const MachineView& machine, const cpus::MachinePlan& plan) {
+  MachineView view = machine;
+  for (const cpus::SlicePlan& slice : plan.slices) {
+    cpus::Lease lease;
+    lease.name = slice.name;
+    lease.cpus = slice.cpus;
+    lease.blocked = slice.blocked;
+    view.leases.push_back(lease);
+  }
+  return view;
+}
+
 void plan(const CpusPlanOptions& options) {
   std::vector<cpus::PlacementRequest> requests;
   for (const std::string& text : options.slices) requests.push_back(parse_slice(text));
@@ -124,6 +137,7 @@ void plan(const CpusPlanOptions& options) {
   cpus::Expected<cpus::MachinePlan> made = cpus::make_plan(
       m.fs, m.topology, m.topology.allowed, m.leases, requests, tree ? &*tree : nullptr, why_not);
   if (!made) throw_failure(made.error());
+  if (!options.svg.empty()) write_map(with_plan(m, *made), options.svg);
   if (options.as_json) {
     print_json(to_json(*made));
   } else {
@@ -145,6 +159,8 @@ void add_cpus_plan(CLI::App& cpus, int*) {
       ->take_all();
   app->add_option("--machine", options->machine, "a captured machine instead of this one")
       ->type_name("DIR");
+  app->add_option("--svg", options->svg, "draw the machine with these slices into this file")
+      ->type_name("FILE");
   app->add_flag("--json", options->as_json, "print JSON");
   app->footer(
       "Examples:\n"

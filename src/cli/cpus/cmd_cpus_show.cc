@@ -1,7 +1,9 @@
-// allot cpus show: the machine's cache domains, nodes and GPUs, and the leases on its CPUs.
+// allot cpus show: the map of the machine's CPUs and GPUs, and the leases on its CPUs.
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "cli/cpus/cmd_cpus.h"
+#include "cli/cpus/cpu_map.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 
@@ -11,16 +13,12 @@ namespace {
 using nlohmann::json;
 
 struct CpusShowOptions {
-  std::string machine;
+  std::string machine, svg;
   bool as_json = false;
 };
 
 json known(int number) {
   return number < 0 ? json(nullptr) : json(number);
-}
-
-std::string place_of(int number) {
-  return number < 0 ? "unknown" : std::to_string(number);
 }
 
 std::string fence_of(const cpus::Hierarchy& h) {
@@ -41,6 +39,21 @@ json to_json(const MachineView& m) {
   for (const cpus::Core& c : t.cores) {
     out["cores"].push_back(
         {{"cpus", to_list(c.threads)}, {"domain", c.domain}, {"node", known(c.node)}});
+  }
+  out["cpus"] = json::array();
+  for (const cpus::Cpu& c : t.cpus) {
+    if (c.id < 0) continue;
+    json slices = json::array();
+    for (const cpus::Lease& l : m.leases) {
+      if (l.cpus.has(c.id)) slices.push_back(l.name);
+    }
+    out["cpus"].push_back({{"cpu", c.id},
+                           {"online", c.online},
+                           {"package", known(c.package)},
+                           {"node", known(c.node)},
+                           {"domain", known(c.domain)},
+                           {"core", known(c.core)},
+                           {"slices", slices}});
   }
   for (const cpus::Domain& d : t.domains) {
     out["domains"].push_back({{"cpus", to_list(d.cpus)},
@@ -74,38 +87,36 @@ json to_json(const MachineView& m) {
 
 void show(const CpusShowOptions& options) {
   MachineView m = read_machine(options.machine);
+  if (!options.svg.empty()) write_map(m, options.svg);
   if (options.as_json) {
     print_json(to_json(m));
     return;
   }
-  std::string text = summary(m.topology) + "\n" + fence_of(m.hierarchy) + "\n\n";
-  Table domains({"DOMAIN", "NODE", "CACHE", "CPUS"});
-  for (size_t i = 0; i < m.topology.domains.size(); ++i) {
-    const cpus::Domain& d = m.topology.domains[i];
-    domains.row({std::to_string(i), place_of(d.node),
-                 d.cache_bytes == 0 ? "unknown" : size_text(d.cache_bytes), to_list(d.cpus)});
-  }
-  text += domains.text();
-  if (!m.topology.gpus.empty()) {
-    Table gpus({"GPU", "BUS", "NODE", "CPUS NEAR IT"});
-    for (const cpus::Gpu& g : m.topology.gpus) {
-      gpus.row({std::to_string(g.index), g.bdf, place_of(g.node),
-                g.node < 0 ? "unknown" : to_list(g.local)});
-    }
-    text += "\n" + gpus.text();
-  }
+  std::string text = wrapped(summary(m.topology), screen_width(), 2) + "\n" +
+                     wrapped(fence_of(m.hierarchy), screen_width(), 2) + "\n\n";
+  const CpuMap map(m.topology, m.leases);
+  text += map.text(screen_width());
   if (!m.leases.empty()) {
-    Table leases({"SLICE", "PID", "KIND", "CPUS"});
-    for (const cpus::Lease& l : m.leases) {
-      leases.row({harmless(l.name), l.member.pid == 0 ? "-" : std::to_string(l.member.pid),
+    Table leases(std::vector<Column>{
+        {"", 0, 1}, {"SLICE", 0, 8}, {"PID", 2, 0}, {"KIND", 1, 0}, {"CPUS", 0, 12}});
+    for (size_t i = 0; i < m.leases.size(); ++i) {
+      const cpus::Lease& l = m.leases[i];
+      leases.row({std::string(1, CpuMap::letter(i)), harmless(l.name), l.member.pid == 0 ? "-" : std::to_string(l.member.pid),
                   l.exclusive ? "exclusive" : "shared", to_list(l.cpus)});
     }
-    text += "\n" + leases.text();
+    text += "\n" + leases.text(screen_width());
   }
   print(text);
 }
 
 }  // namespace
+
+void write_map(const MachineView& machine, const std::string& path) {
+  std::ofstream picture(path);
+  picture << CpuMap(machine.topology, machine.leases).svg();
+  picture.close();
+  if (!picture) refuse("cannot write {}", path);
+}
 
 void add_cpus_show(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusShowOptions>();
@@ -114,11 +125,12 @@ void add_cpus_show(CLI::App& cpus, int*) {
   app->add_option("--machine", options->machine,
                   "a captured machine instead of this one: a folder with sys/ and proc/")
       ->type_name("DIR");
+  app->add_option("--svg", options->svg, "draw the map into this file")->type_name("FILE");
   app->add_flag("--json", options->as_json, "print JSON");
   app->footer(
       "Examples:\n"
       "  allot cpus show\n"
-      "  allot cpus show --json");
+      "  allot cpus show --svg cpus.svg");
   app->callback([options] { show(*options); });
 }
 
