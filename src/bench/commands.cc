@@ -69,18 +69,6 @@ CLI::Validator above_zero() {
       "");
 }
 
-CLI::Validator number_within(double least, double most) {
-  return CLI::Validator(
-      [=](std::string& text) {
-        double value = 0;
-        const bool good = CLI::detail::lexical_cast(text, value) && value >= least && value <= most;
-        return good ? std::string()
-                    : fmt::format("'{}' is not a number from {:.0f} to {:.0f}", text.substr(0, 60),
-                                  least, most);
-      },
-      "");
-}
-
 struct Common {
   bool json = false;
   std::string sim;
@@ -108,7 +96,7 @@ void add_load(CLI::App& app, int* exit_status) {
     Common common;
   };
   const auto state = std::make_shared<State>();
-  CLI::App* command = add_command(app, "load", "keep a GPU busy and say how much got done",
+  CLI::App* command = add_command(app, "load", "keep a GPU busy and report how much work it did",
                                   &state->common, &state->options.gpu);
   command->add_option("--seconds", state->options.seconds, "how long")
       ->check(above_zero())
@@ -218,7 +206,7 @@ void add_hooks(CLI::App& app, int* exit_status) {
   const auto state = std::make_shared<State>();
   CLI::App* command = add_command(app, "hooks", "what the shim adds to a driver call",
                                   &state->common, &state->options.gpu);
-  command->add_option("--seconds", state->options.seconds, "at most this long for one operation")
+  command->add_option("--seconds", state->options.seconds, "longest time for one operation")
       ->check(above_zero())
       ->type_name("SECONDS");
   command
@@ -237,6 +225,18 @@ void add_hooks(CLI::App& app, int* exit_status) {
 }
 
 }  // namespace
+
+CLI::Validator number_within(double least, double most) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        double value = 0;
+        const bool good = CLI::detail::lexical_cast(text, value) && value >= least && value <= most;
+        return good ? std::string()
+                    : fmt::format("'{}' is not a number from {:g} to {:.12g}", text.substr(0, 60),
+                                  least, most);
+      },
+      "");
+}
 
 void guarded(int* exit_status, const std::function<void()>& work) {
   try {

@@ -12,6 +12,9 @@ namespace allot::bench {
 // a value that makes no sense. One line on stderr says why. Both pointers must outlive the parse.
 void add_commands(CLI::App& bench_app, int* exit_status);
 
+// Refuses what is not a number from `least` to `most`, and says both.
+CLI::Validator number_within(double least, double most);
+
 // Runs a subcommand's work; what it throws becomes one line on stderr and the exit status above.
 void guarded(int* exit_status, const std::function<void()>& work);
 

@@ -81,7 +81,7 @@ HookFigure measure_pairs(const DriverApi& hooked, const DriverApi& unhooked, uns
 
 struct HooksOptions {
   int gpu = 0;
-  double seconds = 0.5;  // at most this long for one operation
+  double seconds = 0.5;  // longest time for one operation
   std::vector<uint64_t> live_blocks = {10, 1000, 100000};
 };
 

@@ -78,8 +78,7 @@ std::string calibration_note(const SliceLimit& limit) {
   const uint32_t permille = ceiling ? limit.max_permille : limit.share_permille;
   return fmt::format(
       "calibrated in slice {} ({} {}.{} %): solo_us is the fastest of many runs, too long if each "
-      "was stopped on its "
-      "way; measure it without the slice and give --solo-us to be sure",
+      "run was interrupted; measure it without the slice and give --solo-us to be sure",
       limit.slice, ceiling ? "ceiling" : "share", permille / 10, permille % 10);
 }
 

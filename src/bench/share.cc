@@ -174,7 +174,7 @@ std::vector<SliceRun> Session::collect() {
     const int status = children_[i]->wait(10);
     if (said.is_discarded() || status != 0) {
       throw Failure(1, fmt::format("share: slice {} ({}) ended with {}{}", i, specs_[i].text,
-                                   status, line ? "" : " and said nothing"));
+                                   status, line ? "" : " and no output"));
     }
     const std::vector<int64_t> tenths = said.at("tenths_of_us");
     LoadLog log{Progress(static_cast<double>(tenths.size())), said.at("launches"), {}, {}};

@@ -38,40 +38,53 @@ void add_share(CLI::App& app, int* exit_status) {
   };
   const auto state = std::make_shared<State>();
   ShareOptions& options = state->options;
-  CLI::App* command = app.add_subcommand("share", "run slices side by side and say what each got");
+  CLI::App* command =
+      app.add_subcommand("share", "run slices side by side and report what each got");
   command
       ->add_option("--slice", options.slices,
                    "one slice: LOAD[:SHARE] and KEY=VALUE joined by commas: share, max, priority, "
                    "level, latency-ms, kernel-us, inflight, period-us, host-us, busy-ms, idle-ms, "
                    "busy, from; again for each slice")
+      ->type_name("SLICE")
       ->expected(1)
       ->take_all()
       ->required();
   command
-      ->add_option("--phase", options.phases,
-                   "then change share or max, one group a slice divided by '/', and measure again")
+      ->add_option(
+          "--phase", options.phases,
+          "then change share or max, one group per slice, separated by '/', and measure again")
+      ->type_name("CHANGES")
       ->expected(1)
       ->take_all();
   command->add_option("--seconds", options.seconds, "how long each phase is measured")
-      ->check(CLI::Range(0.1, 100000.0));
-  command->add_option("--warm", options.warm_s, "seconds before the first phase")
-      ->check(CLI::Range(0.0, 1000.0));
+      ->type_name("SECONDS")
+      ->check(number_within(0.1, 100000));
+  command->add_option("--warm", options.warm_s, "warm-up before the first phase, in seconds")
+      ->type_name("SECONDS")
+      ->check(number_within(0, 1000));
   command->add_option("--settle", options.settle_s, "seconds between a change and its phase")
-      ->check(CLI::Range(0.0, 1000.0));
-  command->add_option("--level", options.level, "auto, channel, launch or observe, for all slices");
+      ->type_name("SECONDS")
+      ->check(number_within(0, 1000));
+  command->add_option("--level", options.level, "auto, channel, launch or observe, for all slices")
+      ->type_name("LEVEL");
   command->add_option("--gpu", options.gpu, "which of the GPUs this process sees")
-      ->check(CLI::Range(0, 1024));
+      ->type_name("INDEX")
+      ->check(number_within(0, 1024));
   command->add_option("--sim", options.sim, "on the software GPU, such as --sim=1x80G")
+      ->type_name("[=SPEC]")
       ->expected(0, 1)
       ->default_str("default");
   command->add_flag("--no-allot", state->plain, "without slices: the driver's own timeslices");
   command->add_flag("--native", options.native,
                     "measure the same loads without slices too, first, and print both");
   command->add_option("--points", options.points, "how many points a promise may be missed by")
-      ->check(CLI::Range(0.0, 100.0));
-  command->add_flag("--judge", state->judge, "end with 1 if a promise was not kept");
-  command->add_option("--calibration", options.calibration,
-                      "a file that remembers what loads do alone, for the next call");
+      ->type_name("POINTS")
+      ->check(number_within(0, 100));
+  command->add_flag("--judge", state->judge, "exit with 1 if a promise was not kept");
+  command
+      ->add_option("--calibration", options.calibration,
+                   "a file that keeps what the loads do alone, for the next call")
+      ->type_name("FILE");
   command->add_flag("--bins", options.bins, "with --json: the work of each 10 ms too");
   command->add_flag("--json", state->json, "print the result as JSON");
   command->footer(

@@ -186,8 +186,8 @@ SliceSpec parse_slice(const std::string& text) {
 std::vector<Grant> parse_phase(const std::string& text, const std::vector<Grant>& before) {
   const std::vector<std::string> groups = split(text, '/');
   if (groups.size() != before.size()) {
-    throw Failure(2, fmt::format("--phase '{}': {} groups for {} slices; divide them by '/'", text,
-                                 groups.size(), before.size()));
+    throw Failure(2, fmt::format("--phase '{}': {} groups for {} slices; separate them by '/'",
+                                 text, groups.size(), before.size()));
   }
   std::vector<Grant> grants = before;
   for (size_t i = 0; i < groups.size(); ++i) {

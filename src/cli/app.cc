@@ -29,8 +29,8 @@ namespace allot::cli {
 namespace {
 
 constexpr const char* kDescription =
-    "allot shares one GPU server: it gives a program a slice of the GPUs and CPUs and holds it to "
-    "it.";
+    "allot shares one GPU server: it gives each program a slice of the GPUs and CPUs and enforces "
+    "its limits.";
 constexpr const char* kFooter =
     "Examples:\n"
     "  allot run --gpu-mem 8G -- python train.py  a slice of 8 GiB on every GPU\n"
@@ -41,11 +41,10 @@ constexpr const char* kFooter =
     "  allot doctor                               what works on this machine\n"
     "  allot demo                                 two programs on one software GPU\n"
     "\n"
-    "'allot help COMMAND' and 'allot COMMAND --help' say more about a command. Sizes are binary: "
+    "More about one command: 'allot COMMAND --help'. Sizes are binary: "
     "8G "
-    "is 8 GiB. Exit status: 0 fine, 1 problems found, 2 wrong usage, 125 refused; 'run' ends with "
-    "its "
-    "program's own status. All of it: docs/commands.md.";
+    "is 8 GiB. Exit status: 0 success, 1 problems found, 2 wrong usage, 125 refused; 'run' exits "
+    "with its program's own status. All flags: docs/commands.md.";
 
 // One line, whatever was typed.
 void complain(const std::string& line) {
@@ -71,7 +70,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   app.name("allot");
   app.require_subcommand(1);
   app.set_help_flag("-h,--help", "show this help");
-  app.set_version_flag("--version", version_text())->description("say which allot this is");
+  app.set_version_flag("--version", version_text())->description("print the version");
   add_run(app, program, exit_status);
   add_ps(app, exit_status);
   add_gpus(app, exit_status);
@@ -93,7 +92,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
       "Examples:\n"
       "  allot bench load --sim --seconds 2\n"
       "  allot run --gpu-mem 4G -- allot bench alloc\n"
-      "  allot bench share --sim --slice load=eager,share=30 --slice load=eager,share=70");
+      "  allot bench share --sim --slice full:30 --slice full:70");
 #endif
   app.footer(kFooter);  // last: a command that is added gets its parent's
 }
@@ -180,7 +179,7 @@ void split_program(const CLI::App& run, const std::vector<std::string>& words,
     if (!word.starts_with("-") || word == "-") {
       // "--sim 2x80G": a specification takes an equals sign, and is hardly the name of a program.
       if (i > 0 && words[i - 1] == "--sim" && looks_like_sim_spec(word)) {
-        wrong_usage("--sim: write '{}' behind an equals sign: --sim={}", word, word);
+        wrong_usage("--sim: write '{}' after an equals sign: --sim={}", word, word);
       }
       break;
     }
@@ -203,7 +202,7 @@ int run_command(int argc, const char* const* argv) {
     complain(failure.line());
     return failure.exit_status();
   } catch (const std::exception& error) {
-    complain(fmt::format("{}; this is a fault of allot, please report it", error.what()));
+    complain(fmt::format("{}; this is a bug in allot, please report it", error.what()));
     return kExitRefused;
   }
 }

@@ -122,8 +122,8 @@ json answer_of(const Actor& actor, bench::Child& child) {
   const std::optional<std::string> line = child.line(kPatienceSeconds);
   json said = line ? json::parse(*line, nullptr, false) : json();
   if (!said.is_object()) {
-    refuse("demo: the program of {} said nothing within {} s; 'allot doctor --sim' may say why",
-           actor.name, kPatienceSeconds);
+    refuse("demo: {}'s program printed nothing for {} s; try 'allot doctor --sim'", actor.name,
+           kPatienceSeconds);
   }
   return said;
 }

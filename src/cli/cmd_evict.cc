@@ -73,7 +73,7 @@ void add(CLI::App& app, const char* command, const char* what, const char* waits
       ->type_name("SECONDS");
   if (out) {
     sub->add_option("--swap", options->way,
-                    "which way to move it (default: as the slice was started, 'allot run --swap')")
+                    "how to move it (default: as the slice was started, 'allot run --swap')")
         ->type_name("driver|fast");
   }
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");

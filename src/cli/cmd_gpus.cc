@@ -42,14 +42,14 @@ std::map<Uuid, Taken> taken_of(const RegionView& region) {
 
 std::string driver_text(const Inventory& inventory) {
   if (inventory.software)
-    return "software GPU: its memory is this machine's own, there is no card\n";
+    return "software GPU: its memory is this machine's own, no real GPU is used\n";
   std::string text =
       "driver " + (inventory.driver_version.empty() ? "?" : inventory.driver_version);
   if (inventory.cuda_version > 0) {
     text += fmt::format(", CUDA {}.{}", inventory.cuda_version / 1000,
                         inventory.cuda_version % 1000 / 10);
   }
-  return text + " (asked through " + inventory.source + ")\n";
+  return text + " (queried through " + inventory.source + ")\n";
 }
 
 // The slice in which this command runs, or null. Inside a slice all figures are the slice's.
@@ -83,7 +83,7 @@ void print_text(const Inventory& inventory, const std::map<Uuid, Taken>& taken, 
   if (!text.empty() && text.back() == '\n') text.pop_back();
   text = wrapped(text, width, 2) + "\n";
   if (const char* slice = own_slice(); slice != nullptr)
-    text += fmt::format("seen from inside the slice {}\n", harmless(slice));
+    text += fmt::format("as seen from inside the slice {}\n", harmless(slice));
   print(text + table.text(width));
 }
 
@@ -133,17 +133,16 @@ void gpus(const GpusOptions& options) {
 }  // namespace
 
 void add_gpus(CLI::App& app, int* exit_status) {
-  CLI::App* sub = app.add_subcommand("gpus", "list the GPUs and what the slices have of each");
+  CLI::App* sub = app.add_subcommand("gpus", "list the GPUs and how much of each the slices hold");
   const auto options = std::make_shared<GpusOptions>();
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
-  sub->add_flag("--wide", options->wide, "whole names and UUIDs, however wide the terminal is");
+  sub->add_flag("--wide", options->wide, "do not shorten names and UUIDs to fit the terminal");
   sub->add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G")
       ->type_name("[=SPEC]");
   sub->footer(
-      "USED is what slices have taken. PROMISED is the sum of the slices' limits; it may be more "
-      "than TOTAL, then not every slice "
-      "can be\n"
-      "full at once. FREE is what the driver says, whoever uses the rest.\n"
+      "USED is what slices have taken. PROMISED is the sum of the slices' limits; above TOTAL, not "
+      "all\nslices can be full at once. FREE is what the driver reports; programs outside allot "
+      "use memory too.\n"
       "\n"
       "Examples:\n"
       "  allot gpus\n"

@@ -252,7 +252,7 @@ void check_sort(const std::string& key) {
   if (std::find(keys.begin(), keys.end(), key) != keys.end()) return;
   const std::string hint = did_you_mean(key, keys);
   wrong_usage(
-      "--sort: '{}' is nothing to sort by{} the keys are name, user, used, limit, share, time "
+      "--sort: '{}' is not a sort key{} the keys are name, user, used, limit, share, time "
       "and created",
       shown(key), hint.empty() ? ";" : hint);
 }
@@ -276,7 +276,7 @@ std::vector<PsRow> chosen_rows(const std::vector<PsRow>& rows, const PsOptions& 
     std::vector<std::string> names;
     for (const PsRow& row : rows) names.push_back(row.slice.name);
     const std::string hint = did_you_mean(options.names[i], names);
-    refuse("ps: no slice '{}'{} 'allot ps' lists what there is", shown(options.names[i]),
+    refuse("ps: no slice '{}'{} 'allot ps' lists the slices", shown(options.names[i]),
            hint.empty() ? ";" : hint);
   }
   return out;
@@ -287,7 +287,7 @@ void ps_notes(const RegionView& region) {
     note(fmt::format("{}: {}; remove it when no program uses it", file.path, file.reason));
   const char* chosen = std::getenv(ALLOT_ENV_DIR);
   if (region.folder.empty() && chosen != nullptr && *chosen != '\0')
-    note(fmt::format("{}={}: that folder is not there; 'allot run' makes it", ALLOT_ENV_DIR,
+    note(fmt::format("{}={}: there is no such folder; 'allot run' makes it", ALLOT_ENV_DIR,
                      shown(chosen)));
 }
 
@@ -323,7 +323,7 @@ void ps(const PsOptions& options) {
 void add_ps(CLI::App& app, int* exit_status) {
   CLI::App* sub = app.add_subcommand("ps", "list the slices and the processes in them");
   const auto options = std::make_shared<PsOptions>();
-  sub->add_option("name", options->names, "only these slices; '*' and '?' stand for anything")
+  sub->add_option("name", options->names, "only these slices; '*' and '?' are wildcards")
       ->type_name("NAME");
   sub->add_option("--user", options->user, "only this user's slices")->type_name("USER");
   sub->add_option("--sort", options->sort,
@@ -331,19 +331,19 @@ void add_ps(CLI::App& app, int* exit_status) {
                   "first")
       ->type_name("KEY");
   sub->add_flag("--wide", options->wide,
-                "all columns and whole lines, however wide the terminal is");
+                "do not drop columns or shorten lines to fit the terminal");
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
   sub->footer(
       "One line for each slice and GPU; below it its processes, with what they hold by kind "
       "(linear, "
       "array, managed, pool, vmm, graph, import, and driver: contexts and modules) and how their "
       "GPU "
-      "time is held. Slices of CPUs alone are there too. The last lines are the sums of each GPU. "
-      "STATE: active, idle, throttled (has work, may not run now), frozen, evicted (what it holds "
+      "time is held. Slices with CPUs only are listed too. The last lines sum up each GPU. "
+      "STATE: active, idle, throttled (has work but may not run now), frozen, evicted (what it "
+      "holds "
       "is "
-      "on the host). Columns that do not fit the terminal are left out. Slices that nobody is left "
-      "in "
-      "are cleared and named.\n"
+      "on the host). Columns that do not fit the terminal are left out. Slices without a live "
+      "process are removed and named.\n"
       "\n"
       "Examples:\n"
       "  allot ps\n"

@@ -72,7 +72,7 @@ SliceSpec read_spec(const RunOptions& options) {
 void refuse_inside_slice() {
   const char* outer = std::getenv(ALLOT_ENV_SLICE);
   if (outer == nullptr || access(outer, F_OK) != 0) return;
-  refuse("run: this shell is inside a slice already ({}); leave it, or change it with 'allot set'",
+  refuse("run: this shell is already inside a slice ({}); leave it, or change it with 'allot set'",
          outer);
 }
 
@@ -101,7 +101,7 @@ bool check_preload(const std::string& file, bool closed) {
       why = "uses the musl C library, which cannot load allot's libraries";
       break;
     case Preload::kOtherMachine:
-      why = "is made for another processor or word size";
+      why = "is built for another processor or word size";
       break;
   }
   if (closed) {
@@ -227,10 +227,9 @@ void add_gpu_flags(CLI::App& run, RunOptions* options) {
       ->expected(1)
       ->take_all()
       ->group(kMemory);
-  run.add_option(
-         "--swap", options->swap,
-         "how 'allot evict' moves its memory: driver carries all of it, slowly; fast moves "
-         "blocks of more than 1 MiB at the speed of PCIe (default: ALLOT_SWAP, else driver)")
+  run.add_option("--swap", options->swap,
+                 "how 'allot evict' moves its memory: driver moves everything, slowly; fast moves "
+                 "only blocks of more than 1 MiB, at PCIe speed (default: ALLOT_SWAP, else driver)")
       ->type_name("driver|fast")
       ->group(kMemory);
   run.add_option("--sim", options->sim, "the software GPU, such as --sim=2x80G or --sim=80G,24G")
@@ -244,16 +243,15 @@ void add_time_flags(CLI::App& run, RunOptions* options) {
                  "guaranteed share of GPU time while it has work; idle time is lent to others")
       ->type_name("PERCENT")
       ->group(kTime);
-  run.add_option("--gpu-max", options->max,
-                 "ceiling of GPU time, also when nobody else wants the GPU")
+  run.add_option("--gpu-max", options->max, "ceiling of GPU time, even on an otherwise idle GPU")
       ->type_name("PERCENT")
       ->group(kTime);
   run.add_option("--gpu-latency", options->latency,
-                 "longest stop of a program that waits for its work beside another: short ones "
-                 "cost throughput (default: 16 beside one other)")
+                 "longest pause, in ms, of a program that waits for its GPU work while other "
+                 "slices run; short pauses cost throughput (default: 16 beside one other slice)")
       ->type_name("MS")
       ->group(kTime);
-  run.add_option("--priority", options->priority, "high goes first, low last (default: normal)")
+  run.add_option("--priority", options->priority, "high runs first, low last (default: normal)")
       ->type_name("high|normal|low")
       ->group(kTime);
   run.add_option("--level", options->level,
@@ -267,18 +265,19 @@ void add_time_flags(CLI::App& run, RunOptions* options) {
 
 void add_wait_flags(CLI::App& run, WaitOptions* options) {
   constexpr const char* kWaiting = "Waiting for room";
-  CLI::Option* wait = run.add_flag("--wait", options->wait,
-                                   "wait until the memory is free on the GPU and the share is left")
-                          ->group(kWaiting);
+  CLI::Option* wait =
+      run.add_flag("--wait", options->wait,
+                   "wait until the memory is free and the share unreserved on the GPU")
+          ->group(kWaiting);
   run.add_option("--wait-timeout", options->timeout_seconds,
-                 "stop waiting after so long, with status 124 (default: never)")
+                 "stop waiting after this long, with status 124 (default: never)")
       ->check(seconds_up_to(1e9))
       ->type_name("SECONDS")
       ->group(kWaiting)
       ->needs(wait);
   run.add_option("--evict-idle", options->evict_idle_seconds,
-                 "make room by evicting your slices of low priority that were idle for so long; "
-                 "they come back when they have work")
+                 "make room by evicting your low-priority slices that have been idle this long; "
+                 "they return when they have work")
       ->check(seconds_up_to(1e9))
       ->type_name("SECONDS")
       ->group(kWaiting);
@@ -296,9 +295,9 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
   sub->add_option("--name", options->name, "the slice's name (default: PROGRAM-PID)")
       ->type_name("NAME");
   sub->add_flag("--exec", options->exec,
-                "become the program instead of waiting for it; the next command removes the slice");
+                "replace allot by the program (exec); a later allot command removes the slice");
   sub->add_option("--fail", options->fail,
-                  "where a limit cannot be enforced: closed refuses, open continues (default: "
+                  "if a limit cannot be enforced: closed refuses, open continues (default: "
                   "closed)")
       ->type_name("open|closed");
   sub->footer(
@@ -309,8 +308,8 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
       "  allot run --gpu-share 20 --gpu-max 50 --priority high -- ./serve\n"
       "  allot run --gpu-mem 40G --wait --evict-idle 300 -- python train.py\n"
       "  allot run --gpu 0 --gpu-mem 8G --cpus 8 -- python train.py\n"
-      "  allot run --cpus 0-3 --exclusive -- make          CPUs alone\n"
-      "  allot run --sim=2x80G --gpu-mem 2G -- ./a.out     no card needed\n"
+      "  allot run --cpus 0-3 --exclusive -- make          CPUs only\n"
+      "  allot run --sim=2x80G --gpu-mem 2G -- ./a.out     no GPU needed\n"
       "\n"
       "Exit status: the program's own, or 128 + the signal that killed it; 125 allot refused "
       "before "

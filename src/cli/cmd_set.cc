@@ -68,7 +68,7 @@ uint32_t position_of(const shm::Slice& slice, const Inventory& mine, std::string
     known = known || number != 0;
   }
   if (!known) return find_gpu(mine, flag, selector).index;
-  refuse("{}: the slice has no part of GPU {}; 'allot ps' shows what it has", flag, selector);
+  refuse("{}: the slice has no GPU {}; 'allot ps' shows its GPUs", flag, selector);
 }
 
 struct Change {
@@ -104,7 +104,7 @@ std::vector<Change> read_changes(const SetOptions& options, const shm::Slice& sl
   for (const Change& change : changes) {
     const uint64_t total = mine.gpus[change.position].total_bytes;
     if (change.bytes == ALLOT_UNLIMITED || total == 0 || change.bytes <= total) continue;
-    refuse("--gpu-mem: {} is more than the GPU has, which is {}; write at most that",
+    refuse("--gpu-mem: {} is more than the {} that the GPU has; write at most that",
            size_text(change.bytes), size_text(total));
   }
   return changes;
@@ -119,7 +119,7 @@ std::string apply(shm::Slice& slice, const Inventory& mine, const Change& change
       fmt::format("GPU {}: {} -> {}, {} in use", label_of(slice, mine, change.position),
                   size_text(before), size_text(change.bytes), size_text(used));
   if (used > change.bytes) {
-    line += "; nothing is taken away: further allocations fail until use is below the limit";
+    line += "; nothing is freed, but allocations fail until use is below the limit";
   }
   return line + "\n";
 }
@@ -257,7 +257,7 @@ void add_set(CLI::App& app, int* exit_status) {
       ->required()
       ->type_name("NAME");
   sub->add_option("--gpu-mem", options->gpu_mem,
-                  "new memory limit; 'none' takes it away; GPU:SIZE for one GPU")
+                  "new memory limit; 'none' removes it; GPU:SIZE for one GPU")
       ->type_name("SIZE|none")
       ->expected(1)
       ->take_all();
@@ -267,18 +267,18 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--gpu-share", options->share, "new guaranteed share of GPU time")
       ->type_name("PERCENT|none");
   sub->add_option("--gpu-max", options->max, "new ceiling of GPU time")->type_name("PERCENT|none");
-  sub->add_option("--gpu-latency", options->latency,
-                  "longest stop of a program that waits for its work beside another")
+  sub->add_option(
+         "--gpu-latency", options->latency,
+         "longest pause, in ms, of a program that waits for its GPU work while other slices run")
       ->type_name("MS|default");
-  sub->add_option("--priority", options->priority, "who goes first")->type_name("high|normal|low");
+  sub->add_option("--priority", options->priority, "high runs first, low last")
+      ->type_name("high|normal|low");
   sub->add_option("--level", options->level, "how GPU time is held")->type_name("LEVEL");
   sub->add_flag("--overcommit", options->overcommit,
                 "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
   sub->footer(
       "GPU time changes at once; memory at the next allocation. A limit below what is in use is "
-      "allowed: nothing is "
-      "lost, and\n"
-      "further allocations fail until enough was freed.\n"
+      "allowed: nothing is freed, but\nallocations fail until use is below the limit.\n"
       "\n"
       "Examples:\n"
       "  allot set alice --gpu-mem 4G\n"

@@ -44,11 +44,11 @@ std::string version_text() {
 }
 
 void add_version(CLI::App& app, int* exit_status) {
-  CLI::App* sub = app.add_subcommand("version", "say which allot this is: version, commit, build");
+  CLI::App* sub = app.add_subcommand("version", "print version, commit and build");
   const auto as_json = std::make_shared<bool>(false);
   sub->add_flag("--json", *as_json, "print JSON; docs/commands.md lists the fields");
   sub->footer(
-      "A commit that ends in '-dirty' was built with changes that are not in it.\n"
+      "'-dirty' behind the commit means: built with uncommitted changes.\n"
       "\n"
       "Examples:\n"
       "  allot version\n"

@@ -68,7 +68,7 @@ std::string held_time_text(const SliceView& slice, const ProcessView& process) {
     text += fmt::format(", held by {}", level_text(process.level));
   }
   if (!why.empty()) text += fmt::format(" ({})", why);
-  if (!answers) text += "; its agent does not answer";
+  if (!answers) text += "; its agent is not responding";
   return text + also;
 }
 
@@ -249,13 +249,13 @@ std::string ps_text(const std::vector<PsRow>& rows, const RegionView& region, bo
   std::string text = rows.empty() ? "no slices\n" : table.text(width);
   if (all) text += sums_text(rows, width);
   for (const std::string& name : region.cleared)
-    text += fmt::format("cleared: {} (nobody was left in it)\n", name);
+    text += fmt::format("cleared: {} (no process was left in it)\n", name);
   for (const std::string& name : region.stale) {
-    text +=
-        wrapped(fmt::format("stale: {} (nobody is left in it; its owner's next command clears it)",
-                            name),
-                width, 2) +
-        "\n";
+    text += wrapped(fmt::format(
+                        "stale: {} (no process is left in it; its owner's next command clears it)",
+                        name),
+                    width, 2) +
+            "\n";
   }
   return text;
 }

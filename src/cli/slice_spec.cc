@@ -106,8 +106,8 @@ std::vector<std::string> parse_gpu_list(std::string_view flag, std::string_view 
   for (size_t i = 0; i < gpus.size(); ++i) {
     if (gpus[i].empty()) {
       wrong_usage(
-          "{}: '{}' has an empty entry; write indexes or UUIDs joined by commas, such as 0,1", flag,
-          shown(text));
+          "{}: '{}' has an empty entry; write GPU indexes or UUIDs joined by commas, such as 0,1",
+          flag, shown(text));
     }
     if (std::find(gpus.begin(), gpus.begin() + static_cast<ptrdiff_t>(i), gpus[i]) !=
         gpus.begin() + static_cast<ptrdiff_t>(i)) {

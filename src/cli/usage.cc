@@ -163,7 +163,7 @@ class Walk {
     for (size_t i = at_ + 1; i < words_.size() && app_->get_parent() == nullptr; ++i) {
       const CLI::App* sub = command_in(*app_, words_[i]);
       if (sub == nullptr || sub->get_option_no_throw(name) == nullptr) continue;
-      wrong_usage("{}: no flag of allot itself; write it behind the command: allot {} {}",
+      wrong_usage("{}: not a flag of allot itself; write it after the command: allot {} {}",
                   shown(name), words_[i], shown(name));
     }
     const std::string hint =
@@ -175,15 +175,14 @@ class Walk {
   void positional(const std::string& word) {
     const std::vector<const CLI::Option*> takes = positionals_of(*app_);
     if (at_ > 0 && words_[at_ - 1] == "--sim" && looks_like_sim_spec(word)) {
-      wrong_usage("--sim: write '{}' behind an equals sign: --sim={}", shown(word), shown(word));
+      wrong_usage("--sim: write '{}' after an equals sign: --sim={}", shown(word), shown(word));
     }
     size_t most = 0;
     for (const CLI::Option* option : takes) {
       most += static_cast<size_t>(std::max(option->get_items_expected_max(), 1));
     }
     if (++positionals_ > most) {
-      wrong_usage("{}'{}' is a word too many; usage: {}", whose(*app_), shown(word),
-                  usage_of(*app_));
+      wrong_usage("{}unexpected '{}'; usage: {}", whose(*app_), shown(word), usage_of(*app_));
     }
   }
 
@@ -217,7 +216,7 @@ class Walk {
       }
       for (const CLI::Option* other : option->get_excludes()) {
         if (seen_.count(other) > 0) {
-          wrong_usage("{}{} and {} exclude each other; write one of them", whose(*app_),
+          wrong_usage("{}{} and {} cannot be used together; write one of them", whose(*app_),
                       option->get_name(), other->get_name());
         }
       }

@@ -44,7 +44,7 @@ std::string foreign_group(const Hierarchy& h, const std::string& group) {
   if (group == h.base || group == h.own) return "";
   std::string name = group.substr(group.rfind('/') + 1);
   if (launcher_in_name(name)) return "";
-  return fmt::format("it is in {}, which somebody else manages", group);
+  return fmt::format("it is in {}, which another program manages", group);
 }
 
 // Moves the process and, with `follow`, its descendants into the group. Returns 0 or an errno.
@@ -74,8 +74,8 @@ void move_pages(pid_t pid, Placement* p) {
   if (p->mems.empty()) return;
   int error = migrate_memory(pid, p->mems);
   p->notes.push_back(error == 0
-                         ? fmt::format("its pages were moved to memory node {}; later ones are "
-                                       "not bound, as no cpuset could be made",
+                         ? fmt::format("its pages were moved to memory node {}; later ones are not "
+                                       "bound, because no cpuset could be made",
                                        to_list(p->mems))
                          : fmt::format("its pages stay where they are: {}", std::strerror(error)));
   p->mems = {};

@@ -83,7 +83,7 @@ bool Watcher::may_put_back(const Lease& lease, const std::string& key, double no
   }
   if (!q.reported) {
     act({WatchAction::Kind::kReport, lease.name, "left " + key + " as it is",
-         "somebody else has changed it three times within a minute", false, ""},
+         "another program has changed it three times within a minute", false, ""},
         0, actions);
     q.reported = true;
   }
@@ -133,9 +133,9 @@ void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAct
   // Version 1 takes CPUs that go off line out of the group for good; anything else somebody wrote.
   CpuSet lost = want - state->cpus;
   bool hotplug = v1 && !lost.empty() && was_offline.contains(lost) && want.contains(state->cpus);
-  std::string why = fmt::format(
-      "it had become \"{}\", {}", to_list(state->cpus),
-      hotplug ? fmt::format("as CPU {} had been offline", to_list(lost)) : "which somebody wrote");
+  std::string why = fmt::format("it had become \"{}\", {}", to_list(state->cpus),
+                                hotplug ? fmt::format("as CPU {} had been offline", to_list(lost))
+                                        : "which another program wrote");
   if (!hotplug && !may_put_back(lease, file, now_s, actions)) return;
   int error = options_.dry_run ? 0 : perform({Step::Op::kWrite, file, to_list(want)});
   if (error == 0 && !hotplug) note_put_back(lease, file, now_s);

@@ -116,7 +116,7 @@ void Watcher::check_narrowed(const Lease& lease, std::vector<WatchAction>* actio
         lease, fmt::format("mask of {}", pid),
         {WatchAction::Kind::kReport, lease.name,
          fmt::format("process {} is on CPUs {} of {} only", pid, to_list(mask), to_list(whole)),
-         "its mask was set, by itself or by somebody else", false, ""},
+         "its mask was set, by itself or by another program", false, ""},
         actions);
   }
   seen.masks = std::move(masks);
@@ -131,8 +131,8 @@ bool Watcher::make_again(const Lease& lease, double now_s, std::vector<WatchActi
   spec.cpus = lease.cpus & online_;
   spec.mems = lease.mems;
   spec.exclusive = lease.exclusive;
-  WatchAction action{WatchAction::Kind::kRestore, lease.name, "make " + lease.group + " again",
-                     "somebody removed it",       false,      ""};
+  WatchAction action{WatchAction::Kind::kRestore,  lease.name, "make " + lease.group + " again",
+                     "another program removed it", false,      ""};
   if (spec.cpus.empty()) return false;
   if (spec.mems.empty() && hierarchy_.kind == CpusetKind::kV1) {
     Expected<GroupState> parent =

@@ -13,7 +13,7 @@
 //                   today a waiting task is moved at once, and only a running one needs the stopper
 //                   thread.
 //   __migrate_task  takes it off, sets its CPU, puts it on; but first looks again: destination gone
-//                   off line? task moved already? destination no longer allowed? Then nothing is
+//                   offline? task moved already? destination no longer allowed? Then nothing is
 //                   done.
 //   balancing       an underloaded CPU pulls waiting tasks that may run there; a running one only
 //                   by a push, after balancing failed several times.

@@ -91,7 +91,7 @@ TEST(RunQueues, RequestIsDroppedWhenTheWorldHasChanged) {
   rqs.start_set_cpus_allowed(1, Mask{3}, &pending);
   rqs.offline(3);
   EXPECT_TRUE(rqs.run_migration_thread(2));
-  EXPECT_EQ(rqs.find(1)->cpu, 2) << "the destination is off line";
+  EXPECT_EQ(rqs.find(1)->cpu, 2) << "the destination is offline";
 
   rqs.start_set_cpus_allowed(1, Mask{0}, &pending);
   rqs.remove(1);

@@ -280,7 +280,7 @@ class Simulation {
     if (action == "pin") {
       Mask mask;
       if (int err = parse_list(words[2], Mask::kBits, &mask)) {
-        log("pin " + name + ": '" + words[2] + "' is no list of CPUs", err);
+        log("pin " + name + ": '" + words[2] + "' is not a list of CPUs", err);
         return;
       }
       report("pin " + name + " to " + words[2], cpusets_.set_affinity(tid, mask));
@@ -378,7 +378,7 @@ class Simulation {
     int cpu = -1;
     std::from_chars(text.data(), text.data() + text.size(), cpu);
     Outcome outcome = up ? cpusets_.online(cpu) : cpusets_.offline(cpu);
-    report("CPU " + text + (up ? " comes on line" : " goes off line"), outcome);
+    report("CPU " + text + (up ? " comes online" : " goes offline"), outcome);
     if (!outcome.ok()) return;
     if (up) {
       queues_.online(cpu);

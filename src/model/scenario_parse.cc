@@ -48,7 +48,7 @@ class Reader {
     if (key == "at") return at(words, number);
     if (key == "run" && words.size() == 2) {
       if (!duration(words[1], &scenario.ticks) || scenario.ticks == 0)
-        return "'" + words[1] + "' is no duration";
+        return "'" + words[1] + "' is not a duration";
       if (scenario.ticks > 100000) return "at most 100 s can be run";
       return "";
     }
@@ -96,7 +96,8 @@ class Reader {
         std::istringstream parts(value);
         for (std::string part; std::getline(parts, part, '/');) {
           Mask mask;
-          if (parse_list(part, Mask::kBits, &mask) != 0) return "'" + part + "' is no list of CPUs";
+          if (parse_list(part, Mask::kBits, &mask) != 0)
+            return "'" + part + "' is not a list of CPUs";
           scenario.llc.push_back(mask);
         }
       } else {
@@ -150,7 +151,8 @@ class Reader {
         task.group = value;
       } else if (word.starts_with("pin=")) {
         Mask mask;
-        if (parse_list(value, Mask::kBits, &mask) != 0) return "'" + value + "' is no list of CPUs";
+        if (parse_list(value, Mask::kBits, &mask) != 0)
+          return "'" + value + "' is not a list of CPUs";
         task.pin = mask;
       } else if ((word.starts_with("count=") && number(value, &count) && count >= 1 &&
                   count <= 10000) ||
@@ -201,7 +203,7 @@ class Reader {
       scenario.events.push_back(event);
       return "";
     }
-    return "'" + event.words[0] + "' is no action";
+    return "'" + event.words[0] + "' is not an action";
   }
 };
 

@@ -93,7 +93,7 @@ class Chart {
     }
     draw(out,
          "<rect class=\"o\" x=\"%.0f\" y=\"32\" width=\"14\" height=\"12\"/><text x=\"%.0f\" "
-         "y=\"42\">off line</text>\n",
+         "y=\"42\">offline</text>\n",
          at + 24, at + 42);
     draw(out,
          "<line class=\"m\" marker-end=\"url(#a)\" x1=\"%.0f\" y1=\"44\" x2=\"%.0f\" "
@@ -138,7 +138,7 @@ class Chart {
     draw(out, "<rect class=\"%s%s\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\"><title>",
          off ? "o" : "q", off ? "" : std::to_string(std::min<size_t>(queue.size(), 4)).c_str(),
          x(from), base - height, width, height);
-    draw(out, "%zu-%zu ms: %s", from, to, off ? "off line" : queue.empty() ? "idle" : "");
+    draw(out, "%zu-%zu ms: %s", from, to, off ? "offline" : queue.empty() ? "idle" : "");
     *out += xml(names) + "</title></rect>\n";
     bool fits =
         6.2 * static_cast<double>(names.size()) < width - 6 && !names.empty() && height >= 11;

@@ -48,7 +48,7 @@ TEST(Scenario, NamesTheLineThatIsWrong) {
   EXPECT_EQ(error_of("task w\nat 5ms pin w\n"), "line 2: pin takes 2 arguments");
   EXPECT_EQ(error_of("task w\nat 9ms sleep w\nat 5ms wake w\n"),
             "line 3: events must be in order of time");
-  EXPECT_EQ(error_of("task w\nrun 3h\n"), "line 2: '3h' is no duration");
+  EXPECT_EQ(error_of("task w\nrun 3h\n"), "line 2: '3h' is not a duration");
   EXPECT_NE(error_of("machine cpus=0\n"), "");
   EXPECT_NE(error_of("task w load=0%\n"), "");
 }

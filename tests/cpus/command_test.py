@@ -332,8 +332,8 @@ def check_change():
     finally:
         process.kill()
         process.wait()
-    expect_line(run("attach", "--cpus", "1", "--", "-1"), 2, "'-1' is no process number")
-    expect_line(run("attach", "abc", "--cpus", "1"), 2, "'abc' is no process number")
+    expect_line(run("attach", "--cpus", "1", "--", "-1"), 2, "'-1' is not a process number")
+    expect_line(run("attach", "abc", "--cpus", "1"), 2, "'abc' is not a process number")
     expect_line(run("attach", os.getpid(), "--cpus", "1", "--near-gpu", "x"), 2, "'x' is no GPU number")
     if pathlib.Path("/proc/2/status").exists() and "kthreadd" in pathlib.Path("/proc/2/status").read_text():
         expect_line(run("attach", "2", "--cpus", f"{a},", "--no-cpuset"), 125, "kernel thread")

@@ -172,9 +172,12 @@ TEST_F(BadInput, SharesThatSumToMoreThanAGpu) {
   environment["ALLOT_SIM_GPUS"] = "2x16G";
   const auto alice = start_gpu_program({"--gpu", "0", "--gpu-share", "40", "--name", "alice"});
   const auto bob = start_gpu_program({"--gpu", "0", "--gpu-share", "30", "--name", "bob"});
-  const Words wanted = {"--gpu-share", "GPU 0", "30% (alice has 40%, bob has 30%)", "--overcommit"};
+  const Words wanted = {"--gpu-share", "GPU 0",
+                        "more than the 30% that is unreserved (alice has 40%, bob has 30%)",
+                        "--overcommit"};
   refused(run({"--gpu-share", "30.1", "--name", "c"}), 125, wanted);
-  refused({"set", "bob", "--gpu-share", "61"}, 125, {"--gpu-share", "60% (alice has 40%)"});
+  refused({"set", "bob", "--gpu-share", "61"}, 125,
+          {"--gpu-share", "more than the 60% that is unreserved (alice has 40%)"});
   EXPECT_EQ(allot(run({"--gpu", "1", "--gpu-share", "100"})).status, 0) << "the other GPU is free";
   EXPECT_EQ(allot(run({"--gpu-share", "30"})).status, 0) << "up to the whole";
   EXPECT_EQ(allot(run({})).status, 0) << "who asks for no share fits always";

@@ -62,8 +62,7 @@ TEST_F(CommandLine, ANumberOfBytesWithoutAUnitIsAskedBack) {
 TEST_F(CommandLine, ALimitBelowAContextIsHintedAt) {
   const Outcome small = allot(run({"--gpu-mem", "100M"}));
   EXPECT_EQ(small.status, 0);
-  EXPECT_NE(small.err.find("100 MiB on GPU 0 are less than a CUDA context takes"),
-            std::string::npos)
+  EXPECT_NE(small.err.find("100 MiB on GPU 0 is less than a CUDA context takes"), std::string::npos)
       << small.err;
   EXPECT_NE(small.err.find("512 MiB"), std::string::npos) << small.err;
   EXPECT_EQ(allot(run({"--gpu-mem", "1G"})).err, "");

@@ -155,7 +155,7 @@ TEST_F(Evict, SaysWhatIsMissingOnTheCard) {
   ASSERT_EQ(ask(*other, "alloc 1400000000"), "ok");
   const Outcome back = allot({"restore", "a"});
   EXPECT_EQ(back.status, kRefused);
-  EXPECT_NE(back.err.find("are free; it stays evicted"), std::string::npos) << back.err;
+  EXPECT_NE(back.err.find("is free; it stays evicted"), std::string::npos) << back.err;
   EXPECT_TRUE(evicted("a"));
   ASSERT_EQ(ask(*other, "free"), "ok");
   program->write("check 3\n");
@@ -233,7 +233,7 @@ TEST_F(Evict, ARunWaitsForMemory) {
   const Outcome out =
       allot({"run", "--sim", "--gpu-mem", "3G", "--wait", "--wait-timeout", "0.2", "--", "true"});
   EXPECT_EQ(out.status, 124);
-  EXPECT_NE(out.err.find("are not free"), std::string::npos) << out.err;
+  EXPECT_NE(out.err.find("is not free on GPU 0"), std::string::npos) << out.err;
   auto second =
       start({"run", "--sim", "--name", "b", "--gpu-mem", "3G", "--wait", "--", GPU_PROGRAM});
   ASSERT_EQ(ask(*first, "alloc 1048576"), "ok");

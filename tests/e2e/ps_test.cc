@@ -118,7 +118,7 @@ TEST_F(Ps, AVariableThatNamesNoFolderYetIsSaid) {
   const Outcome got = allot({"ps"});
   EXPECT_EQ(got.status, 0);
   EXPECT_EQ(got.out, "no slices\n");
-  EXPECT_NE(got.err.find("/absent: that folder is not there"), std::string::npos) << got.err;
+  EXPECT_NE(got.err.find("/absent: there is no such folder"), std::string::npos) << got.err;
 }
 
 class SoftwareGpu : public Machine {};
@@ -223,7 +223,7 @@ TEST_F(JsonFields, TheDocsAndTheOutputAgree) {
   const std::set<std::string> values = {
       "closed",   "open",    "high", "normal", "low",  "auto",      "channel",  "launch",
       "observe",  "driver",  "fast", "active", "idle", "throttled", "freezing", "frozen",
-      "evicting", "evicted", "none", "asked",  "mps",  "control", "crowded"};
+      "evicting", "evicted", "none", "asked",  "mps",  "control",   "crowded"};
   json ps = json_of({"ps", "--json"});
   compare("allot ps", ps, [&] {
     std::set<std::string> all = values;

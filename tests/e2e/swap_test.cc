@@ -148,7 +148,7 @@ TEST_F(Swap, SaysWhatIsMissingOnTheCard) {
   ASSERT_EQ(ask(*other, "alloc " + std::to_string(most)), "ok");
   const Outcome back = allot({"restore", "a"});
   EXPECT_EQ(back.status, kRefused);
-  EXPECT_NE(back.err.find("are free; it stays evicted"), std::string::npos) << back.err;
+  EXPECT_NE(back.err.find("is free; it stays evicted"), std::string::npos) << back.err;
   EXPECT_TRUE(evicted("a"));
   ASSERT_EQ(ask(*other, "free"), "ok");
   program->write("check 3\n");
@@ -188,7 +188,8 @@ TEST_F(Swap, GivesUpOnWorkThatDoesNotEnd) {
 TEST_F(Swap, DoesNotBreakACapture) {
   auto program = holder("a", 3);
   ASSERT_EQ(ask(*program, "capture"), "0");
-  expect_runs_on(*program, allot({"evict", "a", "--timeout", "0.3"}), "captures graphs");
+  expect_runs_on(*program, allot({"evict", "a", "--timeout", "0.3"}),
+                 "never stops capturing graphs");
   // An eviction that waits long enough goes when the capture has ended.
   auto command = start({"evict", "a"});
   ASSERT_TRUE(wait_until([&] { return evicted("a"); }));
@@ -211,7 +212,7 @@ TEST_F(Swap, RefusesWhereNothingCanMove) {
   ASSERT_EQ(ask(*program, "alloc 4096"), "ok");
   const Outcome out = allot({"evict", "a"});
   EXPECT_EQ(out.status, kRefused);
-  EXPECT_NE(out.err.find("can move the fast way"), std::string::npos) << out.err;
+  EXPECT_NE(out.err.find("can be moved fast"), std::string::npos) << out.err;
   auto plain = start_gpu_program({"--name", "b"});
   const Outcome other = allot({"evict", "--swap", "fast", "b"});
   EXPECT_EQ(other.status, kRefused);

@@ -40,12 +40,12 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
       ->type_name("auto|LIST");
   CLI::Option* exclusive = app.add_flag(
       "--exclusive", flags->exclusive,
-      "no other slice gets these CPUs; on cpuset v2, nobody else (a partition, as root)");
+      "no other slice gets these CPUs; on cpuset v2, as root, no other program does (a partition)");
   app.add_flag("--isolated", flags->isolated,
                "with --exclusive on cpuset v2: without load balancing; bind each thread yourself")
       ->needs(exclusive);
   app.add_flag("--any-cpu", flags->any_cpu,
-               "also CPUs outside the mask that allot was started with");
+               "allow CPUs outside the mask that allot was started with");
   app.add_option("--near-gpu", flags->gpu, "near this GPU, counted by bus address")
       ->type_name("GPU")
       ->check(whole_number("GPU number"));

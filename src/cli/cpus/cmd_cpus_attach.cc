@@ -47,13 +47,13 @@ pid_t as_pid(const std::string& text) {
   bool digits = !text.empty() && text.size() < 10 &&
                 text.find_first_not_of("0123456789") == std::string::npos;
   const pid_t pid = digits ? std::stoi(text) : 0;
-  if (pid <= 0) wrong_usage("'{}' is no process number", text);
+  if (pid <= 0) wrong_usage("'{}' is not a process number", text);
   return pid;
 }
 
 void attach(const CpusAttachOptions& options, int* exit_status) {
   const pid_t pid = as_pid(options.target);
-  if (!options.flags.wants_cpus()) wrong_usage("attach: say which CPUs: --cpus N, a list, or gpu");
+  if (!options.flags.wants_cpus()) wrong_usage("attach: give the CPUs: --cpus N, a list, or gpu");
   cpus::AttachRequest request;
   request.pid = pid;
   request.follow = options.follow;
@@ -66,7 +66,7 @@ void attach(const CpusAttachOptions& options, int* exit_status) {
 }
 
 void change(const CpusAttachOptions& options, int* exit_status) {
-  if (!options.flags.wants_cpus()) wrong_usage("set: say which CPUs: --cpus N, a list, or gpu");
+  if (!options.flags.wants_cpus()) wrong_usage("set: give the CPUs: --cpus N, a list, or gpu");
   cpus::AttachRequest request;
   request.placement = placement_request(options.flags, options.target);
   cpus::Expected<cpus::Lease> lease = cpus::find_lease(request.placement.folder, options.target);
@@ -95,15 +95,15 @@ void release_slice(const CpusAttachOptions& options) {
 
 void add_cpus_attach(CLI::App& cpus, int* exit_status) {
   auto options = std::make_shared<CpusAttachOptions>();
-  CLI::App* app =
-      cpus.add_subcommand("attach", "move a running process with all its threads, none lost");
+  CLI::App* app = cpus.add_subcommand("attach", "move a running process with all its threads");
   app->add_option("pid", options->target, "the process")->required()->type_name("PID");
   add_cpu_flags(*app, &options->flags);
   app->add_flag("--follow", options->follow, "its descendants too");
-  app->add_option("--name", options->name, "name of the slice; default pidPID");
+  app->add_option("--name", options->name, "name of the slice (default: pidPID)")
+      ->type_name("NAME");
   app->add_flag(
       "--no-cpuset", options->no_cpuset,
-      "by affinity alone, even where cpusets can be made; the process is stopped for a moment");
+      "use affinity only, even where cpusets can be made; this stops the process for a moment");
   app->add_flag("--json", options->as_json, "print JSON");
   app->footer(
       "Example:\n"
@@ -125,7 +125,7 @@ void add_cpus_set(CLI::App& cpus, int* exit_status) {
 void add_cpus_detach(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusAttachOptions>();
   CLI::App* app =
-      cpus.add_subcommand("detach", "let a slice's processes use all CPUs again; ends its lease");
+      cpus.add_subcommand("detach", "end a slice's lease; its processes may use all CPUs again");
   app->add_option("slice", options->target, "its name, or a process in it")
       ->required()
       ->type_name("NAME|PID");

@@ -46,8 +46,8 @@ cpus::PlacementRequest parse_slice(const std::string& text) {
                std::from_chars(word.data() + 4, word.data() + word.size(), flags.gpu).ec ==
                    std::errc{}) {
     } else {
-      wrong_usage("--slice {}: '{}' is none of gpu=N, mems=LIST, cores, threads, exclusive", text,
-                  word);
+      wrong_usage("--slice {}: '{}' is not one of gpu=N, mems=LIST, cores, threads, exclusive",
+                  text, word);
     }
   }
   return placement_request(flags, text.substr(0, equals));
@@ -130,7 +130,7 @@ void plan(const CpusPlanOptions& options) {
   for (const std::string& text : options.slices) requests.push_back(parse_slice(text));
   if (options.flags.wants_cpus()) requests.push_back(placement_request(options.flags, "run"));
   if (requests.empty())
-    wrong_usage("plan: say what to plan: --cpus N, or --slice NAME=CPUS for each of several");
+    wrong_usage("plan: nothing to plan; give --cpus N, or --slice NAME=CPUS for each of several");
   MachineView m = read_machine(options.machine);
   std::string why_not;
   std::optional<cpus::TreeModel> tree = read_tree(m, &why_not);
@@ -150,7 +150,7 @@ void plan(const CpusPlanOptions& options) {
 void add_cpus_plan(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusPlanOptions>();
   CLI::App* app = cpus.add_subcommand(
-      "plan", "who would get which CPUs, with every write and what the kernel would answer");
+      "plan", "show which slice would get which CPUs, every write and the kernel's answer");
   add_cpu_flags(*app, &options->flags);
   app->add_option("--slice", options->slices,
                   "NAME=CPUS[:gpu=N][:mems=LIST][:cores|threads][:exclusive]; once for each")

@@ -83,15 +83,15 @@ void watch(CpusWatchOptions options) {
 
 void add_cpus_watch(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusWatchOptions>();
-  CLI::App* app = cpus.add_subcommand(
-      "watch",
-      "put back what hotplug, daemons or threads change; spread pinned threads that pile up");
-  app->add_option("slice", options->watch.slice, "only this slice");
-  app->add_flag("--dry-run", options->watch.dry_run, "only say what would be done");
-  app->add_flag("--no-rebalance", options->no_rebalance, "put back drift only");
-  app->add_flag("--once", options->once, "look once and end");
-  app->add_option("--for", options->seconds, "end after so many seconds")->type_name("S");
-  app->add_flag("--json", options->as_json, "one JSON object a line");
+  CLI::App* app = cpus.add_subcommand("watch",
+                                      "restore slices that hotplug, daemons or threads changed; "
+                                      "spread pinned threads that pile up");
+  app->add_option("slice", options->watch.slice, "only this slice")->type_name("NAME");
+  app->add_flag("--dry-run", options->watch.dry_run, "print what would be done and change nothing");
+  app->add_flag("--no-rebalance", options->no_rebalance, "restore only; do not spread threads");
+  app->add_flag("--once", options->once, "check once and exit");
+  app->add_option("--for", options->seconds, "exit after this many seconds")->type_name("SECONDS");
+  app->add_flag("--json", options->as_json, "one JSON object per line");
   app->footer(
       "Examples:\n"
       "  allot cpus watch\n"

@@ -110,13 +110,13 @@ int doctor(const DoctorOptions& options) {
 }  // namespace
 
 void add_doctor(CLI::App& app, int* exit_status) {
-  CLI::App* sub = app.add_subcommand("doctor", "say what works on this machine, and what does not");
+  CLI::App* sub = app.add_subcommand("doctor", "check what works on this machine");
   const auto options = std::make_shared<DoctorOptions>();
   sub->add_option("program", options->program,
-                  "also look whether this program can be held to a slice")
+                  "also check whether this program can be held to a slice")
       ->type_name("PROGRAM");
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
-  sub->add_option("--sim", options->sim, "look at the software GPU instead of the machine's driver")
+  sub->add_option("--sim", options->sim, "check the software GPU instead of the machine's driver")
       ->type_name("[=SPEC]");
   sub->footer(
       "Exit status: 0 no problem, 1 problems found.\n"

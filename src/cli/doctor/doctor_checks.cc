@@ -52,7 +52,7 @@ std::string load_problem(const std::string& path) {
   int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child) return "it could not be tried";
   if (n > 0) return std::string(text, static_cast<size_t>(n));
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "the process that loaded it died";
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "the process that loaded it crashed";
 }
 
 }  // namespace
@@ -95,7 +95,7 @@ void check_driver(const DriverFiles& driver, const Inventory& inventory, Finding
   }
   if (!inventory.problem.empty()) {
     add(findings, Verdict::kProblem, "gpus", inventory.problem,
-        "run 'nvidia-smi'; check that /dev/nvidia* are there and may be opened");
+        "run 'nvidia-smi'; check that /dev/nvidia* exist and can be opened");
     return;
   }
   for (const Gpu& gpu : inventory.gpus) {
@@ -213,18 +213,17 @@ void check_mps(Findings* findings) {
   const char* pipe_folder = std::getenv("CUDA_MPS_PIPE_DIRECTORY");
   const std::vector<std::string> servers = processes_named("nvidia-cuda-mps");
   const char* consequence =
-      "memory limits hold under MPS (they are kept in each client); GPU time of its clients is "
-      "held by "
-      "launch";
+      "memory limits hold under MPS (enforced in each client); GPU time of its clients is held at "
+      "level launch";
   if (!servers.empty()) {
     add(findings, Verdict::kNote, "mps",
         fmt::format("an MPS daemon runs (pid {}): {}", servers.front(), consequence));
   } else if (pipe_folder != nullptr) {
     add(findings, Verdict::kNote, "mps",
-        fmt::format("CUDA_MPS_PIPE_DIRECTORY is {}, but no MPS daemon is to be seen from here: {}",
-                    pipe_folder, consequence));
+        fmt::format("CUDA_MPS_PIPE_DIRECTORY is {}, but no MPS daemon was found: {}", pipe_folder,
+                    consequence));
   } else {
-    add(findings, Verdict::kGood, "mps", "no MPS daemon is to be seen");
+    add(findings, Verdict::kGood, "mps", "no MPS daemon found");
   }
 }
 

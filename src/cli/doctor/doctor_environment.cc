@@ -54,7 +54,7 @@ void check_program(const std::string& program, Findings* findings) {
       break;
     case Preload::kOtherMachine:
       add_preload(findings, Verdict::kProblem,
-                  file + ": is made for another processor or word size",
+                  file + ": is built for another processor or word size",
                   "use a 64-bit build of it");
       break;
   }
@@ -67,16 +67,16 @@ struct Variable {
 };
 
 constexpr std::array kVariables = {
-    Variable{ALLOT_ENV_GPU_MEM, "memory limit of the environment-only way", true},
-    Variable{ALLOT_ENV_GPU_SHARE, "guaranteed share of GPU time in the environment-only way", true},
-    Variable{ALLOT_ENV_GPU_MAX, "ceiling of GPU time in the environment-only way", true},
-    Variable{ALLOT_ENV_PRIORITY, "priority in the environment-only way", false},
-    Variable{ALLOT_ENV_LEVEL, "how GPU time is held in the environment-only way", false},
-    Variable{ALLOT_ENV_NAME, "name of the slice in the environment-only way", false},
+    Variable{ALLOT_ENV_GPU_MEM, "memory limit without 'allot run'", true},
+    Variable{ALLOT_ENV_GPU_SHARE, "guaranteed share of GPU time without 'allot run'", true},
+    Variable{ALLOT_ENV_GPU_MAX, "ceiling of GPU time without 'allot run'", true},
+    Variable{ALLOT_ENV_PRIORITY, "priority without 'allot run'", false},
+    Variable{ALLOT_ENV_LEVEL, "how GPU time is held without 'allot run'", false},
+    Variable{ALLOT_ENV_NAME, "name of the slice without 'allot run'", false},
     Variable{ALLOT_ENV_DIR, "the region's folder", false},
     Variable{ALLOT_ENV_FAIL, "open or closed where a limit cannot be enforced", false},
-    Variable{ALLOT_ENV_REAL_CUDA, "taken for the driver's libcuda.so.1", false},
-    Variable{ALLOT_ENV_REAL_NVML, "taken for the driver's libnvidia-ml.so.1", false},
+    Variable{ALLOT_ENV_REAL_CUDA, "used as the driver's libcuda.so.1", false},
+    Variable{ALLOT_ENV_REAL_NVML, "used as the driver's libnvidia-ml.so.1", false},
     Variable{ALLOT_ENV_LOG, "where the libraries write their messages", false},
     Variable{ALLOT_ALIAS_GPU_MEM, "HAMi's name: read as " ALLOT_ENV_GPU_MEM " where that is absent",
              true},
@@ -84,7 +84,7 @@ constexpr std::array kVariables = {
              "HAMi's name: share and ceiling of GPU time at once, where ours are absent", true},
     Variable{ALLOT_ALIAS_PRIORITY, "HAMi's name: 0 high, 1 low", false},
     Variable{ALLOT_ALIAS_POLICY,
-             "HAMi's name: 'disable' takes the limit of " ALLOT_ALIAS_GPU_SHARE " away", false},
+             "HAMi's name: 'disable' removes the limit of " ALLOT_ALIAS_GPU_SHARE " away", false},
     Variable{ALLOT_ALIAS_REGION, "HAMi's name: a path whose hash names the slice", false},
 };
 
@@ -106,14 +106,14 @@ void check_preload(const std::string& program, Findings* findings) {
     if (line.find("libvgpu") != std::string::npos) {
       add_preload(findings, Verdict::kProblem,
                   "/etc/ld.so.preload loads another GPU sharing library: " + harmless(line),
-                  "remove that line: two of them in one process answer for each other");
+                  "remove that line: two of them in one process intercept each other");
     }
   }
   add_preload(
       findings, Verdict::kNote,
       "not held: set-user-ID programs (sudo, su), musl programs, and programs that talk to the "
       "kernel driver "
-      "directly; 'allot doctor PROGRAM' looks at one");
+      "directly; 'allot doctor PROGRAM' checks one");
 }
 
 void check_environment(Findings* findings) {

@@ -50,9 +50,8 @@ void expected_level(const Inventory& inventory, Findings* findings) {
   }
   if (has_mig(inventory)) {
     add_time(findings, Verdict::kNote,
-             "MIG is on: shares and ceilings count within an instance; between instances the card "
-             "itself "
-             "divides");
+             "MIG is on: shares and ceilings count within an instance; between instances the GPU "
+             "itself divides");
   }
 }
 

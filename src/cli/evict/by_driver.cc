@@ -77,13 +77,13 @@ void Move::refuse_what_cannot_move() const {
     const uint64_t imported = target.by_kind[ALLOT_KIND_IMPORT];
     if (managed > 0) {
       refuse(
-          "evict: {} has {} of managed memory (cuMemAllocManaged), which the driver cannot carry; "
+          "evict: {} has {} of managed memory (cuMemAllocManaged), which the driver cannot move; "
           "nothing was changed. 'allot freeze {}' pauses the slice in place",
           who(target), size_text(managed), name_);
     }
     if (imported > 0) {
       refuse(
-          "evict: {} uses {} of another slice's memory (IPC), which the driver cannot carry; "
+          "evict: {} uses {} of another slice's memory (IPC), which the driver cannot move; "
           "nothing was changed",
           who(target), size_text(imported));
     }
@@ -96,7 +96,7 @@ void Move::refuse_what_cannot_move() const {
         continue;
       refuse(
           "evict: {} shares memory with other processes (an IPC or VMM handle), which the driver "
-          "cannot carry; nothing was changed",
+          "cannot move; nothing was changed",
           who(target));
     }
   }

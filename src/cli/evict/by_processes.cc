@@ -76,7 +76,7 @@ void FastMove::refuse_what_cannot_move() const {
     const uint32_t pins = load(swap(target).pins);
     if (pins == 0) continue;
     refuse(
-        "evict: {} lets another device reach into its memory ({}); nothing was changed. 'allot "
+        "evict: {} lets another device access its memory ({}); nothing was changed. 'allot "
         "freeze {}' pauses the slice in place",
         who(target),
         (pins & ALLOT_SWAP_PIN_HANDLE) != 0 ? "a dma-buf handle" : "SYNC_MEMOPS, as for RDMA",
@@ -84,9 +84,9 @@ void FastMove::refuse_what_cannot_move() const {
   }
   if (moves > 0 || stays == 0) return;
   refuse(
-      "evict: nothing of the {} that '{}' holds can move the fast way (only blocks of more than "
+      "evict: none of the {} that '{}' holds can be moved fast (only blocks of more than "
       "1 MiB from cuMemAlloc and cuMemAllocPitch); nothing was changed. 'allot evict --swap driver "
-      "{}' may carry it",
+      "{}' may move it",
       size_text(stays), name_, name_);
 }
 

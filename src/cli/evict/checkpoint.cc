@@ -236,7 +236,7 @@ std::string cuda_text(CUresult result) {
     case CUDA_ERROR_ILLEGAL_STATE:
       return "the process is in the wrong state for this";
     case CUDA_ERROR_NOT_SUPPORTED:
-      return "not supported: the driver cannot carry something that the process has";
+      return "not supported: the driver cannot move something that the process has";
     case CUDA_ERROR_NOT_READY:
       return "its work has not ended in time";
     default:

@@ -145,7 +145,7 @@ void MoveBase::refuse_without_host_memory(uint64_t need) const {
     if (target.phase != Phase::kMoved) room = std::min(room, host_room(target.process.pid));
   }
   if (need + kHostMargin <= room) return;
-  refuse("{}: '{}' needs {} of host memory, {} are left; nothing was changed", command_, name_,
+  refuse("{}: '{}' needs {} of host memory, {} is left; nothing was changed", command_, name_,
          size_text(need + kHostMargin), size_text(room));
 }
 
@@ -156,7 +156,7 @@ std::string MoveBase::missing_room(const PerGpu& need) const {
     for (uint32_t g = 0; g < ALLOT_MAX_GPUS; ++g) {
       if (need[g] == 0 || !gpu.free_known || need[g] <= gpu.free_bytes) continue;
       if (memcmp(file_.gpus[g].uuid, gpu.uuid.data(), gpu.uuid.size()) != 0) continue;
-      return fmt::format("'{}' needs {} on GPU {}, {} are free", name_, size_text(need[g]),
+      return fmt::format("'{}' needs {} on GPU {}, {} is free", name_, size_text(need[g]),
                          gpu.index, size_text(gpu.free_bytes));
     }
   }

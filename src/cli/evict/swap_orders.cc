@@ -65,9 +65,9 @@ std::string SwapOrders::why_not(const Target& target, AllotSwapState wanted) con
       return fmt::format("the work of {} did not end within {} s", who(target),
                          options_.timeout_seconds);
     case ALLOT_SWAP_CAPTURE:
-      return fmt::format("{} captures graphs all the time", who(target));
+      return fmt::format("{} never stops capturing graphs", who(target));
     case ALLOT_SWAP_PINNED:
-      return fmt::format("{} has let another device reach into its memory", who(target));
+      return fmt::format("{} has let another device access its memory", who(target));
     case ALLOT_SWAP_NO_HOST:
       return fmt::format("{}: the host has no memory for it", who(target));
     case ALLOT_SWAP_NO_CARD: {

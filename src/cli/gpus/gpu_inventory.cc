@@ -136,7 +136,7 @@ std::vector<ChosenGpu> choose_gpus(const Inventory& inventory, const SliceSpec& 
     if (entry.limit_bytes == ALLOT_UNLIMITED || entry.limit_bytes <= entry.gpu->total_bytes)
       continue;
     refuse(
-        "--gpu-mem: {} is more than GPU {} has, which is {} ({} against {} bytes); write at most "
+        "--gpu-mem: {} is more than GPU {} has: {} ({} against {} bytes); write at most "
         "that",
         size_text(entry.limit_bytes), entry.gpu->index, size_text(entry.gpu->total_bytes),
         entry.limit_bytes, entry.gpu->total_bytes);

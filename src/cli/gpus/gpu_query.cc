@@ -80,7 +80,7 @@ json ask_nvml(const std::string& path) {
   const auto version_of = symbol<int(char*, unsigned)>(library, "nvmlSystemGetDriverVersion");
   const auto cuda_of = symbol<int(int*)>(library, "nvmlSystemGetCudaDriverVersion_v2");
   if (init == nullptr || count_of == nullptr || device_at == nullptr) {
-    return {{"problem", fmt::format("{} is no NVML: nvmlInit_v2 is missing", path)}};
+    return {{"problem", fmt::format("{} is not NVML: nvmlInit_v2 is missing", path)}};
   }
   if (const int status = init(); status != 0) {
     if (const std::string why = software_problem(library); !why.empty())
@@ -139,7 +139,7 @@ json ask_cuda(const std::string& path) {
   const auto version_of = symbol<int(int*)>(library, "cuDriverGetVersion");
   if (init == nullptr || count_of == nullptr || device_at == nullptr || uuid_of == nullptr ||
       name_of == nullptr || total_of == nullptr) {
-    return {{"problem", fmt::format("{} is no CUDA driver: an entry is missing", path)}};
+    return {{"problem", fmt::format("{} is not a CUDA driver: an entry is missing", path)}};
   }
   if (const int status = init(0); status != 0) {
     return {{"problem", fmt::format("{}: cuInit failed with CUDA error {}", path, status)}};
@@ -216,7 +216,7 @@ Inventory parse_answer(const std::string& text, const DriverFiles& driver) {
   inventory.software = driver.software;
   const json answer = json::parse(text, nullptr, false);
   if (!answer.is_object()) {
-    inventory.problem = "the driver ended the process that asked it";
+    inventory.problem = "the driver killed the process that queried it";
     return inventory;
   }
   inventory.problem = answer.value("problem", "");
@@ -275,8 +275,8 @@ Inventory need_gpus(const DriverFiles& driver) {
   if (!inventory.problem.empty() && driver.software) refuse("{}", inventory.problem);
   if (!inventory.problem.empty()) {
     refuse(
-        "{}; install the NVIDIA driver, or use the software GPU with --sim ('allot doctor' says "
-        "more)",
+        "{}; install the NVIDIA driver, or use the software GPU with --sim (details: 'allot "
+        "doctor')",
         inventory.problem);
   }
   if (inventory.gpus.empty()) {

@@ -61,8 +61,8 @@ void Admission::check(const Uuid& gpu, const std::string& label, uint32_t share_
   if (core::share_fits(shares, share_permille)) return;
   const uint32_t left = sum < core::kWhole ? core::kWhole - sum : 0;
   throw NotNow(fmt::format(
-      "--gpu-share: {} of GPU {} are more than is left, which is {} ({}); ask for less, or add "
-      "--overcommit: all shares shrink in proportion then",
+      "--gpu-share: {} of GPU {} is more than the {} that is unreserved ({}); ask for less, or add "
+      "--overcommit, which shrinks all shares in proportion",
       percent_text(share_permille), label, left == 0 ? "nothing" : percent_text(left), who));
 }
 
@@ -75,7 +75,7 @@ void Admission::check_memory(const Gpu& gpu, uint64_t bytes) const {
   const uint64_t free = gpu.free_bytes > promised ? gpu.free_bytes - promised : 0;
   if (bytes <= free) return;
   throw NotNow(fmt::format(
-      "--gpu-mem: {} of GPU {} are not free: {} are unused, {} of them promised to slices",
+      "--gpu-mem: {} is not free on GPU {}: {} is unused, and {} of that is promised to slices",
       size_text(bytes), gpu.index, size_text(gpu.free_bytes), size_text(promised)));
 }
 

@@ -31,7 +31,7 @@ void pause_or_give_up() {
   const timespec look = {0, kRoomLookNs};
   const int number = sigtimedwait(&set, nullptr, &look);
   if (number > 0)
-    throw Failure(kExitSignalBase + number, "run: ended while it waited for its slice");
+    throw Failure(kExitSignalBase + number, "run: stopped while waiting for its slice");
 }
 
 void refresh(Inventory* inventory, const DriverFiles& driver) {
@@ -80,7 +80,7 @@ Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
       move.returns = true;
       const Moved moved = evict(open, slice.name, move);
       say(fmt::format(
-          "evicted '{}', idle for {} s at least: {} in {:.2f} s; it comes back when it has work",
+          "evicted '{}', idle for at least {} s: {} in {:.2f} s; it returns when it has work",
           slice.name, seconds, size_text(moved.bytes), moved.seconds));
       return Room::kMade;
     } catch (const NotNow&) {

@@ -35,7 +35,7 @@ std::string small_limit_text(const Uuid& gpu, const std::string& label, uint64_t
   const uint64_t context = context_bytes(gpu);
   if (limit_bytes >= context) return "";
   return fmt::format(
-      "--gpu-mem: {} on GPU {} are less than a CUDA context takes there, about {}; programs run "
+      "--gpu-mem: {} on GPU {} is less than a CUDA context takes there, about {}; programs run "
       "out "
       "of memory at their first call",
       size_text(limit_bytes), label, size_text(context));

@@ -65,7 +65,7 @@ std::string state_text(const std::vector<ClientView>& clients, uint32_t gpu, boo
 const char* reason_text(uint32_t reason) {
   switch (reason) {
     case ALLOT_REASON_NO_CHANNELS:
-      return "no channel group of the process was seen on the card";
+      return "no channel group of the process was seen on the GPU";
     case ALLOT_REASON_NO_TIMESLICE:
       return "the driver refused to set a timeslice";
     case ALLOT_REASON_NO_DISABLE:

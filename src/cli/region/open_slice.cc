@@ -13,7 +13,7 @@ namespace {
                               const std::string& path, const Error& error) {
   if (error.code == Errc::kNotFound) {
     const std::string hint = did_you_mean(name, slice_names());
-    refuse("{}: no slice '{}'{} 'allot ps' lists what there is", command, name,
+    refuse("{}: no slice '{}'{} 'allot ps' lists the slices", command, name,
            hint.empty() ? ";" : hint);
   }
   if (error.code == Errc::kNoPermission) {

@@ -184,7 +184,7 @@ void check_variable(const std::string& chosen) {
   if (chosen[0] != '/')
     refuse("{}={}: not an absolute path; write all of it, from '/' on", kName, shown(chosen));
   if (chosen.size() + ALLOT_NAME_BYTES + 8 > shm::kPathBytes)
-    refuse("{}={}: {} bytes are too long; choose a shorter path", kName, shown(chosen),
+    refuse("{}={}: {} bytes is too long; choose a shorter path", kName, shown(chosen),
            chosen.size());
   const size_t end = chosen.find_last_not_of('/');
   const size_t slash = chosen.rfind('/', end == std::string::npos ? 0 : end);

@@ -117,7 +117,7 @@ const char* why_not_joined(const Error& error) {
       return error.os_errno != 0 ? "the slice cannot be joined: the disk of its folder is full"
                                  : "the slice cannot be joined: it has 4096 processes already";
     case Errc::kNotFound:
-      return "the slice cannot be joined: it is not there";
+      return "the slice cannot be joined: it does not exist";
     case Errc::kNoPermission:
       return "the slice cannot be joined: it is another user's, or its folder is not safe";
     case Errc::kDamaged:
