@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks that the pages lead somewhere: every relative link of a tracked .md file names a file, every
 #anchor a heading of it, and every path of ours in `backticks` a file or folder of this tree. The C example
-of docs/region.md compiles without a warning.
+of docs/region.md compiles without a warning. Samples show what the programs print today: the columns of a
+table, the advice of `allot doctor`, and the messages that docs/troubleshooting.md quotes.
 
 `pages_test.py --self-test` shows on made-up pages that the check can fail.
 """
@@ -50,6 +51,62 @@ def broken(root, pages):
     return found
 
 
+def literals(root, folder):
+    """The string literals of a folder's sources, those that the compiler joins joined."""
+    one = r'"(?:[^"\\\n]|\\.)*"'
+    found = set()
+    for source in sorted((root / folder).rglob("*.cc")):
+        text = re.sub(r"^\s*//.*$", "", source.read_text(), flags=re.M)
+        for run in re.findall(rf"{one}(?:\s*{one})*", text):
+            found.add("".join(part[1:-1] for part in re.findall(one, run)).replace('\\"', '"'))
+    return found
+
+
+def columns(source):
+    """The columns of the table that a source prints."""
+    table = re.search(r"std::vector<Column>\{(.*?)\}\}", source.read_text(), re.S)
+    return re.findall(r'\{"([A-Z]+)"', table.group(1)) if table else []
+
+
+def is_in_order(header, all_columns):
+    rest = iter(all_columns)
+    return all(name in rest for name in header)
+
+
+def old_samples(root, pages):
+    """Samples that no program of today prints."""
+    found = []
+    tables = [columns(root / "src/cli" / name) for name in ("ps_text.cc", "cmd_gpus.cc")]
+    doctor = literals(root, "src/cli/doctor")
+    for page in pages:
+        for sample in FENCE.findall((root / page).read_text()):
+            for line in sample.splitlines():
+                if re.match(r"(NAME|INDEX)  ", line) and not any(is_in_order(line.split(), t) for t in tables):
+                    found.append(f"{page}: no command prints the columns {line}")
+                advice = re.match(r" +-> (.*)", line)
+                if advice and not any(advice.group(1) in text for text in doctor):
+                    found.append(f"{page}: doctor does not say \"{advice.group(1)}\"")
+    return found
+
+
+# What a message holds of the moment: sizes, names, numbers.
+VARIABLE = re.compile(r"\.\.\.|'?\b(?:NAMES?|PATH|N|M)\b'?|\d+(?:\.\d+)?(?: [KMGT]iB|%)?")
+
+
+def old_messages(root, page):
+    """Messages that a page quotes and no program prints: each part between two variables must be in a literal."""
+    known = [part for folder in ("src/cli", "src/cpus", "src/shim") for text in literals(root, folder)
+             for part in re.split(r"\{[^}]*\}", text)]
+    text = (root / page).read_text()
+    quoted = re.findall(r"^\*\*`([^`]* [^`]* [^`]*)`", text, re.M)
+    table = re.search(r"^\| message \|.*?(?=\n\n)", text, re.S | re.M)
+    for row in table.group(0).splitlines()[2:] if table else []:
+        quoted += re.findall(r"`([^`]*)`", row.split("|")[1])
+    return [f"{page}: no program says \"{message}\"" for message in quoted
+            if not all(any(part.strip() in text for text in known)
+                       for part in VARIABLE.split(message) if len(part.strip()) > 5)]
+
+
 def example_problem(root):
     """What the compiler says of the example, or nothing."""
     if not shutil.which("cc"):
@@ -70,6 +127,17 @@ def self_test():
         for text in ("[b](c.md)", "[b](b.md#what)", "![b](b.svg)", "`src/b.cc`"):
             (root / "a.md").write_text(text + "\n")
             assert len(broken(root, ["a.md"])) == 1, text
+        (root / "src/cli/doctor").mkdir(parents=True)
+        (root / "src/cli/ps_text.cc").write_text('Table t(std::vector<Column>{{"NAME", 0}, {"USED", 1}, {"MAX", 0}});')
+        (root / "src/cli/cmd_gpus.cc").write_text('"{} has {}" " left, ask"')
+        (root / "src/cli/doctor/a.cc").write_text('"end " "it"')
+        (root / "a.md").write_text("```\nNAME  MAX\n   -> end it\n```\n**`GPU 0 has 2 GiB left, ask`**\n")
+        assert old_samples(root, ["a.md"]) + old_messages(root, "a.md") == []
+        for text in ("```\nNAME  MAX  USED\n```", "```\nNAME  PEAK\n```", "```\n   -> end all\n```"):
+            (root / "a.md").write_text(text + "\n")
+            assert len(old_samples(root, ["a.md"])) == 1, text
+        (root / "a.md").write_text("**`GPU 0 had 2 GiB left over`**\n\n| message | |\n|---|---|\n| `has nothing` | |\n\n")
+        assert len(old_messages(root, "a.md")) == 2
 
 
 if __name__ == "__main__":
@@ -79,7 +147,7 @@ if __name__ == "__main__":
     top = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     tracked = [p.relative_to(top) for p in sorted(top.rglob("*.md")) if not
                {"build", ".git", "results"} & set(p.relative_to(top).parts)]
-    bad = broken(top, tracked)
+    bad = broken(top, tracked) + old_samples(top, tracked) + old_messages(top, "docs/troubleshooting.md")
     if problem := example_problem(top):
         bad.append(problem)
     print("\n".join(bad) or f"{len(tracked)} pages, every link leads somewhere")

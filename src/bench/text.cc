@@ -25,7 +25,7 @@ struct Ending {
 // Keys whose name says nothing of the unit come whole.
 constexpr Ending kWhole[] = {
     {"p50", "ms"}, {"p90", "ms"},     {"p99", "ms"},          {"p999", "ms"},
-    {"max", "ms"}, {"slowest", "ms"}, {"achieved", "%", 100}, {"per_second", "launches/s"}};
+    {"max", "ms"}, {"slowest", "ms"}, {"achieved", "%", 100}, {"per_second", "%", 100}};
 constexpr Ending kEndings[] = {{"_us", "us"}, {"_ns", "ns"}, {"_ms", "ms"}, {"_s", "s"}};
 
 std::string bytes_text(uint64_t bytes) {

@@ -1,8 +1,6 @@
 // Turns texts of the command line into numbers, with a one-line error for a wrong one.
 #include "cli/slice_spec.h"
 
-#include <charconv>
-
 #include <algorithm>
 #include <charconv>
 
