@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <charconv>
 
+#include "cpus/cpu_words.h"
 #include "cpus/memory_policy.h"
 #include "cpus/placement.h"
 
@@ -21,16 +22,14 @@ std::optional<int> as_count(std::string_view text) {
 }
 
 Expected<CpuSet> cpus_of_list(const Topology& t, const CpuSet& allowed, const std::string& text) {
-  Result<CpuSet> set = parse_list(text);
-  if (!set && set.error().os_errno != EINVAL) {
+  Expected<CpuSet> set = parse_cpu_words(t, allowed, text);
+  if (!set && set.error().os_errno == ERANGE) {
     return failure(Errc::kBadValue,
                    fmt::format("--cpus {}: this machine has CPUs {}", text, to_list(t.present)),
                    ERANGE);
   }
   if (!set) {
-    return failure(Errc::kBadValue,
-                   fmt::format("--cpus {}: not a number, a list such as 0-3,8, or gpu", text),
-                   EINVAL);
+    return failure(Errc::kBadValue, fmt::format("--cpus {}: {}", text, set.error().text), EINVAL);
   }
   if (set->empty()) return failure(Errc::kBadValue, "--cpus: the list is empty", EINVAL);
   if (CpuSet none = *set - t.present; !none.empty()) {
@@ -135,9 +134,18 @@ Expected<void> take_planned(const Topology& t, const CpuSet& allowed,
 }
 
 Expected<void> take_mems(const Topology& t, const PlacementRequest& request, Placement* p) {
-  if (request.mems.empty()) return {};
-  if (request.mems == "auto") {
+  p->policy = request.policy;
+  if (request.policy == MemoryPolicy::kLocal) {
+    if (request.mems.empty()) return {};
+    return failure(Errc::kBadValue,
+                   "--mem-policy local takes memory from the node of the CPU that asks: leave "
+                   "--mems out",
+                   EINVAL);
+  }
+  if (request.mems.empty() && request.policy == MemoryPolicy::kNone) return {};
+  if (request.mems.empty() || request.mems == "auto") {
     p->mems = nodes_for(t, p->cpus);
+    if (p->mems.empty()) p->policy = MemoryPolicy::kNone;
     if (p->mems.empty())
       p->notes.push_back("memory is not bound: the memory nodes of these CPUs are unknown");
     return {};

@@ -30,6 +30,34 @@ CpuSet nodes_for(const Topology& t, const CpuSet& cpus) {
   return chosen;
 }
 
+std::optional<MemoryPolicy> memory_policy_named(std::string_view word) {
+  if (word == "bind") return MemoryPolicy::kBind;
+  if (word == "preferred") return MemoryPolicy::kPreferred;
+  if (word == "interleave") return MemoryPolicy::kInterleave;
+  if (word == "local") return MemoryPolicy::kLocal;
+  return std::nullopt;
+}
+
+int set_memory_policy(MemoryPolicy policy, const CpuSet& nodes) {
+  // The kernel reads maxnode - 1 bits.
+  constexpr unsigned long kNodes = CpuSet::bytes() * 8 + 1;
+  constexpr int kPreferredMany = 5;  // MPOL_PREFERRED_MANY, which older headers lack
+  switch (policy) {
+    case MemoryPolicy::kLocal:
+      return syscall(SYS_set_mempolicy, MPOL_LOCAL, nullptr, 0) == 0 ? 0 : errno;
+    case MemoryPolicy::kPreferred: {
+      int mode = nodes.count() > 1 ? kPreferredMany : MPOL_PREFERRED;
+      return syscall(SYS_set_mempolicy, mode, nodes.words(), kNodes) == 0 ? 0 : errno;
+    }
+    case MemoryPolicy::kInterleave:
+      return syscall(SYS_set_mempolicy, MPOL_INTERLEAVE, nodes.words(), kNodes) == 0 ? 0 : errno;
+    case MemoryPolicy::kBind:
+    case MemoryPolicy::kNone:
+      break;
+  }
+  return bind_memory(nodes);
+}
+
 int bind_memory(const CpuSet& nodes) {
   if (nodes.empty()) return syscall(SYS_set_mempolicy, MPOL_DEFAULT, nullptr, 0) == 0 ? 0 : errno;
   // The kernel reads maxnode - 1 bits.

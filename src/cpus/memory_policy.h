@@ -8,6 +8,9 @@
 
 #include <sys/types.h>
 
+#include <optional>
+#include <string_view>
+
 #include "cpus/cpu_set.h"
 #include "cpus/topology.h"
 
@@ -17,6 +20,21 @@ namespace allot::cpus {
 // nearest with some. Cut to the nodes allowed here; empty when the machine has no nodes to speak
 // of.
 CpuSet nodes_for(const Topology& topology, const CpuSet& cpus);
+
+// How a program takes memory from its nodes, as numactl names it.
+enum class MemoryPolicy {
+  kNone,        // none asked for: with nodes, bound to them
+  kBind,        // from these nodes only
+  kPreferred,   // from these first
+  kInterleave,  // page by page from one after the other
+  kLocal,       // from the node of the CPU that asks, whatever policy was inherited
+};
+// Nothing for a word that is none of "bind", "preferred", "interleave", "local".
+std::optional<MemoryPolicy> memory_policy_named(std::string_view word);
+
+// Sets the caller's policy; kNone is kBind. Several preferred nodes need Linux 5.15. Returns 0 or
+// the errno as bind_memory(). Safe between fork and exec.
+int set_memory_policy(MemoryPolicy policy, const CpuSet& nodes);
 
 // Binds the caller's later allocations to `nodes` (MPOL_BIND). Empty = the default policy again.
 // Returns 0 or the errno: EINVAL (no node of the set is allowed or has memory), ENOSYS (kernel

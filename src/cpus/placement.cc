@@ -31,7 +31,7 @@ void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, const Placem
   spec.exclusive = request.exclusive;
   spec.isolated = request.isolated;
   // Version 1 takes no task into a group without mems, so those of the parent are the default.
-  spec.mems = p->mems;
+  spec.mems = p->fenced_mems();
   if (spec.mems.empty() && h.kind == CpusetKind::kV1) {
     if (Expected<GroupState> parent = read_group(fs, h, h.base)) spec.mems = parent->effective_mems;
     if (spec.mems.empty()) spec.mems = t.allowed_mems;
@@ -116,7 +116,7 @@ Expected<Placement> place(const PlacementRequest& request) {
   p.folder = folder;
   p.lease.launcher = identify(fs, getpid()).value_or(ProcessId{getpid(), 0});
   fence(fs, *topology, h, request, &p);
-  p.lease.mems = p.mems;
+  p.lease.mems = p.fenced_mems();
   p.lease.group = p.group;
   Expected<int> fd = ledger->add(p.lease);
   if (!fd) {
@@ -134,7 +134,8 @@ Entered enter(const Placement& p) {
   // In the group the inherited mask is dropped, or from Linux 6.2 on the child of a pinned shell
   // stays pinned in it. Without a group the mask is all there is.
   out.mask_errno = fenced ? reset_user_mask(0) : set_affinity(0, p.cpus);
-  if (!p.mems.empty()) out.memory_errno = bind_memory(p.mems);
+  if (!p.mems.empty() || p.policy == MemoryPolicy::kLocal)
+    out.memory_errno = set_memory_policy(p.policy, p.mems);
   int error = get_affinity(0, &out.granted);
   if (out.mask_errno == 0) out.mask_errno = error;
   bool inside = !out.granted.empty() && p.cpus.contains(out.granted);
@@ -186,10 +187,30 @@ void release(Placement* p) {
   p->lease_fd = -1;
 }
 
+std::string memory_text(const Placement& p) {
+  std::string nodes = fmt::format("node{} {}", p.mems.count() == 1 ? "" : "s", to_list(p.mems));
+  switch (p.policy) {
+    case MemoryPolicy::kPreferred:
+      return "memory first from " + nodes;
+    case MemoryPolicy::kInterleave:
+      return "memory interleaved over " + nodes;
+    case MemoryPolicy::kLocal:
+      return "memory from the local node";
+    case MemoryPolicy::kNone:
+    case MemoryPolicy::kBind:
+      break;
+  }
+  return p.mems.empty() ? "" : fmt::format("memory node {}", to_list(p.mems));
+}
+
 std::string describe(const Placement& p, const Entered& e) {
   std::string text = fmt::format("CPUs {}", to_list(e.granted));
-  if (!p.mems.empty() && (e.level == Level::kEnforced || e.memory_errno == 0)) {
-    text += fmt::format(", memory node {}", to_list(p.mems));
+  bool fenced = e.level == Level::kEnforced && !p.fenced_mems().empty();
+  if (std::string memory = memory_text(p); !memory.empty()) {
+    text += ", " + (fenced || e.memory_errno == 0
+                        ? memory
+                        : fmt::format("memory anywhere, as the kernel refused \"{}\" ({})", memory,
+                                      std::strerror(e.memory_errno)));
   }
   text += fmt::format(": {}", level_name(e.level));
   if (e.level == Level::kEnforced) return text + fmt::format(" (cpuset {})", p.group);

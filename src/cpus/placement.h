@@ -21,6 +21,7 @@
 
 #include "cpus/cpuset_fs.h"
 #include "cpus/leases.h"
+#include "cpus/memory_policy.h"
 #include "cpus/planner.h"
 #include "cpus/topology.h"
 
@@ -31,9 +32,10 @@ std::string_view level_name(Level level);
 
 struct PlacementRequest {
   std::string name = "run";
-  std::string cpus;  // "4" (a number of CPUs), "0-3,8" or "3," (a list), "gpu" (those near the GPU)
+  std::string cpus;  // "4" (a number of CPUs), "0-3,8" or "3," (cpu_words.h), "gpu" (those near it)
   Unit unit = Unit::kWhole;
   std::string mems;  // "" = none asked for, "auto" = the nodes of the CPUs, or a list
+  MemoryPolicy policy = MemoryPolicy::kNone;  // without mems: those of the CPUs
   bool exclusive = false;
   bool isolated = false;   // with exclusive, in version 2: no load balancing on these CPUs
   bool any_cpu = false;    // also CPUs outside the mask that this process was given
@@ -46,6 +48,11 @@ struct Placement {
   std::string name;
   CpuSet cpus;
   CpuSet mems;  // empty: memory is left alone
+  MemoryPolicy policy = MemoryPolicy::kNone;
+  // The nodes that the group is held to: a preferred or interleaved program may take from others.
+  CpuSet fenced_mems() const {
+    return policy == MemoryPolicy::kNone || policy == MemoryPolicy::kBind ? mems : CpuSet{};
+  }
   Level planned = Level::kAdvised;
   std::string reason;              // why not enforced; empty when it is
   std::vector<std::string> notes;  // what else the user should know, one line each
@@ -96,6 +103,9 @@ void set_member(Placement* placement, pid_t program);
 // Removes the group (waiting up to 200 ms for the last tasks to leave) and the lease. When tasks
 // are still in it, both are left for a later run's sweep, since the slice is still in use.
 void release(Placement* placement);
+
+// Where its memory comes from: "memory node 0", "memory interleaved over nodes 0-1"; "" = anywhere.
+std::string memory_text(const Placement& placement);
 
 // One line: "CPUs 4-7, node 0: enforced (cpuset /sys/fs/cgroup/cpuset/allot-...)".
 std::string describe(const Placement& placement, const Entered& entered);

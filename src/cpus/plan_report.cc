@@ -165,7 +165,8 @@ Expected<MachinePlan> make_plan(const FsRoot& fs, const Topology& t, const CpuSe
     slice.name = p.name;
     slice.cpus = slice.effective = p.cpus;
     slice.blocked = p.lease.blocked;
-    slice.mems = p.mems;
+    slice.mems = p.fenced_mems();
+    slice.memory = memory_text(p);
     slice.notes = p.notes;
     slice.reason = tree != nullptr ? tree->hierarchy.why_not : why_no_tree;
     if (scratch) predict_writes(fs, requests[i], t, &*scratch, &slice);

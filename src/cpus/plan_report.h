@@ -20,6 +20,7 @@ struct PlannedStep {
 struct SlicePlan {
   std::string name;
   CpuSet cpus, blocked, mems;
+  std::string memory;  // as memory_text()
   std::string group;  // empty without a cpuset
   CpuSet effective;   // as predicted
   Level level = Level::kAdvised;

@@ -19,6 +19,8 @@ import tempfile
 import time
 import xml.etree.ElementTree
 
+from machines import as_list
+
 ALLOT, MACHINES = sys.argv[1], pathlib.Path(sys.argv[2])
 FOLDER = tempfile.mkdtemp(prefix="allot-cpus-")
 ENV = dict(os.environ, ALLOT_DIR=FOLDER)
@@ -105,6 +107,42 @@ def check_run():
     run("show")
     allot("run", "--cpus", f"{last},", "--", "true")  # takes away what --exec had to leave
     assert our_groups() == set() and leases() == set(), (our_groups(), leases())
+
+
+def check_memory_policy():
+    """Each of numactl's policies, as the kernel shows it for the program's own memory."""
+    last = max(os.sched_getaffinity(0))
+    if not pathlib.Path("/proc/self/numa_maps").exists() or not pathlib.Path("/sys/devices/system/node/node0").exists():
+        return
+    node = json.loads(run("show", "--json").stdout)["nodes"][0]["node"]
+    for word, shown, said in (("bind", f"bind:{node}", f"memory node {node}"),
+                              ("preferred", f"prefer:{node}", f"memory first from node {node}"),
+                              ("interleave", f"interleave:{node}", f"memory interleaved over node {node}"),
+                              ("local", "local", "memory from the local node")):
+        result = allot("run", "--cpu-list", last, "--mem-policy", word, "--", "cat", "/proc/self/numa_maps")
+        assert result.returncode == 0, result.stderr
+        # A sandbox may forbid the call; then the line says so instead.
+        assert said in result.stderr, result.stderr
+        if "anywhere" not in result.stderr:
+            stack = [line for line in result.stdout.splitlines() if " stack " in line + " "]
+            assert stack and stack[0].split()[1] == shown, (word, stack)
+    expect_line(allot("run", "--cpu-list", last, "--mem-policy", "near", "--", "true"), 2, "none of bind")
+    expect_line(allot("run", "--mem-policy", "local", "--", "true"), 2, "--mem-policy requires --cpus")
+    expect_line(allot("run", "--cpu-list", last, "--mem-policy", "local", "--mems", "0", "--", "true"), 2, "leave --mems out")
+    with sleeper() as process:
+        expect_line(run("attach", process.pid, "--cpu-list", last, "--mem-policy", "interleave"), 2, "sets its memory policy itself")
+        process.terminate()
+
+
+def check_lists():
+    """What --cpu-list names is what runs there; tests/cpus/cpu_words_test.cc has the laws."""
+    cpus = sorted(os.sched_getaffinity(0))
+    for words, expected in ((f"+{len(cpus) - 1}", cpus[-1:]), (f"!{cpus[0]}", cpus[1:]), (hex(1 << cpus[-1]), cpus[-1:]),
+                            (f"{cpus[0]}-{cpus[-1]}:{cpus[-1] - cpus[0] or 1}", [cpus[0], cpus[-1]])):
+        planned = json.loads(run("plan", "--cpu-list", words, "--json").stdout)["slices"][0]["cpus"]
+        assert planned == as_list(expected), (words, planned)
+    expect_line(run("plan", "--cpu-list", "core:99"), 2, "there is no core 99")
+    expect_line(run("plan", "--cpu-list", "+999"), 2, "counts the allowed CPUs from 0")
 
 
 def check_run_beside_a_gpu():
@@ -376,7 +414,7 @@ def main():
         if run("show").returncode != 0:
             print("built without the CPU part")
             return 77
-        for check in (check_map, check_show, check_plan, check_run, check_run_beside_a_gpu, check_run_refuses, check_killed_launcher,
+        for check in (check_map, check_show, check_plan, check_run, check_run_beside_a_gpu, check_memory_policy, check_lists, check_run_refuses, check_killed_launcher,
                       check_attach, check_change, check_two_users, check_dying_process, check_without_rights, check_explain_and_watch):
             check()
             print(f"{check.__name__}: ok")

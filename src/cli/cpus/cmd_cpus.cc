@@ -5,6 +5,7 @@
 
 #include "abi/env.h"
 #include "cli/failure.h"
+#include "cli/screen.h"
 #include "cli/usage.h"
 
 namespace allot::cli {
@@ -28,7 +29,8 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
       app.add_option("--cpus", flags->cpus,
                      "a number of CPUs, a list such as 0-3,8, or gpu: those near the GPU")
           ->type_name("N|LIST|gpu");
-  flags->list_given = app.add_option("--cpu-list", flags->list, "these CPUs: 3, 0-3,8 or 0-6:2")
+  flags->list_given = app.add_option("--cpu-list", flags->list,
+                                     "these CPUs: 3, 0-3,8, 0-6:2, +0-1, !0, 0xff, core:0-1")
                           ->type_name("LIST")
                           ->excludes(flags->given);
   CLI::Option* cores =
@@ -38,6 +40,11 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
       ->excludes(cores);
   app.add_option("--mems", flags->mems, "memory nodes: auto for those of the CPUs, or a list")
       ->type_name("auto|LIST");
+  app.add_option(
+         "--mem-policy", flags->policy,
+         "how memory comes from these nodes: bind (only), preferred (first), interleave (in "
+         "turn); or local")
+      ->type_name("POLICY");
   CLI::Option* exclusive = app.add_flag(
       "--exclusive", flags->exclusive,
       "no other slice gets these CPUs; on cpuset v2, as root, no other program does (a partition)");
@@ -50,9 +57,9 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
       ->type_name("GPU")
       ->check(whole_number("GPU number"));
   for (CLI::Option* option : app.get_options()) {
-    constexpr const char* kOfCpus[] = {"--cpus",     "--cpu-list", "--cores",
-                                       "--threads",  "--mems",     "--exclusive",
-                                       "--isolated", "--any-cpu",  "--near-gpu"};
+    constexpr const char* kOfCpus[] = {"--cpus",    "--cpu-list",   "--cores",     "--threads",
+                                       "--mems",    "--mem-policy", "--exclusive", "--isolated",
+                                       "--any-cpu", "--near-gpu"};
     for (const char* name : kOfCpus) {
       if (option->check_name(name)) option->group("CPUs");
     }
@@ -61,13 +68,14 @@ void add_cpu_flags(CLI::App& app, CpuFlags* flags) {
 
 void require_cpus(const CpuFlags& flags) {
   if (flags.wants_cpus()) return;
-  const char* lone = flags.cores           ? "--cores"
-                     : flags.threads       ? "--threads"
-                     : !flags.mems.empty() ? "--mems"
-                     : flags.exclusive     ? "--exclusive"
-                     : flags.any_cpu       ? "--any-cpu"
-                     : flags.gpu >= 0      ? "--near-gpu"
-                                           : nullptr;
+  const char* lone = flags.cores             ? "--cores"
+                     : flags.threads         ? "--threads"
+                     : !flags.mems.empty()   ? "--mems"
+                     : !flags.policy.empty() ? "--mem-policy"
+                     : flags.exclusive       ? "--exclusive"
+                     : flags.any_cpu         ? "--any-cpu"
+                     : flags.gpu >= 0        ? "--near-gpu"
+                                             : nullptr;
   if (lone != nullptr) wrong_usage("{} requires --cpus or --cpu-list", lone);
 }
 
@@ -78,6 +86,13 @@ cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::strin
   // A lone number is a number of CPUs to the planner; with its comma it is a list of one.
   if (flags.list_given != nullptr && flags.list_given->count() > 0) request.cpus = flags.list + ",";
   request.mems = flags.mems;
+  if (!flags.policy.empty()) {
+    const auto policy = cpus::memory_policy_named(flags.policy);
+    if (!policy)
+      wrong_usage("--mem-policy '{}' is none of bind, preferred, interleave, local",
+                  shown(flags.policy));
+    request.policy = *policy;
+  }
   request.exclusive = flags.exclusive;
   request.isolated = flags.isolated;
   request.any_cpu = flags.any_cpu;

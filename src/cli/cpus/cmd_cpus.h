@@ -33,7 +33,7 @@ void add_cpus_sim(CLI::App& cpus, int* exit_status);
 // The flags that say which CPUs: --cpus, --cores, --threads, --mems, --exclusive, --near-gpu.
 // `run` adds them too; wants_cpus() is false when --cpus was not given.
 struct CpuFlags {
-  std::string cpus, list, mems;
+  std::string cpus, list, mems, policy;
   bool cores = false, threads = false, exclusive = false, isolated = false, any_cpu = false;
   int gpu = -1;
   bool wants_cpus() const {

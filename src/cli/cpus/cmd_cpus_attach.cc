@@ -51,6 +51,14 @@ pid_t as_pid(const std::string& text) {
   return pid;
 }
 
+// A policy is the process's own: nobody else can set it, only move its pages and fence it in.
+void require_bind(const char* command, const cpus::PlacementRequest& request) {
+  if (request.policy == cpus::MemoryPolicy::kNone || request.policy == cpus::MemoryPolicy::kBind)
+    return;
+  wrong_usage("{}: a running process sets its memory policy itself: use --mems here, or run",
+              command);
+}
+
 void attach(const CpusAttachOptions& options, int* exit_status) {
   const pid_t pid = as_pid(options.target);
   if (!options.flags.wants_cpus()) wrong_usage("attach: give the CPUs: --cpus N, a list, or gpu");
@@ -60,6 +68,7 @@ void attach(const CpusAttachOptions& options, int* exit_status) {
   request.placement = placement_request(
       options.flags, options.name.empty() ? fmt::format("pid{}", pid) : options.name);
   request.placement.use_cpuset = !options.no_cpuset;
+  require_bind("attach", request.placement);
   cpus::Expected<cpus::AttachReport> report = cpus::attach(request);
   if (!report) throw_failure(report.error());
   print_report(*report, pid, options.as_json, exit_status);
@@ -69,6 +78,7 @@ void change(const CpusAttachOptions& options, int* exit_status) {
   if (!options.flags.wants_cpus()) wrong_usage("set: give the CPUs: --cpus N, a list, or gpu");
   cpus::AttachRequest request;
   request.placement = placement_request(options.flags, options.target);
+  require_bind("set", request.placement);
   cpus::Expected<cpus::Lease> lease = cpus::find_lease(request.placement.folder, options.target);
   if (!lease) throw_failure(lease.error());
   request.pid = lease->member.pid;

@@ -73,6 +73,7 @@ json to_json(const cpus::MachinePlan& plan) {
          {"cpus", to_list(t.cpus)},
          {"idle", to_list(t.blocked)},
          {"mems", to_list(t.mems)},
+         {"memory", t.memory},
          {"effective", to_list(t.effective)},
          {"level", level_name(t.level)},
          {"reason", t.reason},
@@ -91,8 +92,8 @@ std::string to_text(const cpus::MachinePlan& plan) {
         t.expected_cpus < 0 ? "unknown" : fmt::format("{:.1f} CPUs", t.expected_cpus);
     std::string level(level_name(t.level));
     if (!t.reason.empty()) level += ": " + t.reason;
-    table.row({harmless(t.name), to_list(t.cpus),
-               t.mems.empty() ? "any" : "node " + to_list(t.mems), expected, level});
+    table.row({harmless(t.name), to_list(t.cpus), t.memory.empty() ? "any" : t.memory.substr(7),
+               expected, level});
     if (!t.blocked.empty())
       table.note(fmt::format("  CPU {} of the same cores stays idle", to_list(t.blocked)));
     for (const std::string& note : t.notes) table.note("  " + note);

@@ -101,7 +101,8 @@ void show(const CpusShowOptions& options) {
         {"", 0, 1}, {"SLICE", 0, 8}, {"PID", 2, 0}, {"KIND", 1, 0}, {"CPUS", 0, 12}});
     for (size_t i = 0; i < m.leases.size(); ++i) {
       const cpus::Lease& l = m.leases[i];
-      leases.row({std::string(1, CpuMap::letter(i)), harmless(l.name), l.member.pid == 0 ? "-" : std::to_string(l.member.pid),
+      leases.row({std::string(1, CpuMap::letter(i)), harmless(l.name),
+                  l.member.pid == 0 ? "-" : std::to_string(l.member.pid),
                   l.exclusive ? "exclusive" : "shared", to_list(l.cpus)});
     }
     text += "\n" + leases.text(screen_width());

@@ -249,9 +249,9 @@ std::string blocks_beside(const CpuMap& map, const MapNode& node, size_t width) 
     high = std::max(high, blocks.back().size());
     for (const MapLine& line : blocks.back()) block = std::max(block, line.columns);
   }
-  const bool alike = std::all_of(
-      node.domains.begin(), node.domains.end(),
-      [&](const MapDomain& d) { return d.cores.size() == node.domains[0].cores.size(); });
+  const bool alike = std::all_of(node.domains.begin(), node.domains.end(), [&](const MapDomain& d) {
+    return d.cores.size() == node.domains[0].cores.size();
+  });
   const size_t beside = std::max<size_t>(1, (room + kGap) / (block + kGap));
   std::string out;
   for (size_t from = 0; from < blocks.size(); from += beside) {

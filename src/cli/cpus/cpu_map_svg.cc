@@ -36,8 +36,7 @@ constexpr const char* kMapStyle =
 
 std::string escaped(const std::string& text) {
   std::string out;
-  for (char c : harmless(text))
-    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : std::string(1, c);
+  for (char c : harmless(text)) out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : std::string(1, c);
   return out;
 }
 
@@ -84,8 +83,7 @@ std::string cell(const CpuState& state, double x, double y, const std::string& n
 }
 
 // The cores of a domain, at most eight a row.
-Size draw_domain(const CpuMap& map, const MapDomain& domain, double x, double y,
-                 std::string* out) {
+Size draw_domain(const CpuMap& map, const MapDomain& domain, double x, double y, std::string* out) {
   size_t threads = 1;
   for (const auto& core : domain.cores) threads = std::max(threads, core.size());
   const size_t per_row = std::min<size_t>(std::max<size_t>(domain.cores.size(), 1), 8);
@@ -95,9 +93,9 @@ Size draw_domain(const CpuMap& map, const MapDomain& domain, double x, double y,
                   static_cast<double>(rows) * (core_high + kCorePad) + kHead + 8};
   if (out == nullptr) return size;
   *out += box("d", x, y, size, 6);
-  *out += words("", x + 10, y + 17,
-                domain.cache_bytes == 0 ? "L3 not reported"
-                                        : "L3 " + size_text(domain.cache_bytes));
+  *out +=
+      words("", x + 10, y + 17,
+            domain.cache_bytes == 0 ? "L3 not reported" : "L3 " + size_text(domain.cache_bytes));
   for (size_t i = 0; i < domain.cores.size(); ++i) {
     double cx = x + 9 + static_cast<double>(i % per_row) * (kCellWide + kCorePad);
     double cy = y + kHead + static_cast<double>(i / per_row) * (core_high + kCorePad);

@@ -83,7 +83,7 @@ bool RunCpus::wanted() const {
 bool RunCpus::only(const CLI::App& run) const {
   constexpr const char* kNotOfGpus[] = {
       "--cpus",     "--cores",    "--threads", "--mems", "--exclusive", "--isolated", "--any-cpu",
-      "--cpu-list", "--near-gpu", "--name",    "--exec", "--fail",      "--help"};
+      "--cpu-list", "--mem-policy", "--near-gpu", "--name",    "--exec", "--fail",      "--help"};
   const auto speaks_of_gpus = [&](const CLI::Option* option) {
     return option->count() > 0 &&
            std::none_of(std::begin(kNotOfGpus), std::end(kNotOfGpus),
