@@ -244,7 +244,10 @@ ordered_json Session::run(const std::vector<Calibration>& calibrations, const st
     for (size_t i = 0; i < runs.size(); ++i) {
       phase["slices"][i]["time_by_allot"] =
           measured(phase_times_[2 * k][i], phase_times_[2 * k + 1][i]);
-      if (k == 0) phase["slices"][i]["ps"] = time_state(phase_times_[2 * k + 1][i]);
+      if (k > 0) continue;
+      // On a slow machine the slice may have ended before `ps` could look at the end of the phase.
+      const bool seen_last = phase_times_[1][i].is_object();
+      phase["slices"][i]["ps"] = time_state(phase_times_[seen_last ? 1 : 0][i]);
     }
     result["phases"].push_back(std::move(phase));
   }
