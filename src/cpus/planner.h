@@ -9,8 +9,8 @@
 //
 // Method: cores that differ in nothing are counted, not named. A state is how many cores of each
 // kind are free; slices are placed one after the other, and of the states reached only the best are
-// kept (a beam). With an unbounded beam this is exact; tests/cpus/planner_oracle.cc solves the same
-// problem without bounds and grades it.
+// kept (a beam). With an unbounded beam this is exact; planner_oracle.cc solves the same problem
+// without bounds and grades it.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
 // Exact branch and bound: see planner_oracle.h.
-#include "planner_oracle.h"
+#include "cpus/planner_oracle.h"
 
 #include <algorithm>
 #include <climits>
@@ -70,6 +70,7 @@ class Search {
     std::vector<int> state = free_;
     for (const std::vector<size_t>& group : groups_) {
       std::vector<int> values;
+      values.reserve(group.size());
       for (size_t i : group) values.push_back(state[i]);
       std::sort(values.begin(), values.end());
       for (size_t i = 0; i < group.size(); ++i) state[group[i]] = values[i];

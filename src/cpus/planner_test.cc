@@ -12,7 +12,7 @@
 #include <ctime>
 #include <random>
 
-#include "planner_oracle.h"
+#include "cpus/planner_oracle.h"
 
 namespace allot::cpus {
 namespace {
