@@ -39,7 +39,7 @@
 
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
-#define ALLOT_REGION_MINOR 2u
+#define ALLOT_REGION_MINOR 3u
 #define ALLOT_REGION_SUFFIX ".slice"
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
@@ -124,8 +124,8 @@ enum AllotLevelReason {
  * thread of it writes into no other process's charges. A process that finds a slot ENDING and its
  * owner dead recounts before it frees the slot, because the writer of ENDING may have been killed
  * before its own recount. In TAKING the other fields of the slot are not valid yet; pid is 0 if the
- * taker lives in another pid namespace than the creator of the file: nobody can check whether it
- * lives, so nobody frees such a slot. */
+ * taker lives in another pid namespace than the creator of the file: then only its lock says
+ * whether it lives, and where AllotHeader.held says that there are none nobody frees the slot. */
 enum AllotSlotState {
   ALLOT_SLOT_FREE = 0,
   ALLOT_SLOT_TAKING = 1,
@@ -139,6 +139,16 @@ enum AllotEvicted {
   ALLOT_EVICTED_DRIVER = 1, /* all of it, by the driver's checkpoint calls */
   ALLOT_EVICTED_FAST = 2    /* AllotSwap.movable, by the process itself */
 };
+
+/* How others tell that a process of the slice is alive (docs/adr/0013). A lock is one of an opening
+ * of the file (F_OFD_SETLK) on one byte far behind its end; the kernel drops it when the process
+ * ends or its program is replaced. */
+enum AllotHeld {
+  ALLOT_HELD_BY_PID = 0, /* pid and start time: no lock could be taken, or region 1.2 wrote it */
+  ALLOT_HELD_BY_LOCK = 1
+};
+#define ALLOT_LOCK_SLOT(index) ((1ull << 40) + (index))         /* exclusive: the slot's process */
+#define ALLOT_LOCK_MEMBERS ((1ull << 40) + ALLOT_MAX_SLOTS)     /* shared: launcher, and its heirs */
 
 /* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends it. */
 #define ALLOT_SLOT_WORD(state, generation, pid)                             \
@@ -174,7 +184,10 @@ typedef struct AllotHeader {
   uint32_t ledger_faults;   /* atomic; releases of more than was charged: a bug of allot */
   uint32_t wake_seq;        /* atomic; futex on which the slice's agents sleep */
   uint32_t latency_us;      /* atomic; the longest stop it was given to bear; 0 = default */
-  uint8_t reserved[4096 - 196];
+  uint32_t held;            /* atomic; AllotHeld: BY_LOCK = takers of slots lock them first */
+  /* atomic; descriptor by which launcher and heirs hold ALLOT_LOCK_MEMBERS; 0 = none */
+  uint32_t members_fd;
+  uint8_t reserved[4096 - 204];
 } AllotHeader;
 
 /* 16 bytes, aligned to 16, read and written only as a whole. */
@@ -233,7 +246,8 @@ typedef struct AllotSlot {
   uint64_t last_work_ns;
   uint32_t unheld_gpus; /* atomic; a bit for each of gpus[]: no client was left for it */
   uint32_t gpus_beyond; /* atomic; GPUs that it sees and gpus[] has no room for */
-  uint8_t reserved[40];
+  uint32_t held;        /* atomic; AllotHeld */
+  uint8_t reserved[36];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
 

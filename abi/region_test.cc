@@ -55,7 +55,9 @@ AT(AllotHeader, level, 180);
 AT(AllotHeader, ledger_faults, 184);
 AT(AllotHeader, wake_seq, 188);
 AT(AllotHeader, latency_us, 192);
-AT(AllotHeader, reserved, 196);
+AT(AllotHeader, held, 196);
+AT(AllotHeader, members_fd, 200);
+AT(AllotHeader, reserved, 204);
 
 AT(AllotAccount, used_bytes, 0);
 AT(AllotAccount, generation, 8);
@@ -101,7 +103,8 @@ AT(AllotSlot, wants, 68);
 AT(AllotSlot, last_work_ns, 72);
 AT(AllotSlot, unheld_gpus, 80);
 AT(AllotSlot, gpus_beyond, 84);
-AT(AllotSlot, reserved, 88);
+AT(AllotSlot, held, 88);
+AT(AllotSlot, reserved, 92);
 AT(AllotSlot, charges, 128);
 
 AT(AllotExport, handle_hash, 0);

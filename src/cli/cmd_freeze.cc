@@ -40,7 +40,7 @@ struct Progress {
 Progress look(const shm::Slice& slice) {
   Progress progress;
   for (const ClientView& client : read_clients(*slice.file)) {
-    if (client.untouched() || has_ended(*slice.file, client)) continue;
+    if (client.untouched() || has_ended(slice, client)) continue;
     if (client.frozen()) {
       progress.stopped.insert(client.pid);
     } else {

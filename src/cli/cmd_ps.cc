@@ -125,6 +125,7 @@ json slice_json(const SliceView& slice) {
           {"evicted", slice.evicted()},
           {"swap", slice.eviction_way()},
           {"launcher_pid", slice.launcher_pid},
+          {"launcher_alive", slice.launcher_alive},
           {"created_unix_ns", slice.created_unix_ns},
           {"unknown_symbols", slice.unknown_symbols},
           {"path", slice.path},

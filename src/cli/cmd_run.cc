@@ -205,6 +205,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   const std::unique_ptr<StartHook> cpus = options.cpus.place(
       name, near_gpu ? static_cast<int>(chosen.front().gpu->index) : -1, inventory.gpus.size());
   slice.slice_path = file->path();
+  program.inherits = file->members_fd();
   program.env = slice_environment(slice, environ);
   return start_watched(options, program, signals, cpus.get(), name);
 }

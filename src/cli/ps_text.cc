@@ -138,7 +138,12 @@ void add_row(const PsRow& row, bool say_software, size_t width, Table* table) {
   }
   for (const ProcessView& process : slice.processes) add_process(row, process, width, table);
   if (slice.processes.empty() && slice.launcher_pid > 0 && !row.only_cpus)
-    table->note(fmt::format("  no process on a GPU yet; launcher {}", slice.launcher_pid));
+    table->note(slice.launcher_alive
+                    ? fmt::format("  no process on a GPU yet; launcher {}", slice.launcher_pid)
+                    : "  no process on a GPU");
+  if (slice.launcher_pid > 0 && !slice.launcher_alive && !row.only_cpus)
+    table->note(
+        fmt::format("  its launcher, {}, has ended; what it started runs on", slice.launcher_pid));
 }
 
 // What all slices have of one GPU.

@@ -146,7 +146,7 @@ class KillTest : public testing::Test {
     its.pid = 0;
   }
 
-  static bool alive(void* context, uint32_t pid, const AllotSlot&) {
+  static bool alive(void* context, uint32_t, uint32_t pid, const AllotSlot&) {
     for (const Board::Place& place : static_cast<KillTest*>(context)->board_->places) {
       if (place.pid == pid) return true;
     }

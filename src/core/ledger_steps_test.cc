@@ -74,7 +74,7 @@ class LedgerSteps : public testing::Test {
     ledger_.end_slot(slots_[pid]);
   }
 
-  static bool alive(void* context, uint32_t pid, const AllotSlot&) {
+  static bool alive(void* context, uint32_t, uint32_t pid, const AllotSlot&) {
     return static_cast<LedgerSteps*>(context)->killed_.count(pid) == 0;
   }
   void reclaim() {

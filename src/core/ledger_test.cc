@@ -17,13 +17,13 @@
 namespace allot::core {
 namespace {
 
-bool everybody(void*, uint32_t, const AllotSlot&) {
+bool everybody(void*, uint32_t, uint32_t, const AllotSlot&) {
   return true;
 }
-bool nobody(void*, uint32_t, const AllotSlot&) {
+bool nobody(void*, uint32_t, uint32_t, const AllotSlot&) {
   return false;
 }
-bool in_set(void* context, uint32_t pid, const AllotSlot&) {
+bool in_set(void* context, uint32_t, uint32_t pid, const AllotSlot&) {
   return static_cast<std::set<uint32_t>*>(context)->count(pid) != 0;
 }
 
@@ -251,7 +251,7 @@ TEST(Slots, AKillBetweenTakingAndLiveLeavesNothing) {
   // The start time of an earlier process must not count against the taker.
   file->slots[0].start_time = 12345;
   file->header.slots_high = 1;
-  auto start_unknown = [](void*, uint32_t pid, const AllotSlot& slot) {
+  auto start_unknown = [](void*, uint32_t, uint32_t pid, const AllotSlot& slot) {
     EXPECT_EQ(pid, 77u);
     EXPECT_EQ(slot.start_time, 0u);
     EXPECT_EQ(slot.pid_namespace, kNamespace);

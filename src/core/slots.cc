@@ -2,6 +2,8 @@
 // has the states and says who changes them. What must not happen here: a slot is freed before a
 // recount without it, or while its process may still write into it.
 #include "core/ledger.h"
+#include <cerrno>
+
 #include "core/shared.h"
 
 namespace allot::core {
@@ -26,6 +28,7 @@ void copy_identity(const AllotSlot& from, AllotSlot& to) {
   to.joined_unix_ns = load(from.joined_unix_ns);
   to.execing = load(from.execing);
   to.level = load(from.level);
+  to.held = load(from.held);
   for (uint32_t i = 0; i < sizeof(to.command); ++i) to.command[i] = load(from.command[i]);
   to.command[sizeof(to.command) - 1] = '\0';
 }
@@ -39,6 +42,7 @@ void fill(AllotSlot& slot, const SlotOwner& owner) {
   store(slot.joined_unix_ns, owner.now_unix_ns);
   store(slot.execing, 0u);
   store(slot.level, 0u);
+  store(slot.held, owner.held != nullptr ? *owner.held : uint32_t{ALLOT_HELD_BY_PID});
   store(slot.evicted, 0u);
   store(slot.wants, 0u);
   store(slot.last_work_ns, uint64_t{0});
@@ -125,14 +129,13 @@ Result<SlotId> Ledger::take_slot(const SlotOwner& owner, PrepareFn prepare, void
     const uint32_t generation = (ALLOT_SLOT_GENERATION(word) + 1) & 0xffffffu;
     const uint64_t taking =
         ALLOT_SLOT_WORD(ALLOT_SLOT_TAKING, generation, known_home ? owner.pid : 0);
+    if (prepare != nullptr) {
+      const int error = prepare(context, i);
+      if (error == EAGAIN) continue;
+      if (error != 0) return fail(Errc::kFull, error);
+    }
     if (!swap_word(shared, word, taking)) continue;
     raise_to(file_->header.slots_high, i + 1);
-    if (prepare != nullptr) {
-      if (int error = prepare(context, i); error != 0) {
-        swap_word(shared, taking, ALLOT_SLOT_WORD(ALLOT_SLOT_FREE, generation, 0));
-        return fail(Errc::kFull, error);
-      }
-    }
     fill(file_->slots[i], owner);
     const uint64_t live_word = ALLOT_SLOT_WORD(ALLOT_SLOT_LIVE, generation, owner.pid);
     if (swap_word(shared, taking, live_word)) return SlotId{i, generation};
@@ -172,14 +175,17 @@ bool Ledger::judge(uint32_t index, AliveFn alive, void* context, Dead& dead) {
   const uint32_t pid = ALLOT_SLOT_PID(word);
   AllotSlot copy = {};
   if (state == ALLOT_SLOT_TAKING) {
-    if (pid == 0) return false;
     copy.pid_namespace = load(file_->header.pid_namespace);
-    if (!alive(context, pid, copy)) retire(index, word);
+    if (pid == 0) {  // its lock alone says whether it lives
+      copy.held = load(file_->header.held);
+      if (copy.held != ALLOT_HELD_BY_LOCK) return false;
+    }
+    if (!alive(context, index, pid, copy)) retire(index, word);
     return false;
   }
   if (state != ALLOT_SLOT_LIVE && state != ALLOT_SLOT_ENDING) return false;
   copy_identity(file_->slots[index], copy);
-  if (alive(context, pid, copy)) return false;
+  if (alive(context, index, pid, copy)) return false;
   const uint64_t ending = with_state(word, ALLOT_SLOT_ENDING);
   if (word != ending && !swap_word(shared, word, ending)) return false;
   dead.entries[dead.count++] = {index, ending};
@@ -217,7 +223,7 @@ uint64_t Ledger::used_by_living(uint32_t gpu, AliveFn alive, void* context) cons
     if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE) continue;
     AllotSlot copy = {};
     copy_identity(file_->slots[i], copy);
-    if (!alive(context, ALLOT_SLOT_PID(word), copy)) continue;
+    if (!alive(context, i, ALLOT_SLOT_PID(word), copy)) continue;
     for (const uint64_t& charge : file_->slots[i].charges[gpu]) {
       sum = saturating_add(sum, load(charge));
     }

@@ -100,6 +100,7 @@ Result<void> split_path(const char* path, SplitPath* out) {
     }
   }
   if (!any || path[slash + 1] == '\0') return fail(Errc::kBadValue);
+  out->whole = path;
   out->name = path + slash + 1;
   return copy_path({path, slash == 0 ? 1 : slash}, out->folder);
 }

@@ -17,6 +17,7 @@ Result<Folder> open_folder(const char* path);
 // A path split into its folder and the name after the last '/'.
 // Errors: kBadValue.
 struct SplitPath {
+  const char* whole;
   char folder[kPathBytes];
   const char* name;
 };

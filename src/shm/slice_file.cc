@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "core/shared.h"
+#include "shm/living.h"
 #include "shm/region_folder.h"
 #include "sys/clock.h"
 #include "sys/hold_signal.h"
@@ -43,12 +44,25 @@ Result<void> make_safe(int fd, uint64_t offset, uint64_t bytes) {
   return {};
 }
 
+// What take_slot gets ready: the space of a slot, and its lock where there can be one.
 struct SlotSpace {
   int fd;
+  void* lock = nullptr;
+  uint32_t held = ALLOT_HELD_BY_PID;
 };
 
 int prepare_slot(void* context, uint32_t index) {
-  const int fd = static_cast<SlotSpace*>(context)->fd;
+  SlotSpace& space = *static_cast<SlotSpace*>(context);
+  const int fd = space.fd;
+  drop_slot_lock(space.lock);
+  space.lock = nullptr;
+  space.held = ALLOT_HELD_BY_PID;
+  auto locked = lock_slot(fd, index);
+  if (!locked && locked.error().code == Errc::kExists) return EAGAIN;
+  if (locked) {
+    space.lock = *locked;
+    space.held = ALLOT_HELD_BY_LOCK;
+  }
   const sys::HoldSignal too_large(SIGXFSZ);
   auto made = make_safe(fd, kSlotsAt + uint64_t{index} * sizeof(AllotSlot), sizeof(AllotSlot));
   if (made) made = make_safe(fd, kSwapsAt + uint64_t{index} * sizeof(AllotSwap), sizeof(AllotSwap));
@@ -113,16 +127,20 @@ Result<Slice> build(const Folder& folder, const NewSlice& slice, sys::NewFile& f
   }
   auto map = sys::map_file(file.fd(), kFileBytes, true);
   if (!map) return tl::unexpected<Error>(map.error());
-  Slice made{static_cast<AllotSliceFile*>(*map), true, sys::user_id()};
+  Slice made{static_cast<AllotSliceFile*>(*map), true};
+  made.owner_uid = sys::user_id();
   auto filled = fill_header(made.file->header, slice);
   if (filled && slot != nullptr) {
     sys::Process process;
     SlotSpace space{file.fd()};
     auto owner = this_process(&process);
+    if (owner) owner->held = &space.held;
     auto taken = owner ? core::Ledger(made.file).take_slot(*owner, prepare_slot, &space)
                        : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
+    made.lock = space.lock;
     if (taken) {
       *slot = *taken;
+      made.file->header.held = space.held;
     } else {
       filled = tl::unexpected<Error>(taken.error());
     }
@@ -218,21 +236,35 @@ Result<AllotSliceFile*> copy_file(int fd) {
     sys::unmap(*memory, kFileBytes);
     return tl::unexpected<Error>(checked.error());
   }
+  note_locks(file, fd);
   (void)sys::protect_read_only(*memory, kFileBytes);
   return file;
 }
 
-Result<Slice> map_open(const OpenFile& open, const char* file_name, bool writable) {
+void locate(Slice& slice, const sys::FileInfo& info, const char* path) {
+  slice.owner_uid = info.uid;
+  slice.device = info.device;
+  slice.inode = info.inode;
+  TextBuf(slice.path, sizeof(slice.path)).text(path);
+}
+
+Result<Slice> map_open(const OpenFile& open, const SplitPath& split, bool writable) {
+  const char* file_name = split.name;
   if (auto checked = check_open(open, file_name); !checked)
     return tl::unexpected<Error>(checked.error());
   if (!writable) {
     auto copy = copy_file(open.fd.get());
     if (!copy) return tl::unexpected<Error>(copy.error());
-    return Slice{*copy, false, open.info.uid};
+    Slice slice{*copy, false};
+    slice.copied = true;
+    locate(slice, open.info, split.whole);
+    return slice;
   }
   auto map = sys::map_file(open.fd.get(), kFileBytes, true);
   if (!map) return tl::unexpected<Error>(map.error());
-  return Slice{static_cast<AllotSliceFile*>(*map), true, open.info.uid};
+  Slice slice{static_cast<AllotSliceFile*>(*map), true};
+  locate(slice, open.info, split.whole);
+  return slice;
 }
 
 // Removes the open file by its name if nobody uses it.
@@ -244,14 +276,15 @@ Result<Slice> map_open(const OpenFile& open, const char* file_name, bool writabl
 //
 // Another process may join at the same moment. It takes its slot first and then checks LEAVING; we
 // set LEAVING first and then check the slots. At least one of the two sees the other.
-Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t except_pid) {
+Result<void> remove_open(int folder, const SplitPath& split, OpenFile& open, uint32_t except_pid) {
+  const char* name = split.name;
   if (auto locked = sys::lock_now(open.fd.get()); !locked) return locked;
   auto named = sys::info_at(folder, name);
   if (!named) return tl::unexpected<Error>(named.error());
   if (named->inode != open.info.inode || named->device != open.info.device) {
     return fail(Errc::kNotFound);
   }
-  auto slice = map_open(open, name, true);
+  auto slice = map_open(open, split, true);
   if (slice) {
     uint32_t& flags = slice->file->header.flags;
     __atomic_fetch_or(&flags, ALLOT_SLICE_LEAVING, __ATOMIC_SEQ_CST);
@@ -267,13 +300,13 @@ Result<void> remove_open(int folder, const char* name, OpenFile& open, uint32_t 
 }
 
 // Makes room for a new file of this name; succeeds when the name is, or has become, free.
-Result<void> remove_stale(int folder, const char* name) {
-  auto open = open_regular(folder, name, true);
+Result<void> remove_stale(int folder, const SplitPath& split) {
+  auto open = open_regular(folder, split.name, true);
   if (!open) {
     if (open.error().code == Errc::kNotFound) return {};
     return tl::unexpected<Error>(open.error());
   }
-  auto removed = remove_open(folder, name, *open, 0);
+  auto removed = remove_open(folder, split, *open, 0);
   if (!removed && removed.error().code == Errc::kNotFound) return {};
   return removed;
 }
@@ -282,20 +315,27 @@ Result<Slice> create_in(const char* folder_path, const NewSlice& slice, core::Sl
   if (!valid_name(slice.name)) return fail(Errc::kBadValue);
   auto folder = open_folder(folder_path);
   if (!folder) return tl::unexpected<Error>(folder.error());
-  char name[ALLOT_NAME_BYTES + sizeof(ALLOT_REGION_SUFFIX)];
-  TextBuf(name, sizeof(name)).text(slice.name).text(ALLOT_REGION_SUFFIX);
+  char path[kPathBytes];
+  if (auto pathed = slice_path(folder_path, slice.name, path); !pathed)
+    return tl::unexpected<Error>(pathed.error());
+  SplitPath split;
+  if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
   sys::NewFile file;
   auto made = build(*folder, slice, file, slot);
   Result<void> published = made ? Result<void>{} : tl::unexpected<Error>(made.error());
   for (uint32_t i = 0; made && i < kNameTries; ++i) {
-    published = file.publish(name);
+    published = file.publish(split.name);
     if (published || published.error().code != Errc::kExists) break;
-    if (auto freed = remove_stale(folder->fd.get(), name); !freed) {
+    if (auto freed = remove_stale(folder->fd.get(), split); !freed) {
       published = freed;
       break;
     }
   }
-  if (published) return made;
+  if (published) {
+    auto info = sys::info_of(file.fd());
+    if (info) locate(*made, *info, path);
+    return made;
+  }
   file.discard();
   if (made) unmap(*made);
   return tl::unexpected<Error>(published.error());
@@ -324,7 +364,7 @@ Result<Slice> open_slice(const char* path, bool writable) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, writable);
   if (!open) return tl::unexpected<Error>(open.error());
-  return map_open(*open, split.name, writable);
+  return map_open(*open, split, writable);
 }
 
 Result<Slice> watch_slice(const char* path) {
@@ -339,10 +379,13 @@ Result<Slice> watch_slice(const char* path) {
     return tl::unexpected<Error>(checked.error());
   auto map = sys::map_file(open->fd.get(), kFileBytes, false);
   if (!map) return tl::unexpected<Error>(map.error());
-  return Slice{static_cast<AllotSliceFile*>(*map), false, open->info.uid};
+  Slice slice{static_cast<AllotSliceFile*>(*map), false};
+  locate(slice, open->info, split.whole);
+  return slice;
 }
 
 void unmap(Slice& slice) {
+  drop_slot_lock(slice.lock);
   if (slice.file != nullptr) sys::unmap(slice.file, kFileBytes);
   slice = Slice{};
 }
@@ -354,7 +397,7 @@ Result<void> remove_slice(const char* path, uint32_t except_pid) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, true);
   if (!open) return tl::unexpected<Error>(open.error());
-  return remove_open(folder->fd.get(), split.name, *open, except_pid);
+  return remove_open(folder->fd.get(), split, *open, except_pid);
 }
 
 Result<Joined> join_slice(const char* path) {
@@ -364,19 +407,21 @@ Result<Joined> join_slice(const char* path) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, true);
   if (!open) return tl::unexpected<Error>(open.error());
-  auto slice = map_open(*open, split.name, true);
+  auto slice = map_open(*open, split, true);
   if (!slice) return tl::unexpected<Error>(slice.error());
   reclaim_dead(*slice);
   core::Ledger ledger(slice->file);
   sys::Process process;
   SlotSpace space{open->fd.get()};
   auto owner = this_process(&process);
+  if (owner) owner->held = &space.held;
   // A copy of us in another link namespace (dlmopen) has mapped the file before.
   const auto key = sys::mapped_at(sys::Root{}, slice->file);
   const auto maps = key ? sys::writable_maps(sys::Root{}, 0, *key) : Result<uint32_t>(0u);
   if (owner) owner->another_copy = maps && *maps > 1;
   auto slot = owner ? ledger.take_slot(*owner, prepare_slot, &space)
                     : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
+  slice->lock = space.lock;
   if (slot && (core::load(slice->file->header.flags) & ALLOT_SLICE_LEAVING) != 0) {
     ledger.end_slot(*slot);
     slot = fail(Errc::kNotFound);

@@ -50,8 +50,13 @@ struct NewSlice {
 // other callers use unmap().
 struct Slice {
   AllotSliceFile* file = nullptr;
-  bool writable = false;   // the file itself; else a private copy from the moment of opening
+  bool writable = false;
   uint32_t owner_uid = 0;  // of the file, as the file system says
+  bool copied = false;     // a private copy from the moment of opening
+  void* lock = nullptr;    // holds the lock of this process's slot (living.h)
+  uint64_t device = 0;     // of the file
+  uint64_t inode = 0;
+  char path[kPathBytes] = {};
   explicit operator bool() const { return file != nullptr; }
 };
 
@@ -71,7 +76,7 @@ Result<Slice> create_slice(const char* folder, const NewSlice& slice);
 // Errors: kNotFound (also: of an earlier boot), kNoPermission, kWrongVersion, kDamaged, kSystem.
 Result<Slice> open_slice(const char* path, bool writable);
 
-// Unmaps the file; the Slice is empty afterwards.
+// Unmaps the file and drops the lock of this process's slot; the Slice is empty afterwards.
 void unmap(Slice& slice);
 
 // The user's own slice, mapped for reading: seen as it changes. Errors: as open_slice.
@@ -116,15 +121,8 @@ void set_execing(Slice& slice, core::SlotId slot, bool execing);
 Result<uint32_t> find_or_add_gpu(Slice& slice, const uint8_t uuid[16], uint64_t limit_bytes,
                                  uint64_t physical_bytes);
 
-// core::AliveFn over /proc: the pid exists, has not ended (a zombie has) and has the slot's start
-// time. A slot marked execing is alive only while its process maps the slice file. A process of
-// another pid namespace, or one that we may not inspect, counts as alive.
-// `context` is the address of a mapping of the slice file (AllotSliceFile*). Null: execing
-// slots are judged by pid and start time alone.
-bool process_alive(void* context, uint32_t pid, const AllotSlot& slot);
-
-// True if the launcher or any process of the slice is alive; `except_pid` (0 = none) does not
-// count.
+// True if the launcher, any process in a slot, or any process that was started in the slice is
+// alive; `except_pid` (0 = none) does not count. Without the first two it reads /proc for the third.
 bool slice_in_use(const Slice& slice, uint32_t except_pid = 0);
 
 // Calls `visit(context, path)` for every slice file in `folder`. Returns how many there are; 0 also

@@ -1,4 +1,5 @@
 // Files of the region: made whole, checked, refused when anything is wrong, replaced when stale.
+#include "shm/living.h"
 #include "shm/slice_file.h"
 
 #include <fcntl.h>
@@ -81,7 +82,8 @@ TEST_F(RegionTest, JoinChargeLookRemove) {
   EXPECT_FALSE(look->writable);
   EXPECT_EQ(look->owner_uid, geteuid());
   EXPECT_EQ(core::Ledger(look->file).used(0), 1000u);
-  EXPECT_EQ(core::Ledger(look->file).used_by_living(0, process_alive, nullptr), 1000u);
+  Living living(*look);
+  EXPECT_EQ(core::Ledger(look->file).used_by_living(0, Living::alive, &living), 1000u);
   EXPECT_TRUE(slice_in_use(*look));
   EXPECT_EQ(code_of(create_slice(folder_.c_str(), mine("alice"))), Errc::kExists);
   EXPECT_EQ(code_of(remove_slice(path("alice").c_str(), 0)), Errc::kExists);

@@ -5,6 +5,7 @@
 #include "base/atomic16.h"
 #include "base/text.h"
 #include "core/shared.h"
+#include "shm/living.h"
 #include "shm/slice_file.h"
 #include "sys/process.h"
 
@@ -13,30 +14,6 @@ namespace {
 
 // Bound on the chain of ancestors. A loop of parents is impossible; a very deep chain is not ours.
 constexpr uint32_t kAncestors = 64;
-
-// Whether a process may still run, judged by pid and start time (0 = any).
-bool may_run(uint32_t pid, uint64_t start_time) {
-  auto process = sys::read_process(sys::Root{}, pid);
-  if (!process) return process.error().code != Errc::kNotFound;  // may not be inspected
-  if (process->gone()) return false;
-  return start_time == 0 || process->start_time == start_time;
-}
-
-bool foreign_namespace(uint64_t inode) {
-  auto mine = sys::pid_namespace(sys::Root{}, 0);
-  return !mine || *mine != inode;
-}
-
-// The image that exec put in place of ours no longer maps the file.
-bool still_mapped(void* file, uint32_t pid) {
-  if (file == nullptr) return true;
-  auto key = sys::mapped_at(sys::Root{}, file);
-  if (!key) return true;
-  // The NVML library maps the file, too, for reading: an image that uses it alone holds no GPU
-  // memory.
-  auto mapped = sys::writable_maps(sys::Root{}, pid, *key);
-  return !mapped || *mapped > 0;
-}
 
 // A walk from a process to its ancestors.
 struct Chain {
@@ -123,41 +100,29 @@ void consider_default(void* context, const char* path) {
 
 }  // namespace
 
-bool process_alive(void* context, uint32_t pid, const AllotSlot& slot) {
-  if (foreign_namespace(slot.pid_namespace)) return true;
-  if (!may_run(pid, slot.start_time)) return false;
-  return slot.execing == 0 || still_mapped(context, pid);
-}
-
 uint32_t reclaim_dead(Slice& slice) {
-  return core::Ledger(slice.file).reclaim(process_alive, slice.file);
+  Living living(slice);
+  return core::Ledger(slice.file).reclaim(Living::alive, &living);
 }
 
 bool slice_in_use(const Slice& slice, uint32_t except_pid) {
   const AllotSliceFile& file = *slice.file;
-  const uint64_t home = file.header.pid_namespace;
+  const Living living(slice);
+  if (living.has_members()) return true;
   const int32_t launcher = file.header.launcher_pid;
-  if (launcher > 0 && static_cast<uint32_t>(launcher) != except_pid &&
-      (foreign_namespace(home) ||
-       may_run(static_cast<uint32_t>(launcher), file.header.launcher_start))) {
-    return true;
-  }
+  const bool excepted = launcher > 0 && static_cast<uint32_t>(launcher) == except_pid;
+  if (!excepted && living.launcher()) return true;
   const uint32_t high = core::slots_of(file);
   for (uint32_t i = 0; i < high; ++i) {
     const uint64_t word = core::load(file.slot_words[i]);
-    const uint8_t state = ALLOT_SLOT_STATE(word);
     const uint32_t pid = ALLOT_SLOT_PID(word);
-    if (state == ALLOT_SLOT_FREE || pid == except_pid) continue;
-    AllotSlot copy = {};
-    copy.pid_namespace = home;
-    if (state != ALLOT_SLOT_TAKING) {
-      copy.pid_namespace = core::load(file.slots[i].pid_namespace);
-      copy.start_time = core::load(file.slots[i].start_time);
-      copy.execing = core::load(file.slots[i].execing);
-    }
-    if (pid == 0 || process_alive(slice.writable ? slice.file : nullptr, pid, copy)) return true;
+    if (ALLOT_SLOT_STATE(word) == ALLOT_SLOT_FREE || (pid != 0 && pid == except_pid)) continue;
+    if (living.slot(i)) return true;
   }
-  return false;
+  if (launcher <= 0) return false;  // a slice without a launcher is its processes'
+  return !visit_members(
+      slice, [](void* except, uint32_t pid) { return pid == *static_cast<uint32_t*>(except); },
+      &except_pid);
 }
 
 void set_execing(Slice& slice, core::SlotId slot, bool execing) {

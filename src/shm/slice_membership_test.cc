@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "shm/living.h"
 #include "shm/slice_file.h"
 #include "shm/test_region.h"
 #include "sys/process.h"
@@ -72,20 +73,25 @@ TEST_F(SliceTest, WhoJoinsClearsTheDead) {
 TEST_F(SliceTest, APidUsedAgainIsToldApartByItsStartTime) {
   Child a(program(300));
   ASSERT_TRUE(a.ready());
+  slice_.file->slots[0].held = ALLOT_HELD_BY_PID;
   slice_.file->slots[0].start_time -= 1;  // the slot is of an earlier process of this number
   EXPECT_EQ(reclaim_dead(slice_), 1u);
   EXPECT_EQ(used(), 0u);
 }
 
-TEST_F(SliceTest, ProcessesOfAnotherNamespaceCannotBeAskedAndLive) {
+// As region 1.2 wrote slots, and where the file system has no locks.
+TEST_F(SliceTest, WithoutALockProcessesOfAnotherNamespaceCannotBeAskedAndLive) {
+  const Living living(slice_);
+  void* context = const_cast<Living*>(&living);
   AllotSlot slot = {};
   slot.pid_namespace = 1;
-  EXPECT_TRUE(process_alive(nullptr, 0x3fffffff, slot));
+  EXPECT_TRUE(Living::alive(context, 0, 0x3fffffff, slot));
   slot.pid_namespace = *sys::pid_namespace(sys::Root{}, 0);
-  EXPECT_FALSE(process_alive(nullptr, 0x3fffffff, slot));
-  EXPECT_TRUE(process_alive(nullptr, static_cast<uint32_t>(getpid()), slot));  // start not known
+  EXPECT_FALSE(Living::alive(context, 0, 0x3fffffff, slot));
+  const uint32_t me = static_cast<uint32_t>(getpid());
+  EXPECT_TRUE(Living::alive(context, 0, me, slot));  // start not known
   slot.start_time = 1;
-  EXPECT_FALSE(process_alive(nullptr, static_cast<uint32_t>(getpid()), slot));
+  EXPECT_FALSE(Living::alive(context, 0, me, slot));
 }
 
 // A process that execs a program without the library gives its charges back; one whose exec failed,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "shm/living.h"
 #include "shm/slice_file.h"
 
 namespace allot::shm {
@@ -16,10 +17,12 @@ inline void must(bool holds) {
 
 inline void look_at(const Slice& slice) {
   const core::Ledger ledger(slice.file);
+  Living living(slice);
+  (void)living.launcher();
   for (uint32_t gpu = 0; gpu <= ALLOT_MAX_GPUS; ++gpu) {
     const core::Ledger::View view = ledger.view(gpu, uint64_t{80} << 30, uint64_t{70} << 30);
     must(view.total_bytes <= uint64_t{80} << 30 && view.free_bytes <= uint64_t{70} << 30);
-    (void)ledger.used_by_living(gpu, process_alive, nullptr);
+    (void)ledger.used_by_living(gpu, Living::alive, &living);
   }
   (void)ledger.find_slot(1, 1, 1);
   (void)slice_in_use(slice);

@@ -268,6 +268,58 @@ Result<void> lock_now(int fd) {
   return done(result);
 }
 
+namespace {
+
+// The kernel's numbers; older headers of libc lack the names.
+constexpr int kOfdGetLock = 36;
+constexpr int kOfdSetLock = 37;
+
+struct flock one_byte(uint64_t offset, short type) {
+  struct flock lock = {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(offset);
+  lock.l_len = 1;
+  return lock;
+}
+
+Result<void> lock_done(long result) {
+  if (result == -EAGAIN || result == -EACCES) return fail(Errc::kExists, EAGAIN);
+  if (result == -EINVAL || result == -ENOLCK) return fail(Errc::kUnsupported, ENOSYS);
+  return done(result);
+}
+
+}  // namespace
+
+Result<void> lock_byte(int fd, uint64_t offset, bool shared) {
+  const struct flock lock = one_byte(offset, shared ? F_RDLCK : F_WRLCK);
+  return lock_done(again([&] { return raw_call(SYS_fcntl, fd, kOfdSetLock, raw_pointer(&lock)); }));
+}
+
+Result<bool> byte_locked(int fd, uint64_t offset) {
+  struct flock lock = one_byte(offset, F_WRLCK);
+  auto asked =
+      lock_done(again([&] { return raw_call(SYS_fcntl, fd, kOfdGetLock, raw_pointer(&lock)); }));
+  if (!asked) return tl::unexpected<Error>(asked.error());
+  return lock.l_type != F_UNLCK;
+}
+
+Result<Fd> open_again(int fd, int flags) {
+  char path[40];
+  TextBuf(path, sizeof(path)).text("/proc/self/fd/").i64(fd);
+  return open_file(Root{}, path, flags);
+}
+
+Result<Fd> duplicate_from(int fd, int lowest) {
+  const long result = raw_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest);
+  if (raw_failed(result)) return failed(result);
+  return Fd(static_cast<int>(result));
+}
+
+Result<void> keep_from_children(void* at, uint64_t bytes) {
+  return done(raw_call(SYS_madvise, raw_pointer(at), static_cast<long>(bytes), MADV_DONTFORK));
+}
+
 Result<void> make_folder(const char* path, uint32_t mode) {
   return done(raw_call(SYS_mkdirat, AT_FDCWD, raw_pointer(path), mode));
 }

@@ -107,6 +107,25 @@ Result<void> remove_at(int folder, const char* name);
 // Errors: kExists (another holder).
 Result<void> lock_now(int fd);
 
+// A lock on one byte of a file, also past its end, without waiting (F_OFD_SETLK). It belongs to the
+// open file, not to the process: it ends when the last descriptor *and the last mapping* of that
+// opening are gone, so a mapping keeps it after close. Errors: kExists (another opening holds it),
+// kUnsupported (no such locks here: Linux before 3.15, gVisor).
+Result<void> lock_byte(int fd, uint64_t offset, bool shared);
+
+// Whether another opening of the file holds that byte. Needs no permission to write.
+// Errors: as lock_byte.
+Result<bool> byte_locked(int fd, uint64_t offset);
+
+// A second, independent opening of an open file, through /proc. Errors: as error_of.
+Result<Fd> open_again(int fd, int flags);
+
+// fcntl(F_DUPFD_CLOEXEC): the lowest free number from `lowest` on. Errors: as error_of.
+Result<Fd> duplicate_from(int fd, int lowest);
+
+// A forked child will not have this mapping.
+Result<void> keep_from_children(void* at, uint64_t bytes);
+
 // mkdir(2): the umask clears bits of `mode`.
 // Errors: kExists, as error_of.
 Result<void> make_folder(const char* path, uint32_t mode);

@@ -139,6 +139,12 @@ bool process_exists(uint32_t pid) {
   return pid != 0 && raw_call(SYS_kill, static_cast<long>(pid), 0) != -ESRCH;
 }
 
+bool is_ending(Root root, uint32_t pid) {
+  char target[8];
+  auto length = read_link(root, ProcPath(pid, "exe").text, target, sizeof(target));
+  return !length && length.error().code == Errc::kNotFound;
+}
+
 Result<uint64_t> pid_namespace(Root root, uint32_t pid) {
   char text[64];
   auto length = read_link(root, ProcPath(pid, "ns/pid").text, text, sizeof(text));

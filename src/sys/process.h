@@ -36,6 +36,10 @@ uint32_t current_tid();
 // system call. Signal-safe.
 bool process_exists(uint32_t pid);
 
+// The process has ended or is about to: the kernel has taken its memory and still closes its files.
+// False for one that we may not inspect. Kernel threads look the same.
+bool is_ending(Root root, uint32_t pid);
+
 // Inode of the pid namespace of a process (0: the calling one): says whether its pids mean the same
 // as ours.
 // Errors: kNotFound, kNoPermission (another user's process), kDamaged.

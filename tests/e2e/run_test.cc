@@ -127,8 +127,11 @@ TEST_F(Run, TheNextCommandClearsWhatIsStale) {
   command->signal(SIGKILL);
   command->wait();
   ASSERT_EQ(region_files(), Words{"old.slice"});
-  EXPECT_EQ(run({"--name", "new"}, {"true"}).status, 0);
-  EXPECT_TRUE(region_files().empty());
+  command->close_input();  // its program ends
+  EXPECT_TRUE(wait_until([&] {
+    EXPECT_EQ(run({"--name", "new"}, {"true"}).status, 0);
+    return region_files().empty();
+  }));
 }
 
 TEST_F(Run, SetsTheEnvironmentOfTheProgram) {

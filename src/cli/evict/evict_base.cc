@@ -14,6 +14,7 @@
 #include "cli/region/agent_view.h"
 #include "cli/region/region_view.h"
 #include "core/shared.h"
+#include "shm/living.h"
 #include "sys/clock.h"
 
 namespace allot::cli {
@@ -111,11 +112,12 @@ uint32_t MoveBase::flags() const {
 
 bool MoveBase::still_there(const Target& target) const {
   return load(file_.slot_words[target.slot]) == target.word &&
-         shm::process_alive(nullptr, target.process.pid, file_.slots[target.slot]);
+         shm::Living(*slice_).slot(target.slot);
 }
 
 void MoveBase::find_targets() {
   shm::reclaim_dead(*slice_);
+  const shm::Living living(*slice_);
   const uint32_t high = std::min(load(file_.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
     Target target;
@@ -130,7 +132,7 @@ void MoveBase::find_targets() {
           "there",
           command_, name_);
     }
-    if (!shm::process_alive(nullptr, target.process.pid, slot)) continue;
+    if (!living.slot(i)) continue;
     target.process.command =
         harmless(std::string_view(slot.command, strnlen(slot.command, sizeof slot.command)));
     read_charges(file_, i, &target);
@@ -183,7 +185,7 @@ bool MoveBase::wait_for_agents(bool detached) {
     bool all = true;
     for (const ClientView& client : read_clients(file_)) {
       const bool answered = ((client.flags & ALLOT_CLIENT_DETACHED) != 0) == detached;
-      all = all && (answered || has_ended(file_, client));
+      all = all && (answered || has_ended(*slice_, client));
     }
     if (all || sys::monotonic_ns() >= end) return all;
     poll(nullptr, 0, kLookMs);

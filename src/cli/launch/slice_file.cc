@@ -8,6 +8,7 @@
 #include "cli/failure.h"
 #include "cli/launch/admission.h"
 #include "cli/region/region_view.h"
+#include "shm/living.h"
 
 namespace allot::cli {
 namespace {
@@ -69,10 +70,12 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
   const Result<shm::Slice> made = shm::create_slice(folder.c_str(), wanted);
   if (!made) cannot_make(name, path_, made.error());
   slice_ = *made;
+  if (Result<sys::Fd> held = shm::hold_slice(slice_)) members_ = std::move(*held);
   try {
     __atomic_store_n(&slice_.file->header.latency_us, spec.latency_us, __ATOMIC_RELAXED);
     write_limits(spec, gpus);
   } catch (...) {
+    members_.close();
     shm::unmap(slice_);
     shm::remove_slice(path_.c_str(), static_cast<uint32_t>(getpid()));
     throw;
@@ -80,6 +83,7 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
 }
 
 SliceFile::~SliceFile() {
+  members_.close();
   shm::unmap(slice_);
   shm::remove_slice(path_.c_str(), static_cast<uint32_t>(getpid()));
 }

@@ -7,6 +7,7 @@
 #include "cli/gpus/gpu_inventory.h"
 #include "cli/slice_spec.h"
 #include "shm/slice_file.h"
+#include "sys/file.h"
 
 namespace allot::cli {
 
@@ -23,11 +24,15 @@ class SliceFile {
   SliceFile& operator=(const SliceFile&) = delete;
 
   const std::string& path() const { return path_; }
+  // What the program must inherit: as long as it or a child of it has it open, the slice is in use.
+  // -1 where there is none.
+  int members_fd() const { return members_.get(); }
 
  private:
   void write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus);
   std::string path_;
   shm::Slice slice_;
+  sys::Fd members_;
 };
 
 }  // namespace allot::cli

@@ -37,7 +37,9 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 
 // Executes the program by env(1)'s rules: the shell runs a file that the kernel does not recognise.
 // Returns the errno of the failure. Runs between fork and exec, so it allocates nothing itself.
-int execute(const char* file, char* const* argv, char* const* shell_argv, char* const* env) {
+int execute(const char* file, char* const* argv, char* const* shell_argv, char* const* env,
+            int inherits) {
+  if (inherits >= 0) fcntl(inherits, F_SETFD, 0);
   execve(file, argv, env);
   if (errno == ENOEXEC) {
     execve("/bin/sh", shell_argv, env);
@@ -48,12 +50,14 @@ int execute(const char* file, char* const* argv, char* const* shell_argv, char* 
 
 struct ExecPlan {
   explicit ExecPlan(const Program& program)
-      : shell_words({"sh", program.file}),
+      : inherits(program.inherits),
+        shell_words({"sh", program.file}),
         argv(pointers(program.argv)),
         env(pointers(program.env)) {
     shell_words.insert(shell_words.end(), program.argv.begin() + 1, program.argv.end());
     shell_argv = pointers(shell_words);
   }
+  int inherits;
   std::vector<std::string> shell_words;
   std::vector<char*> argv;
   std::vector<char*> env;
@@ -181,7 +185,7 @@ int supervise(const Program& program, const SignalGuard& guard, StartHook* hook,
     const int why = hook != nullptr && !hook->enter()
                         ? kHookRefused
                         : execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(),
-                                  plan.env.data());
+                                  plan.env.data(), plan.inherits);
     const ssize_t ignored = write(ends[1], &why, sizeof why);
     _exit(ignored == sizeof why ? kExitRefused : kExitNotFound);
   }
@@ -208,7 +212,7 @@ void become(const Program& program, const SignalGuard& guard, StartHook* hook) {
   }
   guard.restore();
   not_started(program, execute(program.file.c_str(), plan.argv.data(), plan.shell_argv.data(),
-                               plan.env.data()));
+                               plan.env.data(), plan.inherits));
 }
 
 }  // namespace allot::cli

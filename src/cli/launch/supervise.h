@@ -21,6 +21,7 @@ struct Program {
   std::string file;               // what is executed
   std::vector<std::string> argv;  // argv[0] as the user wrote it
   std::vector<std::string> env;
+  int inherits = -1;  // a descriptor that it gets, though it is close-on-exec here
 };
 
 // Blocks the signals that supervise() passes on (all that can be), from before the slice is made

@@ -3,6 +3,7 @@
 #include "cli/region/agent_view.h"
 
 #include "core/shared.h"
+#include "shm/living.h"
 #include "shm/slice_file.h"
 #include "sys/clock.h"
 
@@ -38,8 +39,8 @@ std::vector<ClientView> read_clients(const AllotSliceFile& file) {
   return clients;
 }
 
-bool has_ended(const AllotSliceFile& file, const ClientView& client) {
-  return !shm::process_alive(nullptr, client.pid, file.slots[client.slot]);
+bool has_ended(const shm::Slice& slice, const ClientView& client) {
+  return !shm::Living(slice).slot(client.slot);
 }
 
 const char* state_text(const ClientView& client) {

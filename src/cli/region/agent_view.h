@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "abi/region.h"
+#include "shm/slice_file.h"
 
 namespace allot::cli {
 
@@ -40,7 +41,7 @@ std::vector<ClientView> read_clients(const AllotSliceFile& file);
 // True when the process of a client has ended since, even if nobody has reaped it or cleared its
 // slot yet: a command that waits for the agents must not wait for this one. Reads /proc; any
 // thread; does not block.
-bool has_ended(const AllotSliceFile& file, const ClientView& client);
+bool has_ended(const shm::Slice& slice, const ClientView& client);
 
 // "active", "idle", "throttled" (has work, may not run now) or "frozen". Of several clients, the
 // state of the busiest.

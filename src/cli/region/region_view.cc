@@ -17,6 +17,7 @@
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "core/shared.h"
+#include "shm/living.h"
 #include "shm/slice_file.h"
 #include "sys/clock.h"
 
@@ -83,7 +84,9 @@ uint64_t idle_since(const AllotSlot& slot, const std::vector<ClientView>& client
 
 // The live slots, and what each GPU holds as the sum of their charges: the account word of a
 // read-only file cannot be repaired, and its dead processes must not count.
-void copy_processes(const AllotSliceFile& file, SliceView* view) {
+void copy_processes(const shm::Slice& slice, SliceView* view) {
+  const AllotSliceFile& file = *slice.file;
+  const shm::Living living(slice);
   const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
     const uint64_t word = __atomic_load_n(&file.slot_words[i], __ATOMIC_ACQUIRE);
@@ -91,7 +94,7 @@ void copy_processes(const AllotSliceFile& file, SliceView* view) {
     const AllotSlot& slot = file.slots[i];
     ProcessView process;
     process.pid = ALLOT_SLOT_PID(word);
-    if (!shm::process_alive(nullptr, process.pid, slot)) continue;
+    if (!living.slot(i)) continue;
     for (const ClientView& client : view->clients) {
       if (client.slot != i || client.pid != process.pid) continue;
       process.clients.push_back(client);
@@ -141,7 +144,8 @@ SliceView copy_slice(const std::string& path, const shm::Slice& slice) {
   view.unknown_symbols = load(header.unknown_symbols);
   copy_gpus(*slice.file, &view);
   view.clients = read_clients(*slice.file);
-  copy_processes(*slice.file, &view);
+  copy_processes(slice, &view);
+  view.launcher_alive = shm::Living(slice).launcher();
   return view;
 }
 

@@ -57,6 +57,7 @@ struct SliceView {
   uint32_t priority = 0;
   uint32_t level = 0;  // asked for
   int32_t launcher_pid = 0;
+  bool launcher_alive = false;
   uint64_t created_unix_ns = 0;
   uint32_t unknown_symbols = 0;
   std::vector<SliceGpuView> gpus;

@@ -12,8 +12,9 @@
 // The end. A process does not end its own slot; the next process that looks does (at a refusal, in
 // cuMemGetInfo, `allot ps`). /proc shows that a process has ended only after the kernel has closed
 // its devices and its memory is really free, whereas a slot ended in a destructor would admit
-// others while the GPU still holds the memory. Only a process of another pid namespace than the
-// slice's creator ends its slot itself, because nobody there can check whether it lives.
+// others while the GPU still holds the memory. Only where slots cannot be locked a process of
+// another pid namespace than the slice's creator ends its slot itself: nobody there can check
+// whether it lives.
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -341,7 +342,8 @@ __attribute__((destructor)) void process_ends() {
   if (process.state.load(std::memory_order_acquire) != State::kOn || forked_child()) return;
   if (process.pid != sys::current_pid()) return;  // children of vfork and clone share our memory
   const AllotSliceFile* file = process.slice.file;
-  if (file->slots[process.slot.index].pid_namespace == file->header.pid_namespace) return;
+  const AllotSlot& slot = file->slots[process.slot.index];
+  if (slot.held == ALLOT_HELD_BY_LOCK || slot.pid_namespace == file->header.pid_namespace) return;
   process.state.store(State::kDisabled, std::memory_order_release);
   core::Ledger(process.slice.file).end_slot(process.slot);
 }

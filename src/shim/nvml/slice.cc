@@ -9,6 +9,7 @@
 #include "shim/nvml/hooks.h"
 #include "shim/process/slice_search.h"
 #include "shim/process/spin.h"
+#include "shm/living.h"
 #include "sys/clock.h"
 
 namespace allot::shim {
@@ -17,9 +18,10 @@ namespace {
 constinit NvmlCall<nvmlDevice_t, char*, unsigned> get_uuid{"nvmlDeviceGetUUID"};
 constinit NvmlCall<nvmlDevice_t, unsigned*> get_index{"nvmlDeviceGetIndex"};
 
-// The mapping of a slice of our own user, kept until the process ends and published by
-// compare-and-swap.
-constinit std::atomic<AllotSliceFile*> mapped{nullptr};
+// The slice of our own user, kept mapped until the process ends; the first who finds it keeps it.
+enum class Keeping { kNothing, kStoring, kSlice };
+constinit std::atomic<Keeping> keeping{Keeping::kNothing};
+constinit shm::Slice kept;
 
 constexpr uint64_t kSearchPeriodNs = 1'000'000'000;
 constinit std::atomic<uint64_t> next_search_ns{0};  // after a search that found nothing
@@ -88,8 +90,8 @@ Result<shm::Slice> open_chosen(const SliceChoice& choice, bool* seen_live) {
 }  // namespace
 
 SliceLook::SliceLook() {
-  if (AllotSliceFile* file = mapped.load(std::memory_order_acquire)) {
-    slice_.file = file;
+  if (keeping.load(std::memory_order_acquire) == Keeping::kSlice) {
+    slice_ = kept;
     in_slice_ = true;
     return;
   }
@@ -107,9 +109,12 @@ SliceLook::SliceLook() {
   const Result<shm::Slice> opened = open_chosen(choice, &live);
   if (!opened) return;
   slice_ = *opened;
-  AllotSliceFile* expected = nullptr;
-  ours_ =
-      !live || !mapped.compare_exchange_strong(expected, opened->file, std::memory_order_acq_rel);
+  Keeping nothing = Keeping::kNothing;
+  ours_ = !live ||
+          !keeping.compare_exchange_strong(nothing, Keeping::kStoring, std::memory_order_acq_rel);
+  if (ours_) return;
+  kept = slice_;
+  keeping.store(Keeping::kSlice, std::memory_order_release);
 }
 
 SliceLook::~SliceLook() {
@@ -127,8 +132,9 @@ int SliceLook::gpu_of(const uint8_t uuid[16]) const {
 }
 
 uint64_t SliceLook::used(int gpu) const {
-  AllotSliceFile* file = slice_.file;
-  return core::Ledger(file).used_by_living(static_cast<uint32_t>(gpu), shm::process_alive, nullptr);
+  shm::Living living(slice_);
+  return core::Ledger(slice_.file)
+      .used_by_living(static_cast<uint32_t>(gpu), shm::Living::alive, &living);
 }
 
 bool SliceLook::has_process(uint32_t pid) const {
