@@ -76,6 +76,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   add_gpus(app, exit_status);
   add_set(app, exit_status);
   add_freeze(app, exit_status);
+  add_stop(app, exit_status);
   add_evict(app, exit_status);
   add_doctor(app, exit_status);
   add_demo(app, exit_status);

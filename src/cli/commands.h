@@ -15,6 +15,7 @@ void add_gpus(CLI::App& app, int* exit_status);
 void add_set(CLI::App& app, int* exit_status);
 // freeze and thaw.
 void add_freeze(CLI::App& app, int* exit_status);
+void add_stop(CLI::App& app, int* exit_status);
 // evict and restore.
 void add_evict(CLI::App& app, int* exit_status);
 void add_doctor(CLI::App& app, int* exit_status);
