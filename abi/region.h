@@ -147,8 +147,8 @@ enum AllotHeld {
   ALLOT_HELD_BY_PID = 0, /* pid and start time: no lock could be taken, or region 1.2 wrote it */
   ALLOT_HELD_BY_LOCK = 1
 };
-#define ALLOT_LOCK_SLOT(index) ((1ull << 40) + (index))         /* exclusive: the slot's process */
-#define ALLOT_LOCK_MEMBERS ((1ull << 40) + ALLOT_MAX_SLOTS)     /* shared: launcher, and its heirs */
+#define ALLOT_LOCK_SLOT(index) ((1ull << 40) + (index))     /* exclusive: its process */
+#define ALLOT_LOCK_MEMBERS ((1ull << 40) + ALLOT_MAX_SLOTS) /* shared: launcher and heirs */
 
 /* Slot word: state (8 bits) | generation (24 bits) | pid (32 bits). One atomic store ends it. */
 #define ALLOT_SLOT_WORD(state, generation, pid)                             \

@@ -98,7 +98,8 @@ TEST(CommandLine, WrongUsageIsOneLineAndExit2) {
 }
 
 TEST(CommandLine, HelpAndVersionAreNoErrors) {
-  for (const char* command : {"run", "ps", "gpus", "set", "freeze", "thaw", "stop", "doctor", "demo"}) {
+  for (const char* command :
+       {"run", "ps", "gpus", "set", "freeze", "thaw", "stop", "doctor", "demo"}) {
     EXPECT_EQ(allot_says({command, "--help"}).status, 0) << command;
   }
   EXPECT_EQ(allot_says({"--help"}).status, 0);

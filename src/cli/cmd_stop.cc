@@ -79,7 +79,7 @@ bool still_used(const shm::Slice& slice) {
          shm::slice_in_use(slice);
 }
 
-// Signals each member once, those that come meanwhile too, until nobody is left or the time is over.
+// Signals each member once, newcomers too, until nobody is left or the time is over.
 Pids signal_all(const shm::Slice& slice, int number, double seconds) {
   const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
   Pids told;
@@ -136,8 +136,10 @@ void add_stop(CLI::App& app, int* exit_status) {
       ->check(seconds_up_to(3600))
       ->type_name("SECONDS");
   sub->footer(
-      "Sends SIGTERM to every process that was started in the slice, whether it uses a GPU or not;\n"
-      "after the timeout SIGKILL to those that are left. 'allot run' then ends as its program did.\n"
+      "Sends SIGTERM to every process that was started in the slice, whether it uses a GPU or "
+      "not;\n"
+      "after the timeout SIGKILL to those that are left. 'allot run' then ends as its program "
+      "did.\n"
       "\n"
       "Examples:\n"
       "  allot stop alice\n"

@@ -142,9 +142,9 @@ void add_row(const PsRow& row, bool say_software, size_t width, Table* table) {
                     ? fmt::format("  no process on a GPU yet; launcher {}", slice.launcher_pid)
                     : "  no process on a GPU");
   if (slice.launcher_pid > 0 && !slice.launcher_alive && !row.only_cpus)
-    table->note(
-        fmt::format("  its launcher, {}, has ended; what it started runs on: 'allot stop {}' ends it",
-                    slice.launcher_pid, slice.name));
+    table->note(fmt::format(
+        "  its launcher, {}, has ended; what it started runs on: 'allot stop {}' ends it",
+        slice.launcher_pid, slice.name));
 }
 
 // What all slices have of one GPU.

@@ -56,13 +56,13 @@
 namespace allot::core {
 
 // Says whether the process of a slot still runs (true) or its charges may be given back (false).
-// Gets copies: `slot` holds everything but the charges; `index` is the slot's. start_time 0 means that it is not known yet
+// Gets copies: `slot` holds everything but the charges. start_time 0 means that it is not known yet
 // (the process is taking the slot): then the answer is whether any process with that pid exists.
 // Must not call back into the ledger.
 using AliveFn = bool (*)(void* context, uint32_t index, uint32_t pid, const AllotSlot& slot);
 
 // Makes slot `index` the caller's to take: its memory safe to touch (allocated on the file system),
-// its lock held. Returns 0; EAGAIN if somebody holds it, then take_slot goes on to the next; or an
+// its lock held. Returns 0; EAGAIN if somebody holds it, then take_slot tries the next; or an
 // errno, which take_slot passes on. A slot that it takes is the last one that was prepared.
 using PrepareFn = int (*)(void* context, uint32_t index);
 

@@ -1,8 +1,8 @@
 // Slots: how a process enters the ledger, and how others remove it when it is gone. abi/region.h
 // has the states and says who changes them. What must not happen here: a slot is freed before a
 // recount without it, or while its process may still write into it.
-#include "core/ledger.h"
 #include <cerrno>
+#include "core/ledger.h"
 
 #include "core/shared.h"
 

@@ -1,5 +1,5 @@
-// See living.h. What must not happen here: a live process is taken for dead, because then others get
-// its memory; so every doubt says "alive".
+// See living.h. What must not happen here: a live process is taken for dead, because then others
+// get its memory; so every doubt says "alive".
 #include "shm/living.h"
 
 #include <cerrno>
@@ -79,7 +79,7 @@ bool has_open(uint32_t pid, uint32_t fd, std::string_view file) {
 }
 
 struct MemberWalk {
-  std::string_view file;     // as the kernel names it
+  std::string_view file;  // as the kernel names it
   std::string_view entries[2];
   uint32_t members_fd;
   bool (*visit)(void* context, uint32_t pid);

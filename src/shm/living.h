@@ -58,7 +58,7 @@ class Living {
   sys::Fd fd_;
 };
 
-// In a private copy of a file: what the locks said when it was made, in place of ALLOT_HELD_BY_LOCK.
+// In a private copy of a file, in place of ALLOT_HELD_BY_LOCK: what the locks said at that moment.
 inline constexpr uint32_t kSeenHeld = 0x100;
 inline constexpr uint32_t kSeenFree = 0x101;
 

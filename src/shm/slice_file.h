@@ -122,7 +122,7 @@ Result<uint32_t> find_or_add_gpu(Slice& slice, const uint8_t uuid[16], uint64_t 
                                  uint64_t physical_bytes);
 
 // True if the launcher, any process in a slot, or any process that was started in the slice is
-// alive; `except_pid` (0 = none) does not count. Without the first two it reads /proc for the third.
+// alive; `except_pid` (0 = none) does not count. It reads all of /proc for the last of these alone.
 bool slice_in_use(const Slice& slice, uint32_t except_pid = 0);
 
 // Calls `visit(context, path)` for every slice file in `folder`. Returns how many there are; 0 also

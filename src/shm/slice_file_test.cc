@@ -1,6 +1,6 @@
 // Files of the region: made whole, checked, refused when anything is wrong, replaced when stale.
-#include "shm/living.h"
 #include "shm/slice_file.h"
+#include "shm/living.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -34,10 +34,10 @@ class Stop : public Machine {
 
 // None of these programs uses a GPU.
 TEST_F(Stop, AKilledLauncherLeavesTheSliceToWhatItStarted) {
-  const Words scripts = {
-      "echo here $$; exec sleep 300", "echo here $$; exec env -i sleep 300",
-      "setsid sleep 300 >/dev/null 2>&1 & echo here $!; wait",
-      "perl -e 'use POSIX; POSIX::close($_) for 3..1100; exec \"sleep\", 300' & echo here $!; wait"};
+  const Words scripts = {"echo here $$; exec sleep 300", "echo here $$; exec env -i sleep 300",
+                         "setsid sleep 300 >/dev/null 2>&1 & echo here $!; wait",
+                         "perl -e 'use POSIX; POSIX::close($_) for 3..1100; exec \"sleep\", 300' & "
+                         "echo here $!; wait"};
   for (const std::string& script : scripts) {
     SCOPED_TRACE(script);
     const pid_t sleeper = begin(script);
@@ -77,8 +77,8 @@ TEST_F(Stop, EndsTheProgramAndItsLauncherSaysHow) {
 }
 
 TEST_F(Stop, EndsAProgramThatTookTheLaunchersPlace) {
-  const auto command =
-      start({"run", "--sim", "--exec", "--name", "a", "--", "sh", "-c", "echo here; exec sleep 300"});
+  const auto command = start(
+      {"run", "--sim", "--exec", "--name", "a", "--", "sh", "-c", "echo here; exec sleep 300"});
   ASSERT_EQ(command->line(), "here");
   EXPECT_EQ(allot({"stop", "a"}).status, 0);
   EXPECT_EQ(command->wait(), 128 + SIGTERM);
