@@ -199,10 +199,6 @@ TEST_F(Gate, NoMoreThanTheBudgetIsInFlight) {
   EXPECT_LE(flight.most(), 6u);  // 5 ms and one kernel
   EXPECT_GE(flight.most(), 3u);  // and the GPU is not left idle
   EXPECT_EQ(shim::gate_gave_way(), 0u);
-  const uint64_t begin = now_us();
-  for (int i = 0; i < 40; ++i) flight.launch(1'000);
-  EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
-  EXPECT_LT(now_us() - begin, 120'000u);  // 40 ms of work: waiting for room loses little of it
 }
 
 // The same kernel with other arguments: known as short, then long.
