@@ -2,7 +2,8 @@
 """Checks that the pages lead somewhere: every relative link of a tracked .md file names a file, every
 #anchor a heading of it, and every path of ours in `backticks` a file or folder of this tree. The C example
 of docs/region.md compiles without a warning. Samples show what the programs print today: the columns of a
-table, the advice of `allot doctor`, and the messages that docs/troubleshooting.md quotes.
+table, the advice of `allot doctor`, and the messages that docs/troubleshooting.md quotes. The files that
+ARCHITECTURE.md puts into a room are there.
 
 `pages_test.py --self-test` shows on made-up pages that the check can fail.
 """
@@ -107,6 +108,23 @@ def old_messages(root, page):
                        for part in VARIABLE.split(message) if len(part.strip()) > 5)]
 
 
+def lost_rooms(root):
+    """Files that the tables of rooms in ARCHITECTURE.md name and that are not in their room."""
+    found, folder = [], ""
+    for line in (root / "ARCHITECTURE.md").read_text().splitlines():
+        heading = re.match(r"#+ (?:Rooms of (\S+))?", line)
+        if heading:
+            folder = heading.group(1) or ""
+        row = re.match(r"\| `(\w+)/` \|(.*)", line)
+        if not folder or not row:
+            continue
+        room = root / folder / row.group(1)
+        found += [f"ARCHITECTURE.md: {folder}/{row.group(1)} has no {name}"
+                  for name in re.findall(r"`([a-z][a-z_]*(?:\*|\.h|\.cc)?)`", row.group(2))
+                  if not list(room.glob(name if "." in name else name if name.endswith("*") else name + ".*"))]
+    return found
+
+
 def example_problem(root):
     """What the compiler says of the example, or nothing."""
     if not shutil.which("cc"):
@@ -138,6 +156,10 @@ def self_test():
             assert len(old_samples(root, ["a.md"])) == 1, text
         (root / "a.md").write_text("**`GPU 0 had 2 GiB left over`**\n\n| message | |\n|---|---|\n| `has nothing` | |\n\n")
         assert len(old_messages(root, "a.md")) == 2
+        (root / "ARCHITECTURE.md").write_text("### Rooms of src/cli\n| `doctor/` | `a`, `a.cc`, `a*` |\n## End\n| `x/` | `y` |\n")
+        assert lost_rooms(root) == []
+        (root / "ARCHITECTURE.md").write_text("### Rooms of src/cli\n| `doctor/` | `b`, `a.h`, `b*` |\n")
+        assert len(lost_rooms(root)) == 3
 
 
 if __name__ == "__main__":
@@ -147,7 +169,7 @@ if __name__ == "__main__":
     top = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     tracked = [p.relative_to(top) for p in sorted(top.rglob("*.md")) if not
                {"build", ".git", "results"} & set(p.relative_to(top).parts)]
-    bad = broken(top, tracked) + old_samples(top, tracked) + old_messages(top, "docs/troubleshooting.md")
+    bad = broken(top, tracked) + old_samples(top, tracked) + old_messages(top, "docs/troubleshooting.md") + lost_rooms(top)
     if problem := example_problem(top):
         bad.append(problem)
     print("\n".join(bad) or f"{len(tracked)} pages, every link leads somewhere")

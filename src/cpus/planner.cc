@@ -43,10 +43,13 @@ std::string shortage(const PlanProblem& problem, const std::vector<Need>& needs)
   std::string wanted;
   for (const Need& need : needs) {
     if (!wanted.empty()) wanted += ", ";
-    wanted += fmt::format("{} {}", need.count, need.unit == Unit::kCores ? "cores" : "CPUs");
+    wanted += fmt::format("{} {}", need.count, need.unit == Unit::kCores ? "core" : "CPU");
+    if (need.count != 1) wanted += "s";
     if (needs.size() > 1) wanted += " for " + need.name;
   }
-  return fmt::format("no room for {}: {} CPUs on {} cores are free", wanted, threads, cores);
+  return fmt::format("no room for {}: {} CPU{} on {} core{} {} free", wanted, threads,
+                     threads == 1 ? "" : "s", cores, cores == 1 ? "" : "s",
+                     threads == 1 ? "is" : "are");
 }
 
 Grant grant_of(const Need& need, const std::vector<int>& taken, CoresByKind* free) {

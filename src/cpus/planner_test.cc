@@ -200,6 +200,11 @@ TEST(Planner, SaysWhatIsShort) {
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().text,
             "no room for 10 CPUs for a, 8 CPUs for b: 16 CPUs on 8 cores are free");
+  Need whole{"a", 1};
+  whole.unit = Unit::kCores;
+  plan = plan_cpus(*t, CpuSet{1}, {}, {whole, {"b", 1}});
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().text, "no room for 1 core for a, 1 CPU for b: 1 CPU on 1 core is free");
 }
 
 }  // namespace

@@ -39,8 +39,9 @@ void print_report(const cpus::AttachReport& report, pid_t pid, bool as_json, int
   for (const std::string& note : p.notes) fmt::print(stderr, "allot: note: {}\n", note);
   std::string where = p.group.empty() ? "" : fmt::format(" (cpuset {})", p.group);
   std::string why = report.reason.empty() ? "" : ": " + report.reason;
-  print(fmt::format("process {}, {} threads: CPUs {}: {}{}{}\n", pid, report.threads,
-                    to_list(report.granted), level_name(report.level), where, why));
+  print(fmt::format("process {}, {} thread{}: CPUs {}: {}{}{}\n", pid, report.threads,
+                    report.threads == 1 ? "" : "s", to_list(report.granted),
+                    level_name(report.level), where, why));
 }
 
 pid_t as_pid(const std::string& text) {

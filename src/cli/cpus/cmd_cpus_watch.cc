@@ -69,8 +69,8 @@ void watch(CpusWatchOptions options) {
     for (const cpus::WatchAction& a : watcher.look(now))
       log(a, now - from, options.watch.dry_run, options.as_json);
     if (first && !options.as_json)
-      fmt::print(stderr, "allot: watching {} slices in {}\n", watcher.slices(),
-                 options.watch.folder);
+      fmt::print(stderr, "allot: watching {} slice{} in {}\n", watcher.slices(),
+                 watcher.slices() == 1 ? "" : "s", options.watch.folder);
     first = false;
     if (options.once || (options.seconds > 0 && now - from >= options.seconds)) break;
     // A write to a watched file ends the wait at once. Files without such events are polled this
