@@ -45,6 +45,7 @@ void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, const Placem
   if (!note.empty()) p->notes.push_back(note);
   p->group = spec.path;
   p->procs = procs_file(spec.path);
+  p->entry = h.kind == CpusetKind::kV1 ? spec.path + "/tasks" : p->procs;
   p->planned = Level::kEnforced;
   p->kind = h.kind;
 }
@@ -129,8 +130,8 @@ Expected<Placement> place(const PlacementRequest& request) {
 
 Entered enter(const Placement& p) {
   Entered out;
-  if (!p.procs.empty()) out.group_errno = enter_group(p.procs.c_str(), 0);
-  bool fenced = !p.procs.empty() && out.group_errno == 0;
+  if (!p.entry.empty()) out.group_errno = enter_group(p.entry.c_str(), 0);
+  bool fenced = !p.entry.empty() && out.group_errno == 0;
   // In the group the inherited mask is dropped, or from Linux 6.2 on the child of a pinned shell
   // stays pinned in it. Without a group the mask is all there is.
   out.mask_errno = fenced ? reset_user_mask(0) : set_affinity(0, p.cpus);

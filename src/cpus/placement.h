@@ -58,6 +58,10 @@ struct Placement {
   std::vector<std::string> notes;  // what else the user should know, one line each
   std::string group;               // absolute path; empty without a cpuset
   std::string procs;               // its cgroup.procs
+  // Where enter() writes itself. In version 1 it is "tasks": a thread that moves itself alone needs
+  // no lock against clones of all processes (Linux 5.5 and later), which waits for an RCU grace
+  // period, 10-20 ms on a busy machine.
+  std::string entry;
   std::string folder;
   CpusetKind kind = CpusetKind::kNone;
   Lease lease;
