@@ -91,20 +91,6 @@ Expected<void> write_group(const FsRoot& fs, const Hierarchy& h, const Placement
   return {};
 }
 
-std::vector<pid_t> processes_in(const FsRoot& fs, const std::string& group) {
-  std::vector<pid_t> pids;
-  std::string text = fs.read(procs_file(group)).value_or("");
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    size_t end = std::min(rest.find('\n'), rest.size());
-    pid_t pid = 0;
-    std::from_chars(rest.data(), rest.data() + end, pid);
-    if (pid > 0) pids.push_back(pid);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return pids;
-}
-
 Expected<Lease> pick_lease(const FsRoot& fs, const std::vector<Lease>& leases,
                            const std::string& text) {
   pid_t pid = 0;
@@ -166,7 +152,7 @@ Expected<AttachReport> change_group(LockedLedger* ledger, const Hierarchy& h, co
   if (!p.mems.empty()) next.mems = p.mems;
   p.lease = next;
   if (Expected<void> kept = ledger->rewrite(next); !kept) p.notes.push_back(kept.error().text);
-  std::vector<pid_t> inside = processes_in(fs, old.group);
+  std::vector<pid_t> inside = ids_in(fs, procs_file(old.group));
   report.processes = static_cast<int>(inside.size());
   pid_t pid = request.pid > 0 ? request.pid : old.member.pid;
   if (inside.empty() || std::find(inside.begin(), inside.end(), pid) != inside.end() ||
@@ -206,7 +192,7 @@ Expected<int> detach(const std::string& folder, const std::string& text) {
   int moved = 0;
   // New processes may start while others are moved: until the group is empty.
   for (int round = 0; round < 100; ++round) {
-    std::vector<pid_t> inside = processes_in(fs, lease->group);
+    std::vector<pid_t> inside = ids_in(fs, procs_file(lease->group));
     if (inside.empty()) break;
     for (pid_t pid : inside) {
       int error = enter_group(above.c_str(), pid);

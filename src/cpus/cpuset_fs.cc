@@ -70,6 +70,20 @@ int perform(const Step& step) {
   return error;
 }
 
+std::vector<pid_t> ids_in(const FsRoot& fs, const std::string& file) {
+  std::vector<pid_t> ids;
+  std::string text = fs.read(file).value_or("");
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    size_t end = std::min(rest.find('\n'), rest.size());
+    pid_t id = 0;
+    std::from_chars(rest.data(), rest.data() + end, id);
+    if (id > 0) ids.push_back(id);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return ids;
+}
+
 std::vector<Step> steps_to_make(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec) {
   std::vector<Step> steps;
   if (h.kind == CpusetKind::kV2) {
@@ -100,16 +114,9 @@ void collect_masks(const FsRoot& fs, const std::string& group, std::map<pid_t, C
   for (const std::string& name : fs.list(group)) {
     std::string child = group + "/" + name;
     if (!fs.exists(child + "/cgroup.procs")) continue;
-    std::string text = fs.read(child + "/cgroup.threads").value_or("");
-    std::string_view rest = text;
-    while (!rest.empty()) {
-      size_t end = std::min(rest.find('\n'), rest.size());
-      pid_t tid = 0;
-      std::from_chars(rest.data(), rest.data() + end, tid);
+    for (pid_t tid : ids_in(fs, child + "/cgroup.threads")) {
       CpuSet mask;
-      if (tid > 0 && get_affinity(tid, &mask) == 0 && !mask.empty() && mask != online)
-        (*masks)[tid] = mask;
-      rest.remove_prefix(std::min(end + 1, rest.size()));
+      if (get_affinity(tid, &mask) == 0 && !mask.empty() && mask != online) (*masks)[tid] = mask;
     }
     collect_masks(fs, child, masks);
   }
@@ -123,6 +130,20 @@ int restore_masks(const std::map<pid_t, CpuSet>& masks) {
     if (get_affinity(tid, &now) == 0 && now != mask && set_affinity(tid, mask) == 0) ++count;
   }
   return count;
+}
+
+// Version 1 refuses CPUs (EINVAL) that a sibling has for itself: which one; empty when none is it.
+std::string exclusive_sibling(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec) {
+  const std::string above = spec.path.substr(0, spec.path.rfind('/'));
+  for (const std::string& name : fs.list(above)) {
+    const std::string path = above + "/" + name;
+    if (path == spec.path || !fs.exists(procs_file(path))) continue;
+    Expected<GroupState> state = read_group(fs, h, path);
+    if (!state || !state->cpu_exclusive || !state->cpus.overlaps(spec.cpus)) continue;
+    return fmt::format("CPU {} belongs to the exclusive cpuset {}",
+                       to_list(state->cpus & spec.cpus), path);
+  }
+  return "";
 }
 
 }  // namespace
@@ -175,6 +196,9 @@ Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const Grou
     if (flag) {
       add_note("other cpusets may still overlap: " + text);
       continue;
+    }
+    if (error == EINVAL && h.kind == CpusetKind::kV1) {
+      if (std::string sibling = exclusive_sibling(fs, h, spec); !sibling.empty()) text = sibling;
     }
     undo();
     Errc code =

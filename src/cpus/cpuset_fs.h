@@ -63,6 +63,9 @@ struct Step {
   std::string path;  // of the file, or of the group for mkdir and rmdir
   std::string text;  // what is written
 };
+// The ids in a file of one a line: tasks, cgroup.procs, cgroup.threads. Empty without the file.
+std::vector<pid_t> ids_in(const FsRoot& fs, const std::string& file);
+
 // Does one step on the running kernel. Returns 0 or the errno.
 int perform(const Step& step);
 

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 
 #include "cpus/attach.h"
 
@@ -152,19 +151,8 @@ void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAct
 }
 
 std::vector<pid_t> Watcher::processes_of(const Lease& lease) const {
+  if (!lease.group.empty()) return ids_in(fs_, procs_file(lease.group));
   std::vector<pid_t> pids;
-  if (!lease.group.empty()) {
-    std::string text = fs_.read(procs_file(lease.group)).value_or("");
-    std::string_view rest = text;
-    while (!rest.empty()) {
-      size_t end = std::min(rest.find('\n'), rest.size());
-      pid_t pid = 0;
-      std::from_chars(rest.data(), rest.data() + end, pid);
-      if (pid > 0) pids.push_back(pid);
-      rest.remove_prefix(std::min(end + 1, rest.size()));
-    }
-    return pids;
-  }
   if (lease.member.pid == 0 || !alive(fs_, lease.member)) return pids;
   pids = descendants_of(fs_, lease.member.pid);
   pids.insert(pids.begin(), lease.member.pid);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <set>
 
 #include "cpus/attach.h"
@@ -13,18 +12,9 @@
 namespace allot::cpus {
 namespace {
 
-std::set<pid_t> ids_in(const FsRoot& fs, const std::string& file) {
-  std::set<pid_t> ids;
-  std::string text = fs.read(file).value_or("");
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    size_t end = std::min(rest.find('\n'), rest.size());
-    pid_t id = 0;
-    std::from_chars(rest.data(), rest.data() + end, id);
-    if (id > 0) ids.insert(id);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return ids;
+std::set<pid_t> id_set(const FsRoot& fs, const std::string& file) {
+  std::vector<pid_t> ids = ids_in(fs, file);
+  return {ids.begin(), ids.end()};
 }
 
 }  // namespace
@@ -56,7 +46,7 @@ void Watcher::check_member(const Lease& lease, double now_s, std::vector<WatchAc
   // A group without CPUs takes nobody in, so there is nothing to try until they are back.
   if ((lease.cpus & online_).empty()) return;
   Seen& seen = seen_[lease.group];
-  std::set<pid_t> inside = ids_in(fs_, procs_file(lease.group));
+  std::set<pid_t> inside = id_set(fs_, procs_file(lease.group));
   for (pid_t pid : inside) {
     if (std::optional<ProcessId> id = identify(fs_, pid)) seen.processes[pid] = id->start_ticks;
   }
@@ -84,8 +74,8 @@ void Watcher::check_member(const Lease& lease, double now_s, std::vector<WatchAc
 // Version 1 lets anybody move a single thread out of a group.
 void Watcher::check_threads(const Lease& lease, double now_s, std::vector<WatchAction>* actions) {
   if (hierarchy_.kind != CpusetKind::kV1 || (lease.cpus & online_).empty()) return;
-  std::set<pid_t> processes = ids_in(fs_, procs_file(lease.group));
-  std::set<pid_t> threads = ids_in(fs_, lease.group + "/tasks");
+  std::set<pid_t> processes = id_set(fs_, procs_file(lease.group));
+  std::set<pid_t> threads = id_set(fs_, lease.group + "/tasks");
   for (pid_t pid : processes) {
     for (pid_t tid : threads_of(fs_, pid)) {
       if (threads.count(tid) != 0) continue;

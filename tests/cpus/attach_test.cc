@@ -15,36 +15,22 @@
 #include <filesystem>
 #include <functional>
 
+#include "live_machine.h"
 #include "storm.h"
 
 namespace allot::cpus {
 namespace {
 
-bool wait_until(const std::function<bool()>& condition, int seconds = 10) {
-  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    poll(nullptr, 0, 1);
-  }
-  return true;
-}
-
-class Attach : public testing::Test {
+class Attach : public LiveMachine {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/allot-attach-XXXXXX";
-    folder_ = mkdtemp(name);
-    hierarchy_ = find_hierarchy(FsRoot{});
-    allowed_ = cpus_within_cpuset().value_or(CpuSet{});
-  }
   void TearDown() override {
-    std::filesystem::remove_all(folder_);
     // What was attached is dead by now; its groups go with the next sweep.
     wait_until([&] {
       sweep(FsRoot{}, hierarchy_);
       return ours().empty();
     });
     EXPECT_EQ(ours(), std::vector<std::string>{});
+    LiveMachine::TearDown();
   }
   std::vector<std::string> ours() const {
     std::vector<std::string> names;
@@ -77,10 +63,6 @@ class Attach : public testing::Test {
     }
     storm.end();
   }
-
-  std::string folder_;
-  Hierarchy hierarchy_;
-  CpuSet allowed_;
 };
 
 TEST_F(Attach, NoThreadEscapesTheCpuset) {
@@ -168,6 +150,36 @@ TEST_F(Attach, DescendantsComeAlongWithFollow) {
   EXPECT_TRUE(wait_until([&] {
     return !identify(FsRoot{}, family[0]) || !alive(FsRoot{}, *identify(FsRoot{}, family[0]));
   }));
+}
+
+// Another program's exclusive cpuset keeps the process out; the reason says whose it is.
+TEST_F(Attach, AnExclusiveSiblingThatIsInTheWayIsNamed) {
+  if (hierarchy_.kind != CpusetKind::kV1 || hierarchy_.base.empty())
+    GTEST_SKIP() << "not version 1";
+  GroupSpec stranger{hierarchy_.base + "/stranger-" + std::to_string(getpid()),
+                     CpuSet{allowed_.last()}, CpuSet{0}};
+  stranger.exclusive = true;
+  std::string note;
+  Expected<GroupState> made = make_group(FsRoot{}, hierarchy_, stranger, &note);
+  ASSERT_TRUE(made) << made.error().text;
+  pid_t process = fork();
+  if (process == 0) {
+    while (true) pause();
+  }
+  if (note.empty()) {
+    Expected<AttachReport> report = attach(ask(process, true));
+    EXPECT_TRUE(report) << report.error().text;
+    if (report) {
+      EXPECT_EQ(report->level, Level::kAdvised);
+      EXPECT_NE(report->reason.find("CPU " + std::to_string(allowed_.last()) +
+                                    " belongs to the exclusive cpuset " + stranger.path),
+                std::string::npos)
+          << report->reason;
+    }
+  }
+  kill(process, SIGKILL);
+  waitpid(process, nullptr, 0);
+  EXPECT_EQ(remove_group(hierarchy_, stranger.path, 200), 0);
 }
 
 TEST_F(Attach, FailuresAreOneLineAndChangeNothing) {

@@ -7,6 +7,7 @@ tests/kernel/guest_commands.sh.
 
 Exits with 77 (skipped) when the command was built without its CPU part.
 """
+import fcntl
 import json
 import os
 import pathlib
@@ -410,6 +411,9 @@ def check_explain_and_watch():
 
 
 def main():
+    # One test of real groups at a time; see live_machine.h.
+    turn = open("/tmp/allot-cpus-test.lock", "a")
+    fcntl.lockf(turn, fcntl.LOCK_EX)
     try:
         if run("show").returncode != 0:
             print("built without the CPU part")

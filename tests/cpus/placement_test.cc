@@ -16,30 +16,16 @@
 #include <thread>
 
 #include "cpus/memory_policy.h"
+#include "live_machine.h"
 
 namespace allot::cpus {
 namespace {
 
-bool wait_until(const std::function<bool()>& condition, int seconds = 10) {
-  auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    poll(nullptr, 0, 1);
-  }
-  return true;
-}
-
-class Slice : public testing::Test {
+class Slice : public LiveMachine {
  protected:
-  void SetUp() override {
-    char name[] = "/tmp/allot-slice-XXXXXX";
-    folder_ = mkdtemp(name);
-    hierarchy_ = find_hierarchy(FsRoot{});
-    allowed_ = cpus_within_cpuset().value_or(CpuSet{});
-  }
   void TearDown() override {
-    std::filesystem::remove_all(folder_);
     EXPECT_EQ(groups_of(getpid()), std::vector<std::string>{}) << "groups left behind";
+    LiveMachine::TearDown();
   }
 
   bool cpusets() const { return !hierarchy_.base.empty(); }
@@ -70,10 +56,6 @@ class Slice : public testing::Test {
     waitpid(child, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
   }
-
-  std::string folder_;
-  Hierarchy hierarchy_;
-  CpuSet allowed_;
 };
 
 TEST_F(Slice, AFencedProcessCannotWidenItsMask) {

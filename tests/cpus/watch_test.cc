@@ -15,6 +15,7 @@
 #include <functional>
 
 #include "cpus/placement.h"
+#include "live_machine.h"
 
 namespace allot::cpus {
 namespace {
@@ -23,13 +24,10 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-class Watch : public testing::Test {
+class Watch : public LiveMachine {
  protected:
   void SetUp() override {
-    char name[] = "/tmp/allot-watch-XXXXXX";
-    folder_ = mkdtemp(name);
-    hierarchy_ = find_hierarchy(FsRoot{});
-    allowed_ = cpus_within_cpuset().value_or(CpuSet{});
+    LiveMachine::SetUp();
     options_.folder = folder_;
   }
   void TearDown() override {
@@ -38,7 +36,7 @@ class Watch : public testing::Test {
       waitpid(pid, nullptr, 0);
     }
     if (placement_) release(&*placement_);
-    std::filesystem::remove_all(folder_);
+    LiveMachine::TearDown();
   }
   // A program in a slice of all CPUs (or the last one); it runs `body` once it has entered.
   pid_t start(bool use_cpuset, const std::string& cpus, const std::function<void()>& body) {
@@ -90,9 +88,6 @@ class Watch : public testing::Test {
     return *FsRoot{}.read_list(hierarchy_.file(placement_->group, "cpus"));
   }
 
-  std::string folder_;
-  Hierarchy hierarchy_;
-  CpuSet allowed_;
   WatchOptions options_;
   std::optional<Placement> placement_;
   std::vector<pid_t> children_;
