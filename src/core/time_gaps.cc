@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kOne = 1u << 16;
 constexpr uint64_t kSpanNs = 300'000'000;
+constexpr uint64_t kMomentNs = 60'000'000;
 constexpr uint64_t kLookMostNs = 20'000'000;
 constexpr uint64_t kForgetNs = 25'000'000;
 constexpr uint64_t kFarNs = 15'000'000;  // looks that are further apart leave doubts
@@ -59,6 +60,10 @@ uint32_t GapMeter::busy_permille() const {
 
 bool GapMeter::clearly_gaps() const {
   return seen_ns_ == kSpanNs && busy_permille() < kGapsBelow;
+}
+
+bool GapMeter::knows() const {
+  return seen_ns_ >= kMomentNs;
 }
 
 void GapWatch::look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool unfinished) {

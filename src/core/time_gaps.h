@@ -23,6 +23,7 @@ class GapMeter {
   bool saturates() const { return saturates_; }
   uint32_t busy_permille() const;  // part of its time with unfinished work, smoothed over ~0.3 s
   bool clearly_gaps() const;       // enough was seen, and it left gaps
+  bool knows() const;              // it has seen more than a moment
 
   static constexpr uint64_t kIdleNs = 2'000'000;  // without work for so long: it has none
 
@@ -51,6 +52,8 @@ class GapWatch {
   void look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool unfinished);
   bool saturates() const { return meter_.saturates() || trial_meter_ns_ != 0; }
   uint32_t busy_permille() const { return meter_.busy_permille(); }
+  // Whether it was undisturbed for more than a moment, so that busy_permille() says something.
+  bool knows() const { return meter_.knows(); }
 
  private:
   static constexpr uint64_t kTrialFirstNs = 10'000'000'000;

@@ -1,8 +1,9 @@
 // The plan of one GPU at one moment, as its steps see it (time_policy.h has the picture). Private
 // to src/core/time_*.cc; what agents use is plan_gpu().
 //
-//     slices --> claimants --> parts --> kinds --> windows --> segments --> grants
-//              collect()   set_parts()  set_kinds() set_windows() place_windows() time_policy.cc
+//   slices --> claimants --> parts --> kinds --> windows --> segments --> grants
+//             collect()   set_parts() set_kinds() set_windows() place_     time_policy.cc
+//                                                 pay_edges()   windows()
 //
 // Fixed point: parts are parts of kFull. Slices' bytes are hostile: each number is clamped when it
 // is copied, at most kMaxSlicesOnGpu are looked at closely, and no sum can overflow.
@@ -102,6 +103,9 @@ void set_windows(Plan& plan, Counts counts);
 
 // The length of the period; depends on who is awake only, or the places would move.
 void set_period(Plan& plan);
+
+// Makes up, out of the windows of those who seldom wait, for what the edges cost those who wait.
+void pay_edges(Plan& plan, uint64_t Claimant::*window);
 
 // Lays the windows out in the period.
 void place_windows(Plan& plan);

@@ -123,11 +123,15 @@ TimeGrant plain_grant(const SliceDemand& slice, bool first_beside) {
   return grant;
 }
 
-uint32_t timeslice_of(const Claimant& claimant, bool high, bool first, uint64_t smallest,
+// In windows only who uses the gaps of others has a neighbour; the others' short slices would
+// multiply the changes at their edges.
+uint32_t timeslice_of(const Plan& plan, const Claimant& claimant, bool first, uint64_t smallest,
                       uint64_t round) {
   if (claimant.kind == Kind::kFirst || claimant.kind == Kind::kLends) return kFirstTimesliceUs;
-  if (!first) return timeslice_us(claimant.kind == Kind::kAlone ? kFull : claimant.part, round);
-  if (high) return kBesideFirstTimesliceUs;
+  const bool by_itself = claimant.kind == Kind::kAlone && !plan.first && !claimant.uses_gaps;
+  if (!first || by_itself)
+    return timeslice_us(claimant.kind == Kind::kAlone ? kFull : claimant.part, round);
+  if (plan.high || !plan.first) return kBesideFirstTimesliceUs;
   const uint64_t times =
       std::clamp<uint64_t>(claimant.part / std::max<uint64_t>(smallest, 1), 1, kMostBesideFirst);
   return static_cast<uint32_t>(kBesideFirstTimesliceUs * times);
@@ -149,8 +153,10 @@ void plan_gpu(std::span<const SliceDemand> slices, uint64_t now_ns, std::span<Ti
     claimant.awake_part = claimant.part;
   }
   set_period(plan);
+  pay_edges(plan, &Claimant::place);
   set_parts(plan, &Claimant::active);
   set_windows(plan, &Claimant::active);
+  pay_edges(plan, &Claimant::window);
   place_windows(plan);
   const bool first = somebody_first(plan);
   for (uint32_t i = 0; i < slices.size(); ++i) grants[i] = plain_grant(slices[i], first);
@@ -164,7 +170,7 @@ void plan_gpu(std::span<const SliceDemand> slices, uint64_t now_ns, std::span<Ti
       grant.part_permille = static_cast<uint32_t>(claimant.awake_part / kUnit);
       continue;
     }
-    grant.timeslice_us = timeslice_of(claimant, plan.high, first, smallest, round);
+    grant.timeslice_us = timeslice_of(plan, claimant, first, smallest, round);
     grant.first = claimant.kind == Kind::kFirst;
     const uint64_t left = grant.first ? kFull : kFull - plan.high_footprint;
     grant.part_permille = static_cast<uint32_t>(claimant.part / kUnit * (left / kUnit) / kWhole);

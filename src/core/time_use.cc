@@ -10,6 +10,11 @@ constexpr double kSlowNs = 1e9;
 constexpr double kFastNs = 1e8;
 constexpr double kCutWeight = 0.1;
 constexpr uint64_t kMostSpanNs = 100'000'000;  // an agent that did not run for longer does not know
+constexpr uint32_t kClearlyGapsPermille = 800;
+// A launch-bound program has unfinished work at 80-98 % of the looks, whatever its kernels use.
+// What NVML saw of it alone tells, unless every look finds work.
+constexpr uint32_t kUsesLessPermille = 850;
+constexpr uint32_t kAlwaysBusyPermille = 985;
 constexpr double kPaysAboveNs = 1.1 * (kSwitchInNs + kSwitchOutNs);
 constexpr double kPaysBelowNs = 0.9 * (kSwitchInNs + kSwitchOutNs);
 
@@ -61,6 +66,11 @@ uint32_t SliceUse::footprint_permille() const {
   double footprint = 1;
   if (beside_.enough()) {
     footprint = footprint_of(beside_, true);
+    // A burst that waits for another one that goes first is not longer for the others.
+    if (alone_.enough() && beside_.open_ns > 0) {
+      const double own = alone_.burst_ns() + kSwitchInNs + kSwitchOutNs;
+      footprint = std::min(footprint, own * beside_.bursts / beside_.open_ns);
+    }
   } else if (alone_.enough()) {
     footprint = footprint_of(alone_, false);
   }
@@ -88,6 +98,25 @@ uint32_t SliceUse::alone_permille() const {
   const double period = alone_.open_ns / alone_.bursts;
   const double busy = static_cast<double>(burst_ns()) / std::max(period, 1.0);
   return std::clamp(static_cast<uint32_t>(busy * kWhole + 0.5), 1u, kWhole);
+}
+
+// Bursts tell sooner than looks at the driver that there are gaps. What they show as a gap is none
+// if the driver has unfinished work in it.
+bool saturates(bool looks, uint32_t busy_permille, uint32_t used_permille, const SliceUse& use) {
+  const bool gaps = use.footprint_permille() < kWhole;
+  if (!looks) return false;
+  if (busy_permille == 0) return !gaps;
+  if (used_permille != 0 && used_permille < kUsesLessPermille &&
+      busy_permille < kAlwaysBusyPermille)
+    return false;
+  return busy_permille > kClearlyGapsPermille || !gaps;
+}
+
+uint32_t max_of_open_time(uint32_t max_permille, bool saturates, uint32_t used_permille,
+                          const SliceUse& use) {
+  if (max_permille == 0 || max_permille >= kWhole || saturates) return max_permille;
+  const uint32_t used = used_permille != 0 ? used_permille : use.alone_permille();
+  return max_permille >= used ? 0 : max_permille * kWhole / used;
 }
 
 }  // namespace allot::core

@@ -98,4 +98,13 @@ class SliceUse {
   bool pays_ = false;  // the gaps are longer than the switches, with hysteresis
 };
 
+// Whether a slice saturates its GPU. `looks`: what GapWatch says, with its busy_permille (0 = it
+// saw nothing yet); `used_permille`: what NVML saw of it alone, of its open time; 0 = not known.
+bool saturates(bool looks, uint32_t busy_permille, uint32_t used_permille, const SliceUse& use);
+
+// A ceiling is one of use: of a slice that leaves gaps the part of its open time that comes to so
+// much use; 0 = it cannot reach its ceiling.
+uint32_t max_of_open_time(uint32_t max_permille, bool saturates, uint32_t used_permille,
+                          const SliceUse& use);
+
 }  // namespace allot::core

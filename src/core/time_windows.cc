@@ -16,6 +16,11 @@ constexpr uint64_t kLeastPlaceNs = 4'000'000;
 constexpr uint64_t kLeastAskedPlaceNs = 1'500'000;
 constexpr uint64_t kPeriodPerWindowNs = 10'000'000;
 constexpr uint64_t kPeriodPerManyNs = 15'000'000;  // each, for more than two
+// Who comes next is let in a little before the edge, so that the GPU is never without work, and
+// runs in the first gap that a program leaves which waits for its work; a full one leaves none. So
+// of the two edges between them the waiting one loses both: 0.5-0.6 ms of a period (H200), and a
+// launch-bound one 0.4. This much of it the full one gives back.
+constexpr uint64_t kEdgesOfWaitingNs = 250'000;
 // Each a whole number of times in a second.
 constexpr uint64_t kPeriodsUs[] = {5'000,   6'250,   8'000,   10'000, 12'500, 15'625,
                                    20'000,  25'000,  31'250,  40'000, 50'000, 62'500,
@@ -47,23 +52,37 @@ uint64_t first_window(const Claimant& claimant) {
              : claimant.part * kWhole / (claimant.footprint / kUnit);
 }
 
-// Windows in which somebody goes first may not overlap, or the others would have no gaps of them.
-// Of too many the longest ones give up going first: alone, a window as long as the part is enough.
+bool divides_rest(const Claimant& claimant) {
+  return claimant.kind == Kind::kAlone && !claimant.own_windows_only();
+}
+
+// Who uses the gaps of those who go first: one, for two there would do little but switch between
+// each other. The one with the largest part, whose own window is so much shorter.
+Claimant* user_of_gaps(Plan& plan) {
+  Claimant* user = nullptr;
+  for (Claimant& claimant : plan.all()) {
+    if (divides_rest(claimant) && (user == nullptr || claimant.part > user->part)) user = &claimant;
+  }
+  return user;
+}
+
+// Windows in which somebody goes first may not overlap, or the others would have no gaps of them;
+// and outside them there must be room for all but the user of the gaps. Of too many the longest
+// ones give up going first: alone, a window as long as the part is enough.
 uint64_t fit_first_windows(Plan& plan) {
   for (;;) {
+    const Claimant* user = user_of_gaps(plan);
     uint64_t sum = 0;
     uint64_t alone = 0;
     Claimant* longest = nullptr;
     for (Claimant& claimant : plan.all()) {
+      if (claimant.kind == Kind::kAlone && &claimant != user) alone += claimant.part;
       if (claimant.kind != Kind::kLends) continue;
       claimant.window = first_window(claimant);
       sum += claimant.window;
       if (longest == nullptr || claimant.window - claimant.part > longest->window - longest->part) {
         longest = &claimant;
       }
-    }
-    for (const Claimant& claimant : plan.all()) {
-      if (claimant.own_windows_only()) alone += claimant.part;
     }
     if (longest == nullptr || sum + std::min(alone, kFull) <= kFull) return sum;
     longest->kind = Kind::kAlone;
@@ -81,18 +100,10 @@ uint64_t gaps_of_first(Plan& plan) {
   return std::min(gaps, kFull);
 }
 
-bool divides_rest(const Claimant& claimant) {
-  return claimant.kind == Kind::kAlone && !claimant.own_windows_only();
-}
-
 // The windows of those who can use what others leave: `rest` of the period and the gaps of those
-// who go first. One of them has all gaps, for two there would do little but switch between each
-// other: the one with the largest part, whose own window is so much shorter.
+// who go first.
 void divide_rest(Plan& plan, uint64_t rest) {
-  Claimant* user = nullptr;
-  for (Claimant& claimant : plan.all()) {
-    if (divides_rest(claimant) && (user == nullptr || claimant.part > user->part)) user = &claimant;
-  }
+  Claimant* user = user_of_gaps(plan);
   if (user == nullptr) return;
   const uint64_t gaps = std::min(gaps_of_first(plan), kFull - rest);
   user->uses_gaps = gaps > 0;
@@ -222,8 +233,8 @@ void set_period(Plan& plan) {
   // More windows mean more changes: there the shares come first, unless somebody asked for short
   // stops.
   if (!asked) {
-    bound_ns =
-        places > 2 ? kPeriodPerManyNs * places : std::min(bound_ns, kPeriodPerWindowNs * places);
+    bound_ns = places > 2 ? kPeriodPerManyNs * places
+                          : std::min(bound_ns, kPeriodPerWindowNs * std::max(places, 2u));
   }
   bound_ns = std::max(bound_ns, least_ns);
   uint64_t best_us = kPeriodsUs[0];
@@ -231,6 +242,28 @@ void set_period(Plan& plan) {
     if (us * 1000 <= bound_ns) best_us = us;
   }
   plan.period_ns = std::min(plan.period_ns, best_us * 1000);
+}
+
+void pay_edges(Plan& plan, uint64_t Claimant::*window) {
+  uint64_t full = 0, waiting = 0;
+  const auto waits = [&](const Claimant& one) {
+    return one.kind == Kind::kAlone && one.waits && one.*window > 0;
+  };
+  const auto fills = [&](const Claimant& one) {
+    return one.kind == Kind::kAlone && !one.waits && one.*window > 0 && one.max == kFull;
+  };
+  for (const Claimant& claimant : plan.all()) {
+    if (fills(claimant)) full += claimant.*window;
+    if (waits(claimant)) ++waiting;
+  }
+  if (full == 0 || waiting == 0) return;
+  const uint64_t each = std::min(kEdgesOfWaitingNs * kFull / plan.period_ns, full / 10 / waiting);
+  for (Claimant& claimant : plan.all()) {
+    if (waits(claimant)) claimant.*window += each;
+    if (fills(claimant)) {
+      claimant.*window -= claimant.*window / kWhole * (waiting * each / (full / kWhole + 1));
+    }
+  }
 }
 
 // Who takes windows has a place in the period, whether there is work or not: however the others

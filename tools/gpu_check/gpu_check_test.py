@@ -19,6 +19,7 @@ import steps_memory  # noqa: E402
 import steps_overhead  # noqa: E402,F401
 import steps_parity  # noqa: E402,F401
 import steps_processes  # noqa: E402,F401
+import steps_edges  # noqa: E402,F401
 import steps_guarantee  # noqa: E402,F401
 import steps_time  # noqa: E402,F401
 import steps_time_overhead  # noqa: E402,F401
@@ -83,6 +84,9 @@ class StepsTest(unittest.TestCase):
         self.assertEqual(len(listed), 10)
         calibrations = 30
         self.assertLessEqual(sum(step.cost for step in listed) + calibrations, main.DEADLINE_S["guarantee"])
+        edges = [step for step in common.STEPS if step.group == "time_edges"]
+        self.assertEqual(len(edges), 7)
+        self.assertLessEqual(sum(step.cost for step in edges) + calibrations, main.DEADLINE_S["edges"])
 
     def test_every_program_is_there(self):
         folder = os.path.dirname(os.path.abspath(__file__))

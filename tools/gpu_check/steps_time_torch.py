@@ -95,6 +95,10 @@ def work(processes, kind, seconds):
     begin = time.monotonic() + 0.05
     for process in processes:
         tell(process, kind, begin, seconds)
+    return answers_of(processes, seconds, kind)
+
+
+def answers_of(processes, seconds, kind):
     answers = [wait_for_line(process, seconds + 30) for process in processes]
     expect(None not in answers, f"a process did not answer {kind}")
     return [json.loads(answer) for answer in answers]

@@ -26,12 +26,7 @@ namespace {
 
 constexpr uint64_t kPresentNs = 500'000'000;  // a high-priority slice between two requests
 constexpr uint64_t kDrainLookNs = 2'000'000;  // the prober wakes us when it has ended
-constexpr uint32_t kClearlyGapsPermille = 800;
 constexpr uint32_t kNoGapsPermille = 900;
-// A launch-bound program has unfinished work at 80-98 % of the looks, whatever its kernels use.
-// What NVML saw of it alone tells, unless every look finds work.
-constexpr uint32_t kUsesLessPermille = 850;
-constexpr uint32_t kAlwaysBusyPermille = 985;
 constexpr uint32_t kNeighbours = core::kMaxSlicesOnGpu;
 
 constinit Neighbour neighbours[kNeighbours] = {};
@@ -203,27 +198,20 @@ core::TimeGrant Worker::plan(uint64_t at_ns, Situation* situation) {
   situation->granted =
       mine.share_permille > 0 || situation->limited || mine.priority != ALLOT_PRIORITY_NORMAL;
   const bool cut = grants[0].window_permille < core::kWhole;
-  using Kind = AgentCeiling::Kind;
-  ceiling_.set(cut || launch ? mine.max_permille : max_of_open_time(mine.max_permille),
-               !cut     ? Kind::kExact
-               : launch ? Kind::kNone
-                        : Kind::kNet,
+  using Kind = core::WindowCeiling::Kind;
+  ceiling_.set(launch ? mine.max_permille : max_of_open_time(mine.max_permille),
+               !cut                    ? Kind::kExact
+               : launch                ? Kind::kNone
+               : situation->active > 1 ? Kind::kNetBeside
+                                       : Kind::kNet,
                at_ns);
   return grants[0];
 }
 
-// A ceiling is one of use: of a slice that leaves gaps the part of its open time that comes to so
-// much use.
+// Small changes are the measure's noise.
 uint32_t Worker::max_of_open_time(uint32_t max_permille) {
-  const Activity& activity = activity_of(ordinal_);
-  const bool gaps = max_permille > 0 && max_permille < core::kWhole && !saturates();
-  uint32_t max = max_permille;
-  if (gaps) {
-    const uint32_t known = activity.use_permille.load(std::memory_order_relaxed);
-    const uint32_t used = known != 0 ? known : use_.alone_permille();
-    max = max_permille >= used ? 0 : max_permille * core::kWhole / used;
-  }
-  // Small changes are the measure's noise.
+  const uint32_t known = activity_of(ordinal_).use_permille.load(std::memory_order_relaxed);
+  const uint32_t max = core::max_of_open_time(max_permille, saturates(), known, use_);
   const uint32_t by = max > max_in_force_ ? max - max_in_force_ : max_in_force_ - max;
   if (by > 5 || max == 0 || max_in_force_ == 0) max_in_force_ = max;
   return max_in_force_;
@@ -247,15 +235,12 @@ void Worker::look_at_use(uint64_t now_ns, const core::TimeGrant& grant,
   activity.burst_gpu_ns.store(gaps ? use_.burst_ns() : 0, std::memory_order_relaxed);
 }
 
-// Bursts tell sooner than looks at the driver that there are gaps. What they show as a gap is none
-// if the driver has unfinished work in it.
 bool Worker::saturates() const {
   const Activity& activity = activity_of(ordinal_);
-  if (!activity.saturates.load(std::memory_order_relaxed)) return false;
-  const uint32_t busy = activity.busy_permille.load(std::memory_order_relaxed);
-  const uint32_t used = activity.use_permille.load(std::memory_order_relaxed);
-  if (used != 0 && used < kUsesLessPermille && busy < kAlwaysBusyPermille) return false;
-  return busy == 0 || busy > kClearlyGapsPermille || use_.footprint_permille() == core::kWhole;
+  const bool known = activity.busy_known.load(std::memory_order_relaxed);
+  return core::saturates(activity.saturates.load(std::memory_order_relaxed),
+                         known ? activity.busy_permille.load(std::memory_order_relaxed) : 0,
+                         activity.use_permille.load(std::memory_order_relaxed), use_);
 }
 
 uint32_t Worker::footprint_permille() const {

@@ -6,7 +6,7 @@
 #include "core/time_debt.h"
 #include "core/time_policy.h"
 #include "core/time_use.h"
-#include "shim/time/agent_ceiling.h"
+#include "core/window_ceiling.h"
 #include "shim/time/channels.h"
 #include "shim/time/gate_vote.h"
 #include "shim/time/neighbours.h"
@@ -53,7 +53,7 @@ class Worker {
   uint32_t ordinal_ = 0;
   AllotGpuClient* client_ = nullptr;
   Channels channels_;
-  AgentCeiling ceiling_;
+  core::WindowCeiling ceiling_;
   AgentGate gate_;
   core::OverrunDebt debt_;  // at level launch
   core::SliceUse use_;

@@ -173,7 +173,9 @@ bool look(uint32_t ordinal, bool rung, bool at_random) {
   activity.unfinished.store(unfinished, std::memory_order_release);
   own.work = work;
   activity.busy_permille.store(own.gaps.busy_permille(), std::memory_order_relaxed);
-  if (at_random) {
+  activity.busy_known.store(own.gaps.knows(), std::memory_order_relaxed);
+  // Behind a closed window work is always unfinished.
+  if (at_random && activity.open.load(std::memory_order_acquire)) {
     own.busy_at_random = (own.busy_at_random * 31 + (unfinished ? core::kWhole * 16 : 0)) / 32;
     activity.busy_at_random_permille.store(own.busy_at_random / 16, std::memory_order_relaxed);
   }
@@ -299,6 +301,7 @@ void forget_activity() {
     activity.unfinished.store(false);
     activity.drains.store(false);
     activity.saturates.store(true);
+    activity.busy_known.store(false);
     activity.watched.store(false);
     activity.open.store(true);
     activity.undisturbed.store(true);

@@ -36,6 +36,7 @@ struct Activity {
   std::atomic<uint64_t> finished_ns{0};    // the first look after that, which found none
   std::atomic<bool> saturates{true};
   std::atomic<uint32_t> busy_permille{0};
+  std::atomic<bool> busy_known{false};  // busy_permille says something: undisturbed for long enough
   std::atomic<uint32_t> busy_at_random_permille{0};  // of the looks that no submission asked for
   // Of its open time, in which the GPU ran kernels while nobody else could: NVML's word. 0 = not
   // known.

@@ -2,7 +2,7 @@
 
 matmul: bf16, large enough to fill the GPU and to run into its power limit. matmul32: the same in float32,
 which does not. train: a transformer that keeps the GPU busy, always two steps ahead of it. launch: many small
-layers, so that the time goes into launches. reduce: matmuls on two GPUs and an all-reduce between them.
+layers, so that the time goes into launches. generate: a small decoder that reads every token. reduce: matmuls on two GPUs and an all-reduce between them.
 Answers with the steps done a second, over all and in each full
 second, counted at waits for the GPU.
 """
@@ -59,6 +59,29 @@ class Work:
     def make_train(self):
         layer = nn.TransformerEncoderLayer(1024, 16, 4096, dropout=0.0, batch_first=True)
         return self.training(nn.TransformerEncoder(layer, 4).cuda(), (32, 256, 1024), fused=True)
+
+    def make_generate(self):
+        """A token a step: attention over a context of fixed length, layer by layer, and a wait for the token."""
+        torch.manual_seed(2)
+        width, heads, context, words = 1024, 16, 512, 8192
+        half = {"device": "cuda", "dtype": torch.bfloat16}
+        table, out = torch.randn(words, width, **half), torch.randn(width, words, **half)
+        layers = [[torch.randn(width, 3 * width, **half) / 32, torch.randn(width, 4 * width, **half) / 32,
+                   torch.randn(4 * width, width, **half) / 64] for _ in range(12)]
+        past = [torch.randn(2, 1, heads, context, width // heads, **half) for _ in layers]
+        token = [0]
+
+        @torch.no_grad()
+        def step():
+            x = table[token[0]][None]
+            for (qkv, up, down), (keys, values) in zip(layers, past):
+                q, _, _ = (nn.functional.layer_norm(x, (width,)) @ qkv).view(3, 1, heads, 1, width // heads)
+                seen = nn.functional.scaled_dot_product_attention(q, keys, values)
+                x = x + seen.reshape(1, width)
+                x = x + nn.functional.gelu(nn.functional.layer_norm(x, (width,)) @ up) @ down
+            token[0] = int((x @ out).argmax())  # waits
+
+        return step
 
     def make_launch(self):
         layers = []

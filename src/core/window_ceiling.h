@@ -15,11 +15,11 @@
 #include "core/time_ceiling.h"
 #include "core/time_policy.h"
 
-namespace allot::shim {
+namespace allot::core {
 
-class AgentCeiling {
+class WindowCeiling {
  public:
-  enum class Kind { kExact, kNet, kNone };
+  enum class Kind { kExact, kNet, kNetBeside, kNone };
   // `max_permille` 0 = none; what it is held by. With another max than before, the second counts
   // from now on: one that falls from 100 % to 10 % would stand still for most of a second
   // otherwise.
@@ -27,17 +27,17 @@ class AgentCeiling {
 
   // Closes the grant where the ceiling is used up; `open` says whether its work is let run now.
   // Returns until when this stays so, UINT64_MAX = as long as the ceiling and the grant stay.
-  uint64_t hold(uint64_t at_ns, bool open, core::TimeGrant* grant);
+  uint64_t hold(uint64_t at_ns, bool open, TimeGrant* grant);
 
   // From now on its work runs / does not.
   void run(uint64_t now_ns, bool busy);
 
  private:
-  core::Ceiling ceiling_;
-  core::Ceiling second_{1'000'000'000};
+  Ceiling ceiling_;
+  Ceiling second_{1'000'000'000};
   uint64_t next_start_ns_ = 0;
   uint32_t max_permille_ = 0;
   bool holds_ = false;
 };
 
-}  // namespace allot::shim
+}  // namespace allot::core
