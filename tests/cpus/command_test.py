@@ -401,6 +401,172 @@ def check_two_users():
         shutil.rmtree(folder)
 
 
+ZOMBIE_LEADER = """
+import ctypes, threading, time
+threading.Thread(target=lambda: time.sleep(100)).start()
+print('up', flush=True)
+ctypes.CDLL(None).syscall(60, 0)  # exit(2) ends this thread alone
+"""
+
+
+def check_attach_of_odd_processes():
+    """Row 8: the first thread is a zombie and others live. Row 7: attach --mems moves pages, or says that it did not."""
+    last = max(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-c", ZOMBIE_LEADER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        stat = pathlib.Path(f"/proc/{process.pid}/stat")
+        wait_for(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+        for more in (["--no-cpuset"], []):
+            result = run("attach", process.pid, "--cpu-list", last, "--name", "cmdtest", *more)
+            assert result.returncode == 0, (result.stdout, result.stderr)
+        run("detach", process.pid)
+        process.kill()
+    with sleeper() as process:
+        result = run("attach", process.pid, "--cpu-list", last, "--name", "cmdtest", "--mems", "auto", "--json")
+        report = json.loads(result.stdout)
+        assert result.returncode == 0, result.stderr
+        if report["group"] and (CPUSET / "tasks").exists():
+            assert pathlib.Path(report["group"], "cpuset.memory_migrate").read_text() == "1\n", report
+        run("detach", process.pid)
+        process.kill()
+
+
+def check_lease_of_a_child():
+    """Row 12: the program ends, its child stays on an exclusive CPU that no cpuset fences: the lease stays too."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if os.geteuid() != 0 or len(cpus) < 2:
+        return
+    folder = tempfile.mkdtemp(prefix="allot-cpus-child-")
+    program = shutil.copy(ALLOT, folder)
+    os.chmod(folder, 0o755)
+    os.mkdir(folder + "/ledger")
+    os.chown(folder + "/ledger", NOBODY, NOBODY)
+    as_nobody = {"uid": NOBODY, "program": program, "env": dict(ENV, ALLOT_DIR=folder + "/ledger")}
+    words = ["run", "--cpus", f"{cpus[-1]},", "--exclusive", "--"]
+    result = allot(*words, "sh", "-c", "sleep 100 </dev/null >/dev/null 2>&1 & echo $!", **as_nobody)
+    child = int(result.stdout)
+    try:
+        assert result.returncode == 0, result.stderr
+        level_in("".join(line + "\n" for line in result.stderr.splitlines()))
+        expect_line(allot(*words, "true", **as_nobody), 125, "is leased to")
+    finally:
+        os.kill(child, signal.SIGKILL)
+    wait_for(lambda: allot(*words, "true", **as_nobody).returncode == 0)
+    shutil.rmtree(folder)
+
+
+def check_full_folder():
+    """Row 20: no space for a lease is said as that, and nothing is left."""
+    if os.geteuid() != 0:
+        return
+    folder = tempfile.mkdtemp(prefix="allot-cpus-full-")
+    script = ('mount -t tmpfs -o size=4k none "$0" 2>/dev/null || exit 77; head -c 4096 /dev/zero >"$0/full"; '
+              'ALLOT_DIR="$0" "$1" run --cpu-list "$2" -- true; status=$?; ls "$0" >&2; exit $status')
+    result = subprocess.run(["unshare", "-m", "sh", "-c", script, folder, ALLOT, str(max(os.sched_getaffinity(0)))],
+                            env=ENV, capture_output=True, text=True, timeout=60)
+    os.rmdir(folder)
+    if result.returncode == 77 or "unshare" in result.stderr:
+        print("no mount here: cannot fill a folder")
+        return
+    line, *left = result.stderr.splitlines()
+    assert result.returncode == 125 and "No space left" in line and line.startswith("allot: "), result.stderr
+    assert not [name for name in left if name.endswith(".lease")], left
+    assert our_groups() == set()
+
+
+def check_watch_sees_strangers():
+    """Rows 5, 6 and 17: whatever a stranger does to a slice is undone or said, with the true reason."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if not os.access(CPUSET / "tasks", os.W_OK) or len(cpus) < 2:
+        return
+    wide = f"{cpus[0]}-{cpus[-1]}" if cpus == list(range(cpus[0], cpus[-1] + 1)) else ",".join(map(str, cpus))
+    program = subprocess.Popen([ALLOT, "run", "--cpus", wide, "--name", "cmdtest", "--", "sh", "-c", "sleep 100 & wait"],
+                               env=ENV, stderr=subprocess.DEVNULL)
+    watch, child = None, None
+    try:
+        wait_for(lambda: our_groups() and len((CPUSET / list(our_groups())[0] / "tasks").read_text().split()) == 2)
+        group = CPUSET / list(our_groups())[0]
+        child = int((group / "tasks").read_text().split()[-1])
+        said = open(FOLDER + "/said", "w+")
+        watch = subprocess.Popen([ALLOT, "cpus", "watch", "cmdtest", "--no-rebalance"], env=ENV, stdout=said,
+                                 stderr=subprocess.STDOUT)
+
+        def output():
+            return pathlib.Path(FOLDER, "said").read_text()
+
+        def inside(pid):
+            return group.is_dir() and str(pid) in (group / "tasks").read_text().split()
+
+        time_of = {}
+        subprocess.run(["taskset", "-a", "-p", hex(1 << cpus[-1]), str(child)], stdout=subprocess.DEVNULL, check=True)
+        # It has looked once when it has said something about a later change.
+        (group / "cpuset.cpus").write_text(f"{cpus[0]}\n")
+        wait_for(lambda: "another program wrote" in output())
+        wait_for(lambda: (group / "cpuset.cpus").read_text().strip() == as_list(cpus))
+        begin = time.monotonic()
+        (CPUSET / "tasks").write_text(f"{child}\n")
+        wait_for(lambda: inside(child))
+        time_of["moved back"] = time.monotonic() - begin
+        assert f"process {child}" in output() and "it was in" in output(), output()
+        everybody = (group / "tasks").read_text().split()
+        begin = time.monotonic()
+        for pid in everybody:
+            (CPUSET / "tasks").write_text(pid + "\n")
+        try:
+            group.rmdir()
+        except OSError:
+            pass  # the watcher was quicker
+        wait_for(lambda: all(inside(pid) for pid in everybody))
+        time_of["made again"] = time.monotonic() - begin
+        subprocess.run(["taskset", "-p", hex(1 << cpus[0]), str(child)], stdout=subprocess.DEVNULL, check=True)
+        wait_for(lambda: f"process {child} is on CPUs {cpus[0]} of" in output())
+        print("  " + ", ".join(f"{what} in {seconds:.2f} s" for what, seconds in time_of.items()))
+    finally:
+        for process in (watch, program):
+            if process is not None:
+                process.terminate()
+                process.wait()
+        if child is not None:
+            os.kill(child, signal.SIGKILL)
+    allot("run", "--cpu-list", cpus[-1], "--", "true")  # removes the group of the child that outlived its program
+    wait_for(lambda: our_groups() == set())
+    pathlib.Path(FOLDER, "said").unlink()
+
+
+def kernel_thread():
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            # PF_KTHREAD, and PF_NO_SETAFFINITY: bound to its CPU for good
+            if int(fields[6]) & 0x200000 and int(fields[6]) & 0x4000000:
+                return int(path.parent.name)
+        except (OSError, IndexError):
+            continue
+    return None
+
+
+def check_explain_knows_files():
+    """Row 11: what the kernel answers for files and tasks that have no rule of CPUs."""
+    if not os.access(CPUSET / "tasks", os.W_OK):
+        return
+    group = CPUSET / "cmdtest-explain"
+    group.mkdir()
+    try:
+        for file, text in (("notify_on_release", "1"), ("cpuset.memory_pressure", "1"), ("cgroup.clone_children", "0"),
+                           ("tasks", kernel_thread()), ("tasks", "0x"), ("cpuset.cpus", "9999")):
+            if text is None:
+                continue
+            said = json.loads(run("explain", "--json", "write", group / file, text).stdout)
+            try:
+                (group / file).write_text(f"{text}\n")
+                real = 0
+            except OSError as error:
+                real = error.errno
+            assert said["errno"] == real, (file, text, said, real)
+    finally:
+        group.rmdir()
+
+
 def check_explain_and_watch():
     if (CPUSET / "cpuset.cpus").exists():
         result = run("explain", "--json", "write", CPUSET / "cpuset.cpus", "0")
@@ -418,8 +584,9 @@ def main():
         if run("show").returncode != 0:
             print("built without the CPU part")
             return 77
-        for check in (check_map, check_show, check_plan, check_run, check_run_beside_a_gpu, check_memory_policy, check_lists, check_run_refuses, check_killed_launcher,
-                      check_attach, check_change, check_two_users, check_dying_process, check_without_rights, check_explain_and_watch):
+        for check in (check_map, check_show, check_plan, check_run, check_run_beside_a_gpu, check_memory_policy, check_lists,
+                      check_run_refuses, check_killed_launcher, check_attach_of_odd_processes, check_lease_of_a_child,
+                      check_full_folder, check_watch_sees_strangers, check_explain_knows_files, check_attach, check_change, check_two_users, check_dying_process, check_without_rights, check_explain_and_watch):
             check()
             print(f"{check.__name__}: ok")
     finally:
