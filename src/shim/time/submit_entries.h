@@ -49,8 +49,6 @@ inline constexpr NotHooked kNotHooked[] = {
     {"cuGreenCtxRecordEvent", "marks a place in streams"},
     {"cuGreenCtxWaitEvent", "orders streams"},
     {"cuLaunchHostFunc", "runs on the host"},
-    {"cuMemcpy3DWithAttributesAsync", "of CUDA 13.2; declaration not known"},
-    {"cuMemcpyWithAttributesAsync", "of CUDA 13.2; declaration not known"},
     {"cuSignalExternalSemaphoresAsync", "orders streams; others may wait for it"},
     {"cuStreamAddCallback", "runs on the host"},
     {"cuStreamAttachMemAsync", "says who may touch managed memory"},

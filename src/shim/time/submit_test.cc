@@ -155,7 +155,9 @@ TEST_F(Submit, EveryEntryIsHookedOrHasAReason) {
        {"cuLaunchKernel", "cuLaunchKernel_ptsz", "cuLaunchKernelEx", "cuLaunchKernelEx_ptsz",
         "cuLaunchCooperativeKernel", "cuGraphLaunch", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoH_v2",
         "cuMemcpyAsync", "cuMemsetD8Async", "cuMemsetD32_v2_ptds", "cuMemPrefetchAsync_v2",
-        "cuMemcpyBatchAsync_v2", "cuLaunchGrid", "cuMemcpy3DPeerAsync_ptsz"}) {
+        "cuMemcpyBatchAsync_v2", "cuLaunchGrid", "cuMemcpy3DPeerAsync_ptsz",
+        "cuMemcpyWithAttributesAsync", "cuMemcpyWithAttributesAsync_ptsz",
+        "cuMemcpy3DWithAttributesAsync", "cuMemcpy3DWithAttributesAsync_ptsz"}) {
     EXPECT_EQ(hooks.count(symbol), 1u) << symbol;
   }
 }
