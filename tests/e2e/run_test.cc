@@ -134,6 +134,20 @@ TEST_F(Run, TheNextCommandClearsWhatIsStale) {
   }));
 }
 
+TEST_F(Run, ALimitOfTheFileSizeIsNamedWithWhatIsNeeded) {
+  const auto under_limit = [&](const std::string& words) {
+    const auto command = std::make_unique<Command>(
+        Words{"sh", "-c", "ulimit -f 1; exec " ALLOT_BINARY " " + words}, environment);
+    const int status = command->wait();
+    return Outcome{status, command->out(), command->err()};
+  };
+  const auto holder = start_gpu_program({"--name", "a"});  // has made the software machine's files
+  const Outcome refused = under_limit("run --sim --gpu-mem 1G -- true");
+  EXPECT_EQ(refused.status, 125);
+  EXPECT_NE(refused.err.find("ulimit -f"), std::string::npos) << refused.err;
+  EXPECT_EQ(under_limit("ps").status, 0);
+}
+
 TEST_F(Run, SetsTheEnvironmentOfTheProgram) {
   const Outcome got =
       run({"--name", "a"}, {"sh", "-c", "echo $ALLOT_TENANT; echo $ALLOT_FAIL; echo $LD_PRELOAD"});

@@ -5,6 +5,8 @@
 
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "cli/failure.h"
 #include "cli/launch/admission.h"
 #include "cli/region/region_view.h"
@@ -32,6 +34,12 @@ namespace {
         "cannot make {}: {}; give yourself write permission on that folder, or set ALLOT_DIR to "
         "another",
         path, describe(error));
+  }
+  if (error.os_errno == EFBIG) {
+    refuse(
+        "cannot make {}: it is larger than this shell may write; raise the limit (ulimit -f) to "
+        "{} KiB",
+        path, (sizeof(AllotSliceFile) + 1023) / 1024);
   }
   refuse("cannot make {}: {}; free some shared memory, or set ALLOT_DIR to another folder", path,
          describe(error));
