@@ -406,6 +406,49 @@ CASE(LifeInitResult) {
   say("init " + std::to_string(cuda.cuInit(0)));
 }
 
+// The call is carried out, and the thread ends after it.
+CASE(LifeCancelled) {
+  const Program program;
+  const uint64_t before = ledger_used();
+  static std::atomic<int> stage;
+  struct Work {
+    static void* allocate(void* of) {
+      const Program& at = *static_cast<const Program*>(of);
+      join_context(at.cuda);
+      static CUdeviceptr mine;
+      pthread_cleanup_push(
+          [](void* cuda) {
+            stage.store(2);
+            static_cast<const Cuda*>(cuda)->cuMemFree_v2(mine);
+          },
+          const_cast<Cuda*>(&at.cuda));
+      stage.store(1);
+      at.cuda.cuMemAlloc_v2(&mine, 64 * kMiB);
+      pthread_testcancel();
+      pthread_cleanup_pop(0);
+      return nullptr;
+    }
+  };
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, nullptr, Work::allocate, const_cast<Program*>(&program)), 0);
+  ASSERT_TRUE(wait_until([&] { return ledger_used() > before; }));  // it is in the driver
+  ASSERT_EQ(pthread_cancel(thread), 0);
+  void* result = nullptr;
+  ASSERT_EQ(pthread_join(thread, &result), 0);
+  EXPECT_EQ(result, PTHREAD_CANCELED);
+  EXPECT_EQ(stage.load(), 2);
+  EXPECT_EQ(ledger_used(), before);
+  std::cout << "released " << std::boolalpha << (ledger_used() == before) << std::endl;
+}
+
+TEST(Life, AThreadThatIsCancelledInACallLeavesNothingBehind) {
+  const Outcome outcome = run_case(
+      "LifeCancelled",
+      slice_environment({.more = {{ALLOT_ENV_SIM_FAULTS, "cuMemAlloc_v2:nth=2:delay_us=300000"}}}));
+  EXPECT_TRUE(outcome.ok()) << outcome.output;
+  EXPECT_NE(outcome.output.find("released true"), std::string::npos) << outcome.output;
+}
+
 TEST(Life, AFullProcessTableIsOneClearLineAndNothingIsLost) {
   Running holder = start_case("LifeMetered", slice_environment({}));
   ASSERT_TRUE(says(holder, "ready"));

@@ -14,6 +14,8 @@
 // destructor that runs, a lock.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -94,18 +96,37 @@ inline bool forked_child() {
   return process.compare_pids.load(std::memory_order_relaxed) && process.pid != sys::current_pid();
 }
 
-// The first object of every hook. tracking(): charge this call. It does trivial work only, because
-// a thread that is cancelled inside the driver skips the destructor and never calls again.
+// While one lives, pthread_cancel waits: a thread that ended inside the driver would take with it
+// what its call had charged, its counts here and in the gates, and the driver's own locks. The
+// cancellation takes effect at the thread's next cancellation point after the call.
+class HoldCancellation {
+ public:
+  explicit HoldCancellation(bool really) {
+    if (really) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_);
+  }
+  ~HoldCancellation() {
+    if (before_ == PTHREAD_CANCEL_ENABLE) pthread_setcancelstate(before_, nullptr);
+  }
+  HoldCancellation(const HoldCancellation&) = delete;
+  HoldCancellation& operator=(const HoldCancellation&) = delete;
+
+ private:
+  int before_ = PTHREAD_CANCEL_DISABLE;
+};
+
+// The first object of every hook. tracking(): charge this call. The thread is not cancelled while
+// the outermost one lives.
 class Scope {
  public:
-  Scope() : outer_(hook_depth++ == 0), watched_(outer_ && calls_are_watched()) {
+  Scope() : outer_(hook_depth == 0), hold_(outer_), watched_(outer_ && calls_are_watched()) {
+    ++hook_depth;
     if (outer_ && process.state.load(std::memory_order_acquire) == State::kStarting) [[unlikely]]
       wait_for_start();
     if (watched_) watched_call_begins();
   }
   // For calls that we make on a thread of ours.
   enum class Ours { kYes };
-  explicit Scope(Ours) : outer_(hook_depth++ == 0), watched_(false) {}
+  explicit Scope(Ours) : outer_(hook_depth++ == 0), hold_(outer_), watched_(false) {}
   ~Scope() {
     if (watched_) watched_call_ends();
     --hook_depth;
@@ -123,6 +144,7 @@ class Scope {
 
  private:
   bool outer_;
+  HoldCancellation hold_;
   bool watched_;
 };
 

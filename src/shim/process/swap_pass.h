@@ -13,8 +13,7 @@ inline bool swap_on() {
 }
 
 // Follows the Scope of a hook whose call may use, allocate or free movable memory: waits during an
-// eviction. Does nothing in slices that do not swap. A thread that is cancelled inside the driver
-// stays counted: then only the driver can evict the process.
+// eviction. Does nothing in slices that do not swap.
 class SwapPass {
  public:
   SwapPass() : passed_(hook_depth == 1 && swap_on() && !forked_child()) {
