@@ -45,9 +45,10 @@ ROOMS = {
         "region": {"ground", "gpus"},
         "evict": {"ground", "gpus", "region"},
         "cpus": {"ground"},
+        "manual": {"ground"},
         "launch": {"ground", "gpus", "region", "evict", "cpus"},
         "doctor": {"ground", "gpus", "region", "launch"},
-        "": {"ground", "gpus", "region", "evict", "cpus", "launch", "doctor"},
+        "": {"ground", "gpus", "region", "evict", "cpus", "launch", "doctor", "manual"},
     },
 }
 # Files beside the rooms that every room may use, by the name before the dot.

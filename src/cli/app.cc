@@ -13,6 +13,7 @@
 
 #include "cli/commands.h"
 #include "cli/failure.h"
+#include "cli/manual/cmd_generate.h"
 #include "cli/output.h"
 #include "cli/region/region_view.h"
 #include "cli/screen.h"
@@ -41,10 +42,11 @@ constexpr const char* kFooter =
     "  allot doctor                               what works on this machine\n"
     "  allot demo                                 two programs on one software GPU\n"
     "\n"
-    "More about one command: 'allot COMMAND --help'. Sizes are binary: "
-    "8G "
-    "is 8 GiB. Exit status: 0 success, 1 problems found, 2 wrong usage, 125 refused; 'run' exits "
-    "with its program's own status. All flags: docs/commands.md.";
+    "More about one command: 'allot COMMAND --help'. All flags: docs/commands.md. Sizes are "
+    "binary: "
+    "8G is 8 GiB. Exit status: 0 success, 1 problems found, 2 wrong usage, 125 refused; 'run' "
+    "exits "
+    "with its program's own status.";
 
 // One line, whatever was typed.
 void complain(const std::string& line) {
@@ -95,6 +97,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
       "  allot run --gpu-mem 4G -- allot bench alloc\n"
       "  allot bench share --sim --slice full:30 --slice full:70");
 #endif
+  add_generate(app, exit_status);
   app.footer(kFooter);  // last: a command that is added gets its parent's
 }
 
