@@ -33,7 +33,7 @@ std::vector<const CLI::App*> commands_of(const CLI::App& app) {
   return out;
 }
 
-// Null where there is none of this name.
+// Null if no command has this name.
 const CLI::App* command_in(const CLI::App& app, const std::string& name) {
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
     if (sub->get_name() == name) return sub;

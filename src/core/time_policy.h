@@ -60,7 +60,7 @@
 // share (1 % without one) and none of the time that is lent, unless the normal ones are all at
 // their max. Without normal ones beside it, low is normal.
 //
-// Several GPUs. A slice that works on several takes windows on all of them, at the same time: a
+// Several GPUs. A slice that works on several has windows on each of them, at the same time: a
 // collective operation proceeds only while both ends may run.
 //
 // Debts. Where a kernel cannot be stopped (level launch) work runs over its window's end. A slice

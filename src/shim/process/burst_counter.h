@@ -7,7 +7,7 @@
 // finds nothing unfinished.
 //
 // Times are of the open clock, which the agent stops while the process's work may not run. Of the
-// process, not of a GPU: a slice that works on several GPUs takes windows on all of them and is not
+// process, not of a GPU: a slice that works on several GPUs has windows on each of them and is not
 // measured.
 //
 // What must not happen here: a lock; a wait; a change of errno.
