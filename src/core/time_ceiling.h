@@ -33,7 +33,7 @@ class Ceiling {
   uint64_t used_ns(uint64_t now_ns) const;
 
  private:
-  static constexpr uint32_t kRuns = 64;
+  static constexpr uint32_t kRuns = 256;  // a second of windows of 5 ms has 200
   struct Run {
     uint64_t begin_ns;
     uint64_t end_ns;

@@ -111,6 +111,23 @@ TEST(Ceiling, HoldsWhereMoreRunsFitIntoASpanThanItRemembers) {
   EXPECT_GT(used, 20'000u / 5);
 }
 
+TEST(Ceiling, ManyShortRunsInASecondReachIt) {
+  Ceiling ceiling(kSecond);
+  ceiling.set_max(500);
+  uint64_t used = 0;
+  for (uint64_t window = 0; window < 500; ++window) {  // of 5 ms in every 10: a hundred in a second
+    const uint64_t begin = kSecond + window * 10 * kMs;
+    const uint64_t from = std::max(begin, ceiling.next_start(begin));
+    if (from >= begin + 5 * kMs) continue;
+    ceiling.start(from);
+    const uint64_t to = std::min(begin + 5 * kMs, ceiling.may_run_until(from));
+    ceiling.stop(to);
+    used += to - from;
+  }
+  EXPECT_GE(used, 500 * 5 * kMs * 97 / 100);
+  EXPECT_LE(used, 500 * 5 * kMs);
+}
+
 TEST(Ceiling, OneThatStopsLateWaitsForIt) {
   Ceiling ceiling;
   ceiling.set_max(300);

@@ -174,7 +174,8 @@ void plan_gpu(std::span<const SliceDemand> slices, uint64_t now_ns, std::span<Ti
     grant.first = claimant.kind == Kind::kFirst;
     const uint64_t left = grant.first ? kFull : kFull - plan.high_footprint;
     grant.part_permille = static_cast<uint32_t>(claimant.part / kUnit * (left / kUnit) / kWhole);
-    grant.undisturbed = claimant.kind == Kind::kAlone ? !first : others == 1;
+    const bool own_only = claimant.kind == Kind::kAlone && !claimant.uses_gaps;
+    grant.undisturbed = own_only ? !plan.first : others == 1;
     if (claimant.windowed()) grant_windows(plan, claimant, now_ns, grant);
   }
 }

@@ -146,6 +146,42 @@ TEST(Plan, FirstWindowsDoNotOverlapWhereSomebodyNeedsTheGpuForItself) {
   }
 }
 
+TEST(Plan, OnlyTheUserOfOthersGapsHasShortSlices) {
+  Set set = Set().add(200, 0, false).add(100).add(400).add(300);
+  set.slices[0].footprint_permille = 700;
+  const auto grants = set.at(1000 * kMs);
+  EXPECT_EQ(grants[2].timeslice_us, 20u);
+  EXPECT_GE(grants[1].timeslice_us, 1000u);
+  EXPECT_GE(grants[3].timeslice_us, 1000u);
+  EXPECT_TRUE(grants[1].undisturbed);
+  EXPECT_FALSE(grants[2].undisturbed);
+}
+
+TEST(Plan, WindowsOfThoseWhoGoFirstLeaveRoomForAllButTheUserOfTheirGaps) {
+  Set set = Set().add(100, 0, false).add(250, 0, false).add(200).add(200).add(250);
+  set.slices[0].footprint_permille = 270;
+  set.slices[1].footprint_permille = 657;
+  const auto grants = set.at(1000 * kMs);
+  EXPECT_GE(grants[2].window_permille, 195u);
+  EXPECT_GE(grants[3].window_permille, 195u);
+}
+
+TEST(Plan, OneWhoseShareIsMoreThanItHasBesideOthersTakesWindows) {
+  Set set = Set().add(610, 0, false).add(90, 0, false).add(10, 0, false);
+  for (SliceDemand& slice : set.slices) slice.footprint_permille = 720;
+  EXPECT_LT(set.at(1000 * kMs)[0].window_permille, kWhole);
+  set.slices[0].share_permille = 300;
+  EXPECT_EQ(set.at(1000 * kMs)[0].window_permille, kWhole);
+}
+
+TEST(Plan, AFullOneGivesBackAPartOfWhatItsEdgesCostOneThatWaits) {
+  Set set = Set().add(300).add(700);
+  set.slices[0].waits = true;
+  const auto grants = set.at(1000 * kMs);
+  EXPECT_NEAR(grants[0].window_permille, 313, 1);  // 0.25 ms of 20
+  EXPECT_NEAR(grants[1].window_permille, 688, 1);
+}
+
 TEST(Plan, APeriodIsShortWhereSomebodyWaitsForItsWork) {
   for (const auto& [latency_us, stop_ms] :
        {std::pair{0u, 16.0}, {5'000u, 5.0}, {10'000u, 10.0}, {50'000u, 50.0}, {100'000u, 100.0}}) {

@@ -15,6 +15,8 @@ constexpr uint32_t kClearlyGapsPermille = 800;
 // What NVML saw of it alone tells, unless every look finds work.
 constexpr uint32_t kUsesLessPermille = 850;
 constexpr uint32_t kAlwaysBusyPermille = 985;
+constexpr double kManyBursts = 20;
+constexpr uint64_t kLostCreditNs = 1'000'000'000;  // or windows would move within a period
 constexpr double kPaysAboveNs = 1.1 * (kSwitchInNs + kSwitchOutNs);
 constexpr double kPaysBelowNs = 0.9 * (kSwitchInNs + kSwitchOutNs);
 
@@ -52,7 +54,10 @@ void SliceUse::look(uint64_t now_ns, const Counts& counts, const Situation& situ
       static_cast<int64_t>(std::min(more.busy_ns + more.bursts * kSwitchOutNs, 2 * span));
   credit_ns_ = undisturbed && !pays_ ? credit_ns_ : credit_ns_ + earned - (undisturbed ? 0 : spent);
   credit_ns_ = std::clamp(credit_ns_, -kMostCreditNs, kMostCreditNs);
-  has_credit_ = has_credit_ ? credit_ns_ > 0 : credit_ns_ > kMostCreditNs / 2;
+  const bool had = has_credit_;
+  const bool waits = lost_credit_ns_ != 0 && grown(now_ns, lost_credit_ns_) < kLostCreditNs;
+  has_credit_ = had ? credit_ns_ > 0 : credit_ns_ > kMostCreditNs / 2 && !waits;
+  if (had && !has_credit_) lost_credit_ns_ = now_ns;
 }
 
 // `first`: the sums are of a time in which it went first, so switches in are in its bursts already.
@@ -67,7 +72,7 @@ uint32_t SliceUse::footprint_permille() const {
   if (beside_.enough()) {
     footprint = footprint_of(beside_, true);
     // A burst that waits for another one that goes first is not longer for the others.
-    if (alone_.enough() && beside_.open_ns > 0) {
+    if (alone_.bursts >= kManyBursts && beside_.open_ns > 0) {
       const double own = alone_.burst_ns() + kSwitchInNs + kSwitchOutNs;
       footprint = std::min(footprint, own * beside_.bursts / beside_.open_ns);
     }

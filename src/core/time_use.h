@@ -95,7 +95,8 @@ class SliceUse {
   uint64_t last_ns_ = 0;
   int64_t credit_ns_ = kMostCreditNs;
   bool has_credit_ = false;
-  bool pays_ = false;  // the gaps are longer than the switches, with hysteresis
+  uint64_t lost_credit_ns_ = 0;  // when, last
+  bool pays_ = false;            // the gaps are longer than the switches, with hysteresis
 };
 
 // Whether a slice saturates its GPU. `looks`: what GapWatch says, with its busy_permille (0 = it
