@@ -1,5 +1,8 @@
 // ps as people use it: by name, by user, sorted, in a pipe of 80 columns, with slices of CPUs
 // alone.
+#include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -235,6 +238,73 @@ TEST_F(JsonFields, TheDocsAndTheOutputAgree) {
   compare("allot doctor", doctor, {"ok", "note", "problem"});
   compare("allot version", json_of({"version", "--json"}),
           {"unknown", "release", "relwithdebinfo", "x86_64"});
+}
+
+TEST_F(JsonFields, OfEvictAgree) {
+  const auto program = start_gpu_program({"--name", "a"});
+  ASSERT_EQ(ask(*program, "alloc 1048576"), "ok");
+  const json both = {json_of({"evict", "a", "--json"}), json_of({"restore", "a", "--json"})};
+  compare("allot evict", both, {"evicted", "running", "driver", "fast"});
+}
+
+TEST_F(JsonFields, OfBenchAgree) {
+  json all = json::array();
+  for (const Words& words :
+       {Words{"load", "--seconds", "1.2"}, Words{"latency", "--seconds", "0.2"}, Words{"alloc"}}) {
+    Words line = {"run", "--sim", "--gpu-max",  "50",   "--gpu-mem",
+                  "1G",  "--",    ALLOT_BINARY, "bench"};
+    line.insert(line.end(), words.begin(), words.end());
+    line.push_back("--json");
+    all.push_back(json_of(line));
+  }
+  compare("allot bench", all, {});
+}
+
+// A process of the test that does nothing, to give CPUs to.
+class Waiting {
+ public:
+  Waiting() : pid_(fork()) {
+    while (pid_ == 0) pause();
+  }
+  ~Waiting() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_;
+};
+
+TEST_F(JsonFields, OfCpusAgree) {
+  cpu_set_t all = {};
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  int first = 0;
+  while (!CPU_ISSET(first, &all)) ++first;
+  const std::string cpu = std::to_string(first) + ",";
+  const Waiting waiting;
+  const std::string pid = std::to_string(waiting.pid());
+  json got = json::array();
+  got.push_back(
+      json_of({"cpus", "attach", pid, "--cpus", cpu, "--no-cpuset", "--name", "w", "--json"}));
+  got.push_back(json_of({"cpus", "show", "--json"}));
+  // These come only with GPUs on a bus, with a cpuset, and with a second CPU to stray to.
+  std::set<std::string> may_lack = {"gpu",  "bus",   "op",         "path",
+                                    "text", "errno", "errno_name", "why"};
+  if (CPU_COUNT(&all) > 1) {
+    ASSERT_EQ(sched_setaffinity(waiting.pid(), sizeof(all), &all), 0);
+    const std::string lines = allot({"cpus", "watch", "--once", "--json"}).out;
+    ASSERT_FALSE(lines.empty()) << "it strayed";
+    got.push_back(json::parse(lines.substr(0, lines.find('\n'))));
+  } else {
+    may_lack.insert({"s", "slice", "kind", "what", "done", "error"});
+  }
+  got.push_back(json_of({"cpus", "plan", "--cpus", cpu, "--json"}));
+  got.push_back(json_of({"cpus", "explain", "--json", "affinity", pid, std::to_string(first)}));
+  got.push_back(json_of({"cpus", "detach", "w", "--json"}));
+  compare("allot cpus", got, may_lack);
 }
 
 }  // namespace
