@@ -19,6 +19,7 @@
 #include "cli/launch/program_check.h"
 #include "cli/launch/run_cpus.h"
 #include "cli/launch/run_wait.h"
+#include "cli/launch/sim_sizes.h"
 #include "cli/launch/slice_file.h"
 #include "cli/launch/small_limit.h"
 #include "cli/launch/supervise.h"
@@ -113,7 +114,11 @@ bool check_preload(const std::string& file, bool closed) {
 }
 
 DriverFiles driver_files(const RunOptions& options, bool closed) {
-  if (!options.sim.empty()) return use_sim(options.sim);
+  if (!options.sim.empty()) {
+    const DriverFiles sim = use_sim(options.sim);
+    refuse_other_sizes(sim);
+    return sim;
+  }
   DriverFiles driver = find_driver();
   if (closed && driver.cuda.empty()) {
     refuse(

@@ -149,6 +149,33 @@ TEST_F(SoftwareGpu, ListingsChangeNothingOfIt) {
   EXPECT_EQ(total("--sim"), 60 * kGiB);
 }
 
+TEST_F(SoftwareGpu, OtherSizesAreRefusedWhileAnIdleSliceIsOnIt) {
+  environment["ALLOT_SIM_GPUS"] = "";
+  const auto machine = [&] { return json_of({"gpus", "--sim", "--json"})["gpus"].size(); };
+  const auto idle =
+      start({"run", "--sim=2x16G", "--name", "idle", "--", "sh", "-c", "echo ready; read x"});
+  ASSERT_EQ(idle->line(), "ready");
+  for (const char* other : {"--sim=4x24G", "--sim=16G", "--sim=16G,8G"}) {
+    for (const char* fail : {"closed", "open"}) {
+      const Outcome got = allot({"run", other, "--fail", fail, "--", "true"});
+      EXPECT_EQ(got.status, 125) << other;
+      EXPECT_EQ(std::count(got.err.begin(), got.err.end(), '\n'), 1) << got.err;
+      for (const char* word :
+           {"as 2x16G by slice 'idle'", other + 6, "allot stop idle", "ALLOT_SIM_DIR"})
+        EXPECT_NE(got.err.find(word), std::string::npos) << got.err;
+    }
+  }
+  EXPECT_EQ(machine(), 2u) << "as it was";
+  EXPECT_EQ(allot({"run", "--sim=16G,16G", "--", "true"}).status, 0) << "the same sizes";
+  EXPECT_EQ(allot({"run", "--sim", "--", "true"}).status, 0) << "no sizes";
+  environment["ALLOT_SIM_DIR"] = folder() + "/other";
+  EXPECT_EQ(allot({"run", "--sim=4x24G", "--", "true"}).status, 0) << "another machine";
+  environment["ALLOT_SIM_DIR"] = folder() + "/sim";
+  EXPECT_EQ(allot({"stop", "idle"}).status, 0);
+  EXPECT_EQ(allot({"run", "--sim=4x24G", "--", "true"}).status, 0) << "nobody is on it";
+  EXPECT_EQ(machine(), 4u);
+}
+
 TEST_F(SoftwareGpu, WhyItCannotBeUsedIsSaidInWords) {
   const auto why = [&](const Words& words) {
     const Outcome got = allot(words);
@@ -160,7 +187,8 @@ TEST_F(SoftwareGpu, WhyItCannotBeUsedIsSaidInWords) {
   };
   const auto program = start_gpu_program({"--name", "a"});
   const std::string used = why({"run", "--sim=2x8G", "--", "true"});
-  EXPECT_NE(used.find("the software GPU: it is in use as 1x16G by process "), std::string::npos)
+  EXPECT_NE(used.find("the software GPU: it is in use as 1x16G by slice 'a', and 2x8G was asked"),
+            std::string::npos)
       << used;
   EXPECT_EQ(allot({"run", "--sim=16384M", "--", "true"}).status, 0) << "the same sizes";
   environment["ALLOT_SIM_DIR"] = "/proc/nowhere";
