@@ -35,8 +35,8 @@ constexpr const char* kDescription =
 constexpr const char* kFooter =
     "Examples:\n"
     "  allot run --gpu-mem 8G -- python train.py  a slice of 8 GiB on every GPU\n"
-    "  allot ps                                   who has which slice and uses how much\n"
-    "  allot set alice --gpu-mem 4G               change a slice while its program runs\n"
+    "  allot ps                                   list the slices and what each uses\n"
+    "  allot set alice --gpu-mem 4G               change a slice while it runs\n"
     "  allot run --gpu-share 30% -- ./serve       a share of GPU time\n"
     "  allot run --cpus 4 -- make                 four CPUs, whole cores\n"
     "  allot doctor                               what works on this machine\n"

@@ -34,7 +34,7 @@ Expected<CpuSet> cpus_of_list(const Topology& t, const CpuSet& allowed, const st
   if (set->empty()) return failure(Errc::kBadValue, "--cpus: the list is empty", EINVAL);
   if (CpuSet none = *set - t.present; !none.empty()) {
     return failure(Errc::kBadValue,
-                   fmt::format("--cpus {}: there is no CPU {}, this machine has {}", text,
+                   fmt::format("--cpus {}: there is no CPU {}; this machine has {}", text,
                                to_list(none), to_list(t.present)),
                    ERANGE);
   }

@@ -134,7 +134,7 @@ TEST(Choose, WholeCoresOfOneDomainNearTheGpu) {
 
 TEST(Choose, BadInputIsOneLineThatNamesIt) {
   EXPECT_EQ(chosen("desktop", ask("0-999")),
-            "!--cpus 0-999: there is no CPU 16-999, this machine has 0-15");
+            "!--cpus 0-999: there is no CPU 16-999; this machine has 0-15");
   EXPECT_EQ(chosen("desktop", ask("0-99999")), "!--cpus 0-99999: this machine has CPUs 0-15");
   EXPECT_EQ(chosen("desktop", ask(",")), "!--cpus: the list is empty");
   EXPECT_EQ(chosen("desktop", ask("")), "!--cpus: the list is empty");

@@ -127,7 +127,7 @@ def check_memory_policy():
         if "anywhere" not in result.stderr:
             stack = [line for line in result.stdout.splitlines() if " stack " in line + " "]
             assert stack and stack[0].split()[1] == shown, (word, stack)
-    expect_line(allot("run", "--cpu-list", last, "--mem-policy", "near", "--", "true"), 2, "none of bind")
+    expect_line(allot("run", "--cpu-list", last, "--mem-policy", "near", "--", "true"), 2, "use bind, preferred")
     expect_line(allot("run", "--mem-policy", "local", "--", "true"), 2, "--mem-policy requires --cpus")
     expect_line(allot("run", "--cpu-list", last, "--mem-policy", "local", "--mems", "0", "--", "true"), 2, "leave --mems out")
     with sleeper() as process:

@@ -89,7 +89,7 @@ cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::strin
   if (!flags.policy.empty()) {
     const auto policy = cpus::memory_policy_named(flags.policy);
     if (!policy)
-      wrong_usage("--mem-policy '{}' is none of bind, preferred, interleave, local",
+      wrong_usage("--mem-policy: '{}' is not a policy; use bind, preferred, interleave or local",
                   shown(flags.policy));
     request.policy = *policy;
   }
