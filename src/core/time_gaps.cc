@@ -13,19 +13,24 @@ namespace allot::core {
 namespace {
 
 constexpr uint64_t kOne = 1u << 16;
-constexpr uint64_t kSpanNs = 300'000'000;
-constexpr uint64_t kMomentNs = 60'000'000;
-constexpr uint64_t kLookMostNs = 20'000'000;
-constexpr uint64_t kForgetNs = 25'000'000;
-constexpr uint64_t kFarNs = 15'000'000;  // looks that are further apart leave doubts
-constexpr uint64_t kDoubtMostNs = 10'000'000;
-constexpr uint64_t kTurnNs = 1'000'000'000;
+// The prober looks every 2 ms in windows and every 10 ms beside others. The spans are counted in
+// looks of 10 ms and chosen, not measured.
+constexpr uint64_t kSpanNs = 300'000'000;      // 30 looks, and three periods of 100 ms
+constexpr uint64_t kMomentNs = 60'000'000;     // 6 looks: fewer say nothing
+constexpr uint64_t kLookMostNs = 20'000'000;   // a late look weighs as two
+constexpr uint64_t kForgetNs = 25'000'000;     // longer than a stop of 16 ms and a look
+constexpr uint64_t kFarNs = 15'000'000;        // looks that are further apart leave doubts
+constexpr uint64_t kDoubtMostNs = 10'000'000;  // until the next look
+constexpr uint64_t kTurnNs = 1'000'000'000;    // three spans between two changes of mind
+// A launch-bound load has unfinished work at 77-81 % of the looks, loops that wait for each step at
+// 97-99 % (H100).
 constexpr uint32_t kGapsBelow = 880;
 constexpr uint32_t kSaturatesAbove = 945;
 
-// A trial: windows are asked for until the meter has seen enough undisturbed time.
-constexpr uint64_t kTrialMeterNs = 600'000'000;
-constexpr uint64_t kTrialMostNs = 4'000'000'000;
+// A trial: windows are asked for until the meter has seen enough undisturbed time. It costs the
+// neighbours one change of windows a period, so that trials become rarer: 10, 20, 40, 80 s apart.
+constexpr uint64_t kTrialMeterNs = 600'000'000;   // two spans
+constexpr uint64_t kTrialMostNs = 4'000'000'000;  // two spans of windows of 15 %
 constexpr uint64_t kTrialLastNs = 80'000'000'000;
 
 }  // namespace

@@ -6,17 +6,19 @@
 namespace allot::core {
 namespace {
 
-constexpr double kSlowNs = 1e9;
-constexpr double kFastNs = 1e8;
-constexpr double kCutWeight = 0.1;
+constexpr double kSlowNs = 1e9;                // what it is: a second, as ceilings promise
+constexpr double kFastNs = 1e8;                // what it does now: a tenth
+constexpr double kCutWeight = 0.1;             // a burst that a window's end cut off says little
 constexpr uint64_t kMostSpanNs = 100'000'000;  // an agent that did not run for longer does not know
-constexpr uint32_t kClearlyGapsPermille = 800;
+constexpr uint32_t kClearlyGapsPermille = 800;  // some way below kGapsBelow of time_gaps.cc
 // A launch-bound program has unfinished work at 80-98 % of the looks, whatever its kernels use.
 // What NVML saw of it alone tells, unless every look finds work.
 constexpr uint32_t kUsesLessPermille = 850;
 constexpr uint32_t kAlwaysBusyPermille = 985;
-constexpr double kManyBursts = 20;
+constexpr double kManyBursts = 20;  // their mean is within a quarter, where they vary by their mean
 constexpr uint64_t kLostCreditNs = 1'000'000'000;  // or windows would move within a period
+// Another program's work in a gap pays when the gap is longer than the two switches. A tenth to
+// each side keeps it from flapping.
 constexpr double kPaysAboveNs = 1.1 * (kSwitchInNs + kSwitchOutNs);
 constexpr double kPaysBelowNs = 0.9 * (kSwitchInNs + kSwitchOutNs);
 
