@@ -78,7 +78,10 @@
 namespace allot::core {
 
 inline constexpr uint32_t kWhole = 1000;  // permille of a GPU
+// Longer than a pause for input, short enough that its place in the period is free again.
 inline constexpr uint64_t kAwakeNs = 10'000'000'000;
+// Two decode loops at 30:70 wait 15 and 7 ms (p99) with it, 71 and 31 with a period of 100 ms; the
+// changes of windows cost 3 % (H200).
 inline constexpr uint64_t kDefaultLatencyNs = 16'000'000;
 
 // One slice on one GPU, as all agents see it.

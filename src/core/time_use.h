@@ -70,7 +70,9 @@ class SliceUse {
   // GPU time of a burst as it runs undisturbed; 0 = not known.
   uint64_t burst_ns() const;
 
+  // How long a slice may go first for more than its part before it takes windows: two stops.
   static constexpr int64_t kMostCreditNs = 30'000'000;
+  // Half of the default latency: a slice that waits less often does not notice a long period.
   static constexpr uint64_t kWaitsNs = 8'000'000;
 
  private:

@@ -13,7 +13,9 @@ constexpr uint64_t kMinimumWindowNs = 200'000;  // not worth a switch
 // ms a point each.
 constexpr uint64_t kEdgeNs = 1'000'000;
 constexpr uint64_t kLeastPlaceNs = 4'000'000;
-constexpr uint64_t kLeastAskedPlaceNs = 1'500'000;
+constexpr uint64_t kLeastAskedPlaceNs = 1'500'000;  // who asks for short stops pays a third
+// Two windows: 20 ms, so that a share of 30 % stops for 14 ms. More than two: two changes of 0.3 ms
+// would be 6 % of 10 ms, and are 4 % of 15.
 constexpr uint64_t kPeriodPerWindowNs = 10'000'000;
 constexpr uint64_t kPeriodPerManyNs = 15'000'000;  // each, for more than two
 // Who comes next is let in a little before the edge, so that the GPU is never without work, and
