@@ -17,6 +17,7 @@
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
+#include "cli/slice_spec.h"
 #include "cli/usage.h"
 #include "core/shared.h"
 #include "shm/living.h"
@@ -101,6 +102,7 @@ std::string pids_line(const Pids& pids) {
 }
 
 void stop(const StopOptions& options) {
+  check_name("stop", options.name);
   OpenSlice slice("stop", options.name);
   if (members(*slice).contains(static_cast<uint32_t>(getppid())))
     note(fmt::format("stop: this shell is in '{}' and ends with it", options.name));

