@@ -215,10 +215,6 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   return start_watched(options, program, signals, cpus.get(), name);
 }
 
-}  // namespace
-
-namespace {
-
 void add_gpu_flags(CLI::App& run, RunOptions* options) {
   constexpr const char* kMemory = "GPUs and memory";
   run.add_option("--gpu", options->gpu,

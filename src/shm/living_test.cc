@@ -17,21 +17,8 @@
 namespace allot::shm {
 namespace {
 
-class LivingTest : public RegionTest {
+class LivingTest : public OneSliceTest {
  protected:
-  void SetUp() override {
-    RegionTest::SetUp();
-    auto slice = create_slice(folder_.c_str(), mine("t"));
-    ASSERT_TRUE(slice);
-    slice_ = *slice;
-    const uint8_t uuid[16] = {7};
-    ASSERT_TRUE(find_or_add_gpu(slice_, uuid, 1000, 5000));
-  }
-  void TearDown() override {
-    unmap(slice_);
-    RegionTest::TearDown();
-  }
-  uint64_t used() { return core::Ledger(slice_.file).used(0); }
   bool in_use_without_me() { return slice_in_use(slice_, static_cast<uint32_t>(getpid())); }
 
   // Joins and holds `bytes`; ends this process if it cannot.
@@ -60,7 +47,6 @@ class LivingTest : public RegionTest {
       if (read(ready[0], &byte, 1) != 1) _exit(16);
     };
   }
-  Slice slice_;
 };
 
 bool may_make_namespaces() {

@@ -18,21 +18,8 @@
 namespace allot::shm {
 namespace {
 
-class SliceTest : public RegionTest {
+class SliceTest : public OneSliceTest {
  protected:
-  void SetUp() override {
-    RegionTest::SetUp();
-    auto slice = create_slice(folder_.c_str(), mine("t"));
-    ASSERT_TRUE(slice);
-    slice_ = *slice;
-    const uint8_t uuid[16] = {7};
-    ASSERT_TRUE(find_or_add_gpu(slice_, uuid, 1000, 5000));
-  }
-  void TearDown() override {
-    unmap(slice_);
-    RegionTest::TearDown();
-  }
-  uint64_t used() { return core::Ledger(slice_.file).used(0); }
   // What a program of the slice does: join and hold `bytes`.
   std::function<void()> program(uint64_t bytes) {
     return [this, bytes] {
@@ -42,7 +29,6 @@ class SliceTest : public RegionTest {
       if (!ledger.reserve(joined->slot, 0, ALLOT_KIND_LINEAR, bytes)) _exit(2);
     };
   }
-  Slice slice_;
 };
 
 TEST_F(SliceTest, AKilledProcessGivesItsChargesBack) {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <string>
 
+#include "core/ledger.h"
 #include "shm/slice_file.h"
 
 namespace allot::shm {
@@ -49,6 +50,26 @@ inline bool eventually(const std::function<bool()>& condition) {
   }
   return condition();
 }
+
+// A slice "t" with one GPU of 5,000 bytes and a limit of 1,000.
+class OneSliceTest : public RegionTest {
+ protected:
+  void SetUp() override {
+    RegionTest::SetUp();
+    auto slice = create_slice(folder_.c_str(), mine("t"));
+    ASSERT_TRUE(slice);
+    slice_ = *slice;
+    const uint8_t uuid[16] = {7};
+    ASSERT_TRUE(find_or_add_gpu(slice_, uuid, 1000, 5000));
+  }
+  void TearDown() override {
+    unmap(slice_);
+    RegionTest::TearDown();
+  }
+  uint64_t used() { return core::Ledger(slice_.file).used(0); }
+
+  Slice slice_;
+};
 
 // A child process that runs `body` and then waits until it is killed or released.
 class Child {
