@@ -45,7 +45,7 @@ class Layout:
         self.enumerators = []
 
 
-def parse_layout(preprocessed):
+def parse_layout(preprocessed, our_type=OUR_TYPE):
     """Reads typedefs in the plain style of our own headers and passes over those of system headers."""
     tokens = re.findall(r"[A-Za-z_]\w*|\d\w*|[{}()\[\];,*=]|[^\s\w]", preprocessed)
     layout = Layout()
@@ -54,11 +54,11 @@ def parse_layout(preprocessed):
         if tokens[at] != "typedef":
             at += 1
             continue
-        at = parse_typedef(tokens, at + 1, layout)
+        at = parse_typedef(tokens, at + 1, layout, our_type)
     return layout
 
 
-def parse_typedef(tokens, at, layout):
+def parse_typedef(tokens, at, layout, our_type):
     kind = tokens[at]
     body = None
     while at < len(tokens) and tokens[at] != ";":
@@ -68,7 +68,7 @@ def parse_typedef(tokens, at, layout):
             at = end
         at += 1
     name = tokens[at - 1]
-    if OUR_TYPE.match(name):
+    if our_type.match(name):
         if kind == "enum" and body is not None:
             layout.enumerators += enumerators(body)
             layout.types[name] = []

@@ -3,8 +3,8 @@
  * libcuda talks to the kernel module by ioctl(fd of /dev/nvidiactl, _IOWR('F', nr, structure)). Two
  * of these calls matter: alloc, by which a process makes its channel groups and channels and so
  * shows their handles, and control, which sets a group's timeslice and stops channels.
- * Numbers and layouts mirror NVIDIA's open-gpu-kernel-modules, branch 580 (the file is named at
- * each block), with the names there; the comments say what was seen on an H100.
+ * Numbers and layouts mirror NVIDIA's open-gpu-kernel-modules (the file is named at each block; the
+ * branches in rm_branches.h), with the names there; the comments say what was seen on an H100.
  * Readable from C.
  *
  * Handles belong to a client: (client, subdevice, group, channels) must be kept together. A
@@ -88,7 +88,7 @@ typedef struct {
 } NV0080_ALLOC_PARAMETERS_HEAD;
 
 /* The first words of a channel group's parameters (NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS, nvos.h,
- * the same from 470 to 580). */
+ * the same in all of rm_branches.h). */
 typedef struct {
   NvHandle hObjectError;
   NvHandle hObjectEccError;
@@ -159,7 +159,7 @@ ALLOT_ABI_ASSERT(ALLOT_RM_CONTROL == 0xC020462Aul, "request number of control");
 typedef struct {
   uint8_t bEnable; /* 0 is answered NV_OK and changes nothing, on an H100 */
   uint8_t bSkipSubmit;
-  uint8_t bSkipEnable; /* not in older branches: mind paramsSize */
+  uint8_t bSkipEnable; /* not before 575: mind paramsSize */
 } NVA06C_CTRL_GPFIFO_SCHEDULE_PARAMS;
 
 typedef struct {

@@ -249,6 +249,7 @@ TEST_F(Listing, DoctorSaysHowGpuTimeIsHeld) {
     return text;
   };
   EXPECT_NE(time_of().find("level channel"), std::string::npos) << time_of();
+  EXPECT_NE(time_of().find("published versions of driver branch 580 "), std::string::npos);
   environment["CUDA_MPS_PIPE_DIRECTORY"] = folder();
   EXPECT_NE(time_of().find("level launch, because CUDA_MPS_PIPE_DIRECTORY"), std::string::npos)
       << time_of();

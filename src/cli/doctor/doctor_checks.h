@@ -42,6 +42,9 @@ void check_environment(Findings* findings);
 void check_memory(bool gpus_found, Findings* findings);
 // The level that would enforce GPU time here, and the levels in force in the slices that run.
 void check_time(const Inventory& inventory, Findings* findings);
+// Whether the RM calls that level channel makes were compared with this driver's branch
+// (driver/rm_branches.h). "" = the version is not known.
+Finding rm_calls_of(const std::string& driver_version);
 // Pids of processes whose short name begins with `name`.
 std::vector<std::string> processes_named(std::string_view name);
 

@@ -3,6 +3,7 @@
 // Only a process that works on the GPU can know whether the driver accepts the calls of level
 // channel; its agent publishes what it found in its client. So this check says what is visible from
 // outside, and adds what the agents of running slices publish.
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -12,6 +13,7 @@
 #include "cli/output.h"
 #include "cli/region/region_view.h"
 #include "cli/slice_spec.h"
+#include "driver/rm_branches.h"
 
 namespace allot::cli {
 namespace {
@@ -55,6 +57,17 @@ void expected_level(const Inventory& inventory, Findings* findings) {
   }
 }
 
+// "535 to 595": the branches whose layouts are ours.
+std::string compared_branches() {
+  uint32_t first = UINT32_MAX, last = 0;
+  for (const driver::RmBranch& branch : driver::kRmBranches) {
+    if (!branch.as_ours) continue;
+    first = std::min(first, branch.branch);
+    last = std::max(last, branch.branch);
+  }
+  return fmt::format("{} to {}", first, last);
+}
+
 // "alice: channel", and why where it is less.
 void levels_in_force(Findings* findings) {
   RegionView region;
@@ -93,8 +106,33 @@ void levels_in_force(Findings* findings) {
 
 }  // namespace
 
+Finding rm_calls_of(const std::string& driver_version) {
+  const driver::RmBranch* branch = driver::find_rm_branch(driver_version);
+  if (branch == nullptr) {
+    return {Verdict::kNote, "time",
+            fmt::format("driver {}: its branch is not among those whose RM calls were compared "
+                        "with allot's ({})",
+                        driver_version.empty() ? "of unknown version" : harmless(driver_version),
+                        compared_branches()),
+            "allot checks each call's answer; if shares do not hold, use --level launch, and look "
+            "for a newer allot"};
+  }
+  if (!branch->as_ours) {
+    return {Verdict::kNote, "time",
+            fmt::format("driver branch {} has other layouts of the RM calls than allot: level "
+                        "launch",
+                        branch->branch),
+            fmt::format("for level channel, install a driver of branch {}", compared_branches())};
+  }
+  return {Verdict::kGood, "time",
+          fmt::format("RM calls compared with the published versions of driver branch {} ({} to {})",
+                      branch->branch, branch->first, branch->last),
+          ""};
+}
+
 void check_time(const Inventory& inventory, Findings* findings) {
   expected_level(inventory, findings);
+  if (!inventory.gpus.empty()) findings->push_back(rm_calls_of(inventory.driver_version));
   levels_in_force(findings);
 }
 
