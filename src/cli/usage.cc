@@ -153,7 +153,10 @@ class Walk {
       wrong_usage("{}{}: its value is missing; write {} {}", whose(*app_), name, name,
                   option->get_type_name());
     }
-    ++at_;
+    if (words_[++at_].empty()) {
+      wrong_usage("{}{}: its value is empty; write {} {}", whose(*app_), name, name,
+                  option->get_type_name());
+    }
   }
 
   [[noreturn]] void unknown_flag(const std::string& name) {

@@ -59,6 +59,8 @@ TEST_F(CheckWords, NamesWhatIsWrongAndTheNearestRightWord) {
       {{"freeze", "a", "--timeout"},
        "freeze: --timeout: its value is missing; write --timeout SECONDS"},
       {{"freeze", "a", "--timeout", "--wait"}, "its value is missing"},
+      {{"freeze", "a", "--timeout", ""}, "freeze: --timeout: its value is empty; write --timeout"},
+      {{"freeze", "a", "--timeout="}, "freeze: --timeout: its value is empty; write --timeout"},
       {{"freeze", "a", "--timeout", "3", "--timeout=4"}, "freeze: --timeout: given twice"},
       {{"freeze", "a", "--wait=yes"}, "freeze: --wait: takes no value"},
       {{"freeze"}, "freeze: NAME is missing; usage: allot freeze NAME [FLAGS]"},

@@ -2,6 +2,7 @@
 // place(), without any change to the machine, so that `plan` can say the same.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 
@@ -12,41 +13,38 @@
 namespace allot::cpus {
 namespace {
 
-// A number alone is a count; a list with one CPU is written "3," or "3-3".
-std::optional<int> as_count(std::string_view text) {
-  int value = 0;
-  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (end != text.data() + text.size() || text.empty()) return std::nullopt;
-  if (ec == std::errc::result_out_of_range) return 1 << 30;
-  return ec == std::errc{} ? std::optional<int>(value) : std::nullopt;
+// The request as the user wrote it: "--cpus 0-3", "--slice alice=4".
+std::string asked(const PlacementRequest& request) {
+  return request.option + request.cpus;
 }
 
-Expected<CpuSet> cpus_of_list(const Topology& t, const CpuSet& allowed, const std::string& text) {
-  Expected<CpuSet> set = parse_cpu_words(t, allowed, text);
-  if (!set && set.error().os_errno == ERANGE) {
-    return failure(Errc::kBadValue,
-                   fmt::format("--cpus {}: this machine has CPUs {}", text, to_list(t.present)),
-                   ERANGE);
-  }
+tl::unexpected<Failure> bad_list(const PlacementRequest& request, const std::string& why,
+                                 int os_errno = EINVAL) {
+  return failure(Errc::kBadValue, fmt::format("{}: {}", asked(request), why), os_errno);
+}
+
+Expected<CpuSet> cpus_of_list(const Topology& t, const CpuSet& allowed,
+                              const PlacementRequest& request) {
+  Expected<CpuSet> set = parse_cpu_words(t, allowed, request.cpus);
+  if (!set && set.error().os_errno == ERANGE)
+    return bad_list(request, fmt::format("this machine has CPUs {}", to_list(t.present)), ERANGE);
   if (!set) {
-    return failure(Errc::kBadValue, fmt::format("--cpus {}: {}", text, set.error().text), EINVAL);
+    const bool no_form = set.error().text == kNoCpuList && !request.is_list;
+    return bad_list(request,
+                    no_form ? "not a number, a list such as 0-3,8, or gpu" : set.error().text);
   }
-  if (set->empty()) return failure(Errc::kBadValue, "--cpus: the list is empty", EINVAL);
+  if (set->empty()) return bad_list(request, "the list is empty");
   if (CpuSet none = *set - t.present; !none.empty()) {
-    return failure(Errc::kBadValue,
-                   fmt::format("--cpus {}: there is no CPU {}; this machine has {}", text,
-                               to_list(none), to_list(t.present)),
-                   ERANGE);
+    return bad_list(
+        request,
+        fmt::format("there is no CPU {}; this machine has {}", to_list(none), to_list(t.present)),
+        ERANGE);
   }
-  if (CpuSet off = *set - t.online; !off.empty()) {
-    return failure(Errc::kBadValue, fmt::format("--cpus {}: CPU {} is offline", text, to_list(off)),
-                   EINVAL);
-  }
+  if (CpuSet off = *set - t.online; !off.empty())
+    return bad_list(request, fmt::format("CPU {} is offline", to_list(off)));
   if (CpuSet out = *set - allowed; !out.empty()) {
-    return failure(Errc::kBadValue,
-                   fmt::format("--cpus {}: CPU {} is not allowed here, only {}", text, to_list(out),
-                               to_list(allowed)),
-                   EINVAL);
+    return bad_list(request, fmt::format("CPU {} is not allowed here, only {}", to_list(out),
+                                         to_list(allowed)));
   }
   return *set;
 }
@@ -79,15 +77,15 @@ Expected<void> take_fixed(const Topology& t, const CpuSet& allowed,
   Held held = held_by(leases);
   CpuSet whole = t.threads_of_cores_touching(p->cpus);
   CpuSet taken = request.exclusive ? held.all : held.exclusive;
-  if (request.cpus == "gpu") {
+  if (!request.is_list && trim(request.cpus) == "gpu") {
     p->cpus -= t.threads_of_cores_touching(taken);
     if (request.exclusive) p->cpus -= default_housekeeping(t, allowed);
     if (!p->cpus.empty()) return {};
-    return failure(Errc::kFull, "--cpus gpu: all CPUs near the GPU are leased");
+    return failure(Errc::kFull, asked(request) + ": all CPUs near the GPU are leased");
   }
   if (CpuSet clash = p->cpus & taken; !clash.empty()) {
     return failure(Errc::kFull,
-                   fmt::format("--cpus {}: CPU {} is leased to {}", request.cpus, to_list(clash),
+                   fmt::format("{}: CPU {} is leased to {}", asked(request), to_list(clash),
                                held.owner_of(clash, leases, !request.exclusive)),
                    EBUSY);
   }
@@ -122,7 +120,7 @@ Expected<void> take_planned(const Topology& t, const CpuSet& allowed,
     if (plan) p->notes.push_back("shares CPUs with other slices: no free ones are left");
   }
   if (!plan) {
-    std::string text = fmt::format("--cpus {}: {}", request.cpus, plan.error().text);
+    std::string text = fmt::format("{}: {}", asked(request), plan.error().text);
     if (request.exclusive)
       text += fmt::format(" (core of CPU {} is kept for the system)", housekeeping.first());
     if (!held.all.empty()) text += fmt::format("; {} are leased", to_list(held.all));
@@ -176,6 +174,17 @@ Expected<void> take_mems(const Topology& t, const PlacementRequest& request, Pla
 
 }  // namespace
 
+// A list with one CPU is written "3," or "3-3", or said to be one.
+std::optional<int> cpu_count_of(const PlacementRequest& request) {
+  const std::string_view text = trim(request.cpus);
+  if (request.is_list || text.empty()) return std::nullopt;
+  int value = 0;
+  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end != text.data() + text.size()) return std::nullopt;
+  if (ec == std::errc::result_out_of_range) return kTooManyCpus;
+  return ec == std::errc{} ? std::optional<int>(std::min(value, kTooManyCpus)) : std::nullopt;
+}
+
 Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
                            const std::vector<Lease>& leases, const PlacementRequest& request) {
   Placement p;
@@ -186,7 +195,7 @@ Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
     return failure(Errc::kNotFound, fmt::format("there is no GPU {}: {} are on the PCI bus",
                                                 request.gpu, t.gpus.size()));
   }
-  if (text == "gpu") {
+  if (text == "gpu" && !request.is_list) {
     Expected<CpuSet> near = cpus_near_gpu(t, request.gpu < 0 ? 0 : request.gpu);
     // Without a GPU on the bus (the software GPU has no place) and none named, every CPU is near.
     if (!near && near.error().code == Errc::kNotFound && request.gpu >= 0)
@@ -194,12 +203,15 @@ Expected<Placement> choose(const Topology& t, const CpuSet& allowed,
     p.cpus = near ? *near & allowed : allowed - t.isolated;
     if (!near) p.notes.push_back(near.error().text + ": all allowed CPUs are taken");
     done = take_fixed(t, allowed, leases, request, &p);
-  } else if (std::optional<int> count = as_count(text)) {
+  } else if (std::optional<int> count = cpu_count_of(request); count == kTooManyCpus) {
+    return failure(Errc::kFull, fmt::format("{}: no room for so many: this machine has {} CPUs",
+                                            asked(request), t.online.count()));
+  } else if (count) {
     done = take_planned(t, allowed, leases, request, *count, &p);
   } else {
     // A partition takes its CPUs out of what others are allowed; who has them is the better answer.
     CpuSet reach = allowed | (held_by(leases).exclusive & t.online);
-    Expected<CpuSet> list = cpus_of_list(t, reach, std::string(text));
+    Expected<CpuSet> list = cpus_of_list(t, reach, request);
     if (!list) return tl::unexpected<Failure>(list.error());
     p.cpus = *list;
     done = take_fixed(t, allowed, leases, request, &p);

@@ -13,10 +13,24 @@
 namespace allot::cpus {
 namespace {
 
-constexpr const char* kForms = "not a number, a list such as 0-3,8, or gpu";
-
 tl::unexpected<Failure> no_list() {
-  return failure(Errc::kBadValue, kForms, EINVAL);
+  return failure(Errc::kBadValue, std::string(kNoCpuList), EINVAL);
+}
+
+bool names_all(std::string_view term) {
+  return term.size() >= 3 && (term[0] | 0x20) == 'a' && (term[1] | 0x20) == 'l' &&
+         (term[2] | 0x20) == 'l';
+}
+
+// "3-1": the range, in the order in which it would be one.
+std::optional<std::string> backwards(std::string_view term) {
+  unsigned first = 0, last = 0;
+  const char* const end = term.data() + term.size();
+  auto [dash, ec] = std::from_chars(term.data(), end, first);
+  if (ec != std::errc{} || dash == end || *dash != '-') return std::nullopt;
+  auto [rest, last_ec] = std::from_chars(dash + 1, end, last);
+  if (last_ec != std::errc{} || last >= first) return std::nullopt;
+  return fmt::format("{}-{}", last, first);
 }
 
 // "a-b:s" as taskset has it; the kernel's form has a '/' behind the colon.
@@ -38,10 +52,16 @@ std::optional<CpuSet> strided(std::string_view term) {
   return set;
 }
 
-Expected<CpuSet> numbers_of(std::string_view term) {
+// `count` is the number that "all" and "N" stand for, as nr_cpu_ids does in the kernel.
+Expected<CpuSet> numbers_of(std::string_view term, int count) {
   if (std::optional<CpuSet> set = strided(term)) return *set;
-  Result<CpuSet> set = parse_list(term);
+  const bool words = term.find_first_of("aANlL") != std::string_view::npos;
+  Result<CpuSet> set = parse_list(term, words ? std::max(count, 1) : kMaxCpus);
   if (set) return *set;
+  if (std::optional<std::string> right = backwards(term)) {
+    return failure(Errc::kBadValue,
+                   fmt::format("the range {} runs backwards; write {}", term, *right), EINVAL);
+  }
   if (set.error().os_errno == EINVAL) return no_list();
   return failure(Errc::kBadValue, "a CPU number beyond those that any machine has", ERANGE);
 }
@@ -91,19 +111,27 @@ Expected<CpuSet> cpus_of_objects(const Topology& t, const std::string& kind,
                                  std::string_view numbers) {
   std::optional<std::map<int, CpuSet>> all = objects(t, kind);
   if (!all) return no_list();
-  Expected<CpuSet> wanted = numbers == "all" ? Expected<CpuSet>(CpuSet{}) : numbers_of(numbers);
+  const int last = all->empty() ? -1 : all->rbegin()->first;
+  Expected<CpuSet> wanted = numbers_of(numbers, last + 1);
+  if (!wanted && wanted.error().os_errno == ERANGE) {
+    return failure(Errc::kBadValue,
+                   fmt::format("there is no {} {}, the last one is {}", kind, numbers, last),
+                   EINVAL);
+  }
   if (!wanted) return wanted;
-  if (numbers == "all") {
-    for (const auto& [id, cpus] : *all) wanted->add(id);
+  if (names_all(numbers)) {
+    CpuSet there;
+    for (const auto& [id, cpus] : *all) {
+      if (!cpus.empty()) there.add(id);
+    }
+    *wanted &= there;
   }
   CpuSet set;
   for (int id = wanted->first(); id >= 0; id = wanted->next(id)) {
     auto it = all->find(id);
     if (it == all->end())
       return failure(Errc::kBadValue,
-                     fmt::format("there is no {} {}, the last one is {}", kind, id,
-                                 all->empty() ? -1 : all->rbegin()->first),
-                     EINVAL);
+                     fmt::format("there is no {} {}, the last one is {}", kind, id, last), EINVAL);
     if (it->second.empty())
       return failure(Errc::kBadValue, fmt::format("{} {} has no CPUs", kind, id), EINVAL);
     set |= it->second;
@@ -112,9 +140,10 @@ Expected<CpuSet> cpus_of_objects(const Topology& t, const std::string& kind,
 }
 
 Expected<CpuSet> relative(const CpuSet& allowed, std::string_view numbers) {
-  Expected<CpuSet> wanted = numbers_of(numbers);
-  if (!wanted) return wanted;
   const std::vector<int> cpus = allowed.to_vector();
+  Expected<CpuSet> wanted = numbers_of(numbers, static_cast<int>(cpus.size()));
+  if (!wanted && wanted.error().os_errno == ERANGE) wanted = CpuSet{kMaxCpus - 1};
+  if (!wanted) return wanted;
   CpuSet set;
   for (int i = wanted->first(); i >= 0; i = wanted->next(i)) {
     if (i >= static_cast<int>(cpus.size()))
@@ -138,7 +167,8 @@ std::string kind_of(std::string_view* term) {
   std::string kind;
   for (char c : term->substr(0, colon))
     kind += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  if (kind == "n") return "";  // the kernel's N as the first number of N:1/2
+  // The kernel's N and "all" before a stride, as in all:1/2.
+  if (kind == "n" || kind == "all") return "";
   term->remove_prefix(colon + 1);
   return kind;
 }
@@ -161,11 +191,14 @@ Expected<CpuSet> parse_cpu_words(const Topology& t, const CpuSet& allowed, std::
     if (term.empty()) return no_list();
     bool mask = term.starts_with("0x") || term.starts_with("0X");
     if ((mask || !kind.empty()) && counted) return no_list();
+    const bool numbers = !mask && (kind.empty() || kind == "pu");
     Expected<CpuSet> part = mask && kind.empty() ? mask_of(term.substr(2))
-                            : kind.empty() || kind == "pu"
-                                ? counted ? relative(allowed, term) : numbers_of(term)
-                                : cpus_of_objects(t, kind, term);
+                            : !numbers           ? cpus_of_objects(t, kind, term)
+                            : counted            ? relative(allowed, term)
+                                                 : numbers_of(term, t.present.last() + 1);
     if (!part) return part;
+    // "all" names none that is offline or not the caller's.
+    if (numbers && !counted && names_all(term)) *part &= allowed;
     set |= *part;
   }
   return all_but ? allowed - set : set;

@@ -1,7 +1,8 @@
 // The lists of CPUs that a user may type: what the kernel's files take, and what people know from
 // taskset, numactl and hwloc.
 //
-//   0-3,8        numbers; also the kernel's 0-31:2/16 (the first 2 of every 16), all, N
+//   0-3,8        numbers; also the kernel's 0-31:2/16 (the first 2 of every 16), N (the machine's
+//                last CPU), and all, which stands for all allowed ones
 //   0-6:2        every second one, as taskset has it
 //   0xff         a mask
 //   +0-3         counted among the allowed CPUs, as numactl has it
@@ -20,6 +21,9 @@
 #include "cpus/topology.h"
 
 namespace allot::cpus {
+
+// The error of a text that has none of these forms.
+inline constexpr std::string_view kNoCpuList = "not a list such as 0-3,8";
 
 // The set that `text` names; it may hold CPUs that are offline or not there where they were given
 // by number. Errors, the text without the list itself: kBadValue with EINVAL (no such form; a

@@ -99,6 +99,43 @@ TEST(CpuWords, ObjectsOfAKindCoverTheMachineOnceInOrder) {
   }
 }
 
+// The words of the kernel's notation, on a machine rather than on a mask of 1,024 bits.
+TEST(CpuWords, AllIsWhatIsAllowedAndNIsTheLastCpu) {
+  for (const char* shape : kShapes) {
+    Topology t = machine_of_words(shape);
+    EXPECT_EQ(words(t, "all"), t.allowed) << shape;
+    EXPECT_EQ(words(t, "ALL"), t.allowed) << shape;
+    EXPECT_EQ(words(t, "+all"), t.allowed) << shape;
+    EXPECT_EQ(words(t, "!all"), CpuSet{}) << shape;
+    EXPECT_EQ(words(t, "N"), CpuSet{t.present.last()}) << shape;
+    EXPECT_EQ(words(t, "+N"), CpuSet{t.allowed.last()}) << shape;
+    EXPECT_EQ(words(t, "0-N"), CpuSet::range(0, t.present.last())) << shape;
+    CpuSet even;
+    for (int cpu = 0; cpu <= t.present.last(); cpu += 2) even.add(cpu);
+    EXPECT_EQ(words(t, "all:1/2"), even & t.allowed) << shape;
+    EXPECT_EQ(words(t, "core:all"), t.online) << shape;
+    EXPECT_EQ(words(t, "core:0-N"), t.online) << shape;
+  }
+}
+
+TEST(CpuWords, ARangeThatRunsBackwardsIsCalledThat) {
+  Topology t = machine_of_words("desktop");
+  for (const char* text : {"5-2", "0,5-2", "core:5-2", "+5-2", "!5-2"}) {
+    Expected<CpuSet> set = parse_cpu_words(t, t.allowed, text);
+    ASSERT_FALSE(set) << text;
+    EXPECT_EQ(set.error().text, "the range 5-2 runs backwards; write 2-5") << text;
+  }
+}
+
+TEST(CpuWords, AnObjectBeyondTheLastIsNamed) {
+  Topology t = machine_of_words("desktop");
+  for (const char* number : {"8", "99", "99999", "99999999999"}) {
+    Expected<CpuSet> set = parse_cpu_words(t, t.allowed, std::string("core:") + number);
+    ASSERT_FALSE(set) << number;
+    EXPECT_EQ(set.error().text, std::string("there is no core ") + number + ", the last one is 7");
+  }
+}
+
 TEST(CpuWords, AnythingElseIsOneErrorAndNeverACrash) {
   Topology t = machine_of_words("desktop");
   for (const char* text : {"one",      "-1",          "3-1",     "0-6:0",   "0-6:",    "0-",

@@ -16,6 +16,7 @@
 // reading it back.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,8 @@ std::string_view level_name(Level level);
 struct PlacementRequest {
   std::string name = "run";
   std::string cpus;  // "4" (a number of CPUs), "0-3,8" or "3," (cpu_words.h), "gpu" (those near it)
+  bool is_list = false;            // a number alone is a CPU too
+  std::string option = "--cpus ";  // what stands before `cpus` where the user wrote it, for errors
   Unit unit = Unit::kWhole;
   std::string mems;  // "" = none asked for, "auto" = the nodes of the CPUs, or a list
   MemoryPolicy policy = MemoryPolicy::kNone;  // without mems: those of the CPUs
@@ -73,6 +76,10 @@ struct Placement {
 // someone else), kNotFound (no such GPU), kNoPermission, kSystem. Blocks up to 10 s for the
 // ledger's lock. Single-threaded callers only, as it is meant for launchers.
 Expected<Placement> place(const PlacementRequest& request);
+
+// The number of CPUs that a request asks for, kTooManyCpus beyond any machine; nothing for a list.
+inline constexpr int kTooManyCpus = 1 << 30;
+std::optional<int> cpu_count_of(const PlacementRequest& request);
 
 // Only the choice: what place() would take on `topology` with `leases` held, without changing a
 // thing.

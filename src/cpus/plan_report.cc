@@ -13,10 +13,6 @@
 namespace allot::cpus {
 namespace {
 
-bool is_count(std::string_view text) {
-  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
-}
-
 // CPU time that each set gets when as many threads as it has CPUs always want to run there. Beyond
 // a few hundred threads the exact answer costs more than the plan; then nothing is said.
 std::vector<double> expected_time(const std::vector<CpuSet>& sets, const CpuSet& online) {
@@ -41,6 +37,13 @@ Lease lease_of(const Placement& p) {
   return lease;
 }
 
+// The error with the slice's name, where several may be meant and the text does not say which.
+tl::unexpected<Failure> of_slice(const PlacementRequest& r, const Failure& error) {
+  const bool named = error.text.starts_with(r.option) || !r.option.starts_with("--slice");
+  return failure(error.code, named ? error.text : "--slice " + r.name + ": " + error.text,
+                 error.os_errno);
+}
+
 // Requests that only count CPUs are placed by one plan; a greedy one after the other could use up
 // what a later one needs whole. Falls back to that when sharing or an exclusive rule sets
 // them apart.
@@ -54,17 +57,17 @@ Expected<std::vector<Placement>> place_together(const Topology& t, const CpuSet&
   bool exclusive = false;
   for (size_t i = 0; i < requests.size(); ++i) {
     const PlacementRequest& r = requests[i];
-    if (is_count(r.cpus)) {
-      int count = 1 << 20;
-      std::from_chars(r.cpus.data(), r.cpus.data() + r.cpus.size(), count);
+    std::optional<int> count = cpu_count_of(r);
+    if (count && *count > 0 && *count < kTooManyCpus) {
       bool near = r.gpu >= 0 && r.gpu < static_cast<int>(t.gpus.size());
-      needs.push_back({r.name, count, r.unit, near ? t.gpus[static_cast<size_t>(r.gpu)].node : -1});
+      needs.push_back(
+          {r.name, *count, r.unit, near ? t.gpus[static_cast<size_t>(r.gpu)].node : -1});
       counted.push_back(i);
       exclusive = exclusive || r.exclusive;
       continue;
     }
     Expected<Placement> p = choose(t, allowed, held, r);
-    if (!p) return failure(p.error().code, r.name + ": " + p.error().text, p.error().os_errno);
+    if (!p) return of_slice(r, p.error());
     placed[i] = *p;
     held.push_back(lease_of(*p));
   }
@@ -79,9 +82,10 @@ Expected<std::vector<Placement>> place_together(const Topology& t, const CpuSet&
     const PlacementRequest& r = requests[counted[n]];
     // With the CPUs fixed by the plan, the rest of the request (memory, GPU, notes) is as ever.
     PlacementRequest fixed = r;
-    if (plan) fixed.cpus = to_list(plan->grants[n].cpus) + ",";
+    fixed.is_list = plan.has_value();
+    if (plan) fixed.cpus = to_list(plan->grants[n].cpus);
     Expected<Placement> p = choose(t, allowed, held, fixed);
-    if (!p) return failure(p.error().code, r.name + ": " + p.error().text, p.error().os_errno);
+    if (!p) return of_slice(r, p.error());
     if (plan) p->lease.blocked = plan->grants[n].blocked;
     held.push_back(lease_of(*p));
     placed[counted[n]] = *p;

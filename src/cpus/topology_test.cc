@@ -136,8 +136,8 @@ TEST(Choose, BadInputIsOneLineThatNamesIt) {
   EXPECT_EQ(chosen("desktop", ask("0-999")),
             "!--cpus 0-999: there is no CPU 16-999; this machine has 0-15");
   EXPECT_EQ(chosen("desktop", ask("0-99999")), "!--cpus 0-99999: this machine has CPUs 0-15");
-  EXPECT_EQ(chosen("desktop", ask(",")), "!--cpus: the list is empty");
-  EXPECT_EQ(chosen("desktop", ask("")), "!--cpus: the list is empty");
+  EXPECT_EQ(chosen("desktop", ask(",")), "!--cpus ,: the list is empty");
+  EXPECT_EQ(chosen("desktop", ask("")), "!--cpus : the list is empty");
   EXPECT_EQ(chosen("desktop", ask("x")), "!--cpus x: not a number, a list such as 0-3,8, or gpu");
   EXPECT_EQ(chosen("desktop", ask("0")), "!--cpus 0: the number of CPUs must be 1 or more");
   EXPECT_EQ(chosen("one_offline", ask("4-5")), "!--cpus 4-5: CPU 5 is offline");
@@ -146,6 +146,31 @@ TEST(Choose, BadInputIsOneLineThatNamesIt) {
   EXPECT_EQ(chosen("desktop", ask("17")),
             "!--cpus 17: no room for 17 CPUs: 16 CPUs on 8 cores are free");
   EXPECT_EQ(chosen("desktop", ask("2", 7)), "!there is no GPU 7: 1 are on the PCI bus");
+}
+
+// Whatever the user wrote, the error repeats that, and nothing that he did not write.
+TEST(Choose, AnErrorNamesTheOptionAndTheValueAsTheyWereWritten) {
+  PlacementRequest list = ask("9-99");
+  list.is_list = true;
+  list.option = "--cpu-list ";
+  EXPECT_EQ(chosen("desktop", list),
+            "!--cpu-list 9-99: there is no CPU 16-99; this machine has 0-15");
+  for (const char* text : {"gpu", "x", "0x"}) {
+    list.cpus = text;
+    EXPECT_EQ(chosen("desktop", list),
+              std::string("!--cpu-list ") + text + ": not a list such as 0-3,8");
+  }
+  list.cpus = "3";
+  EXPECT_EQ(chosen("desktop", list), "3");
+  for (const char* digits : {"99999999999", "2147483648", "1073741824", "999999999999999999999999"})
+    EXPECT_EQ(chosen("desktop", ask(digits)),
+              std::string("!--cpus ") + digits + ": no room for so many: this machine has 16 CPUs");
+  EXPECT_EQ(chosen("desktop", ask("2000")),
+            "!--cpus 2000: no room for 2000 CPUs: 16 CPUs on 8 cores are free");
+  PlacementRequest slice = ask("99,");
+  slice.option = "--slice alice=";
+  EXPECT_EQ(chosen("desktop", slice),
+            "!--slice alice=99,: there is no CPU 99; this machine has 0-15");
 }
 
 TEST(Choose, LeasedCpusAreLeftAlone) {

@@ -14,12 +14,15 @@ void throw_failure(const cpus::Failure& failure) {
   throw Failure(failure.code == Errc::kBadValue ? kExitUsage : kExitRefused, failure.text);
 }
 
+bool is_whole_number(std::string_view text) {
+  return !text.empty() && text.size() < 10 &&
+         text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 CLI::Validator whole_number(const std::string& what) {
   return CLI::Validator(
       [what](std::string& text) {
-        bool digits = !text.empty() && text.size() < 10 &&
-                      text.find_first_not_of("0123456789") == std::string::npos;
-        return digits ? std::string() : fmt::format("'{}' is no {}", text, what);
+        return is_whole_number(text) ? std::string() : fmt::format("'{}' is no {}", text, what);
       },
       "");
 }
@@ -83,8 +86,11 @@ cpus::PlacementRequest placement_request(const CpuFlags& flags, const std::strin
   cpus::PlacementRequest request;
   request.name = name;
   request.cpus = flags.cpus;
-  // A lone number is a number of CPUs to the planner; with its comma it is a list of one.
-  if (flags.list_given != nullptr && flags.list_given->count() > 0) request.cpus = flags.list + ",";
+  if (flags.list_given != nullptr && flags.list_given->count() > 0) {
+    request.cpus = flags.list;
+    request.is_list = true;
+    request.option = "--cpu-list ";
+  }
   request.mems = flags.mems;
   if (!flags.policy.empty()) {
     const auto policy = cpus::memory_policy_named(flags.policy);

@@ -43,6 +43,8 @@ struct CpuFlags {
   CLI::Option* given = nullptr;
   CLI::Option* list_given = nullptr;
 };
+// Up to nine digits and nothing else.
+bool is_whole_number(std::string_view text);
 // Accepts digits only, and says in one line what is wrong with anything else.
 CLI::Validator whole_number(const std::string& what);
 // Throws Failure (usage) when a flag that goes with --cpus was given without it.

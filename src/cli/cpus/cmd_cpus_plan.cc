@@ -1,10 +1,10 @@
 // allot cpus plan: which slice would get which CPUs, and what each write would do; changes nothing.
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "cli/cpus/cmd_cpus.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "cli/slice_spec.h"
 #include "cpus/plan_report.h"
 
 namespace allot::cli {
@@ -24,8 +24,10 @@ struct CpusPlanOptions {
 cpus::PlacementRequest parse_slice(const std::string& text) {
   size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
-    wrong_usage("--slice {}: write NAME=CPUS, as in alice=8 or alice=8:gpu=1:exclusive", text);
+    wrong_usage("--slice {}: write NAME=CPUS, as in alice=8 or alice=8:gpu=1:exclusive",
+                shown(text));
   }
+  check_name("--slice", text.substr(0, equals));
   CpuFlags flags;
   std::string_view rest = std::string_view(text).substr(equals + 1);
   for (bool first = true; first || !rest.empty(); first = false) {
@@ -40,17 +42,20 @@ cpus::PlacementRequest parse_slice(const std::string& text) {
       flags.threads = true;
     } else if (word == "exclusive") {
       flags.exclusive = true;
-    } else if (word.starts_with("mems=")) {
+    } else if (word.starts_with("mems=") && word.size() > 5) {
       flags.mems = word.substr(5);
-    } else if (word.starts_with("gpu=") &&
-               std::from_chars(word.data() + 4, word.data() + word.size(), flags.gpu).ec ==
-                   std::errc{}) {
+    } else if (word.starts_with("gpu=") && is_whole_number(word.substr(4))) {
+      flags.gpu = std::stoi(std::string(word.substr(4)));
     } else {
       wrong_usage("--slice {}: '{}' is not one of gpu=N, mems=LIST, cores, threads, exclusive",
-                  text, word);
+                  shown(text), shown(std::string(word)));
     }
   }
-  return placement_request(flags, text.substr(0, equals));
+  if (flags.cpus.empty())
+    wrong_usage("--slice {}: no CPUs; write a number or a list after '=', as in alice=8", text);
+  cpus::PlacementRequest request = placement_request(flags, text.substr(0, equals));
+  request.option = "--slice " + text.substr(0, equals + 1);
+  return request;
 }
 
 json to_json(const cpus::MachinePlan& plan) {
