@@ -1,13 +1,12 @@
-// attach: choose, fence, move, verify (attach.h). The stop protocol is in bind_stopped.cc.
+// attach: choose, fence, move, verify (attach.h). The stop protocol is in bind_stopped.cc, what is
+// looked at afterwards in read_back.cc.
 #include "cpus/attach.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <chrono>
-#include <map>
 #include <optional>
 #include <set>
 
@@ -59,6 +58,7 @@ int move_all(const AttachRequest& request, Made* made, int* processes) {
     found = false;
     for (pid_t pid : descendants_of(fs, request.pid)) {
       if (group_of(fs, made->h, pid).value_or("") == made->p->group) continue;
+      if (request.within && threads_outside(pid, *request.within) > 0) continue;
       if (enter_group(made->p->procs.c_str(), pid) != 0) continue;
       made->moved.push_back(pid);
       ++*processes;
@@ -98,8 +98,8 @@ Expected<void> bind_all(const AttachRequest& request, AttachReport* report) {
     if (!request.follow) break;
     for (pid_t pid : descendants_of(fs, request.pid)) {
       // A mask is inherited, so only what was there before its parent was bound is still outside.
-      if (done.count(pid) == 0 && threads_outside(pid, report->placement.cpus) > 0)
-        todo.push_back(pid);
+      if (done.count(pid) != 0 || threads_outside(pid, report->placement.cpus) == 0) continue;
+      if (!request.within || threads_outside(pid, *request.within) == 0) todo.push_back(pid);
     }
   }
   return {};
@@ -149,28 +149,6 @@ Expected<void> fence_process(const FsRoot& fs, const Hierarchy& h, const Topolog
   return {};
 }
 
-}  // namespace
-
-std::vector<pid_t> descendants_of(const FsRoot& fs, pid_t pid) {
-  std::multimap<pid_t, pid_t> children;
-  for (const std::string& name : fs.list("/proc")) {
-    pid_t child = 0;
-    auto [end, ec] = std::from_chars(name.data(), name.data() + name.size(), child);
-    if (ec != std::errc{} || end != name.data() + name.size()) continue;
-    if (std::optional<ThreadStat> stat = thread_stat(fs, child, child))
-      children.emplace(stat->parent, child);
-  }
-  std::vector<pid_t> out{pid};
-  for (size_t i = 0; i < out.size(); ++i) {
-    auto [from, to] = children.equal_range(out[i]);
-    for (auto it = from; it != to; ++it) out.push_back(it->second);
-  }
-  out.erase(out.begin());
-  return out;
-}
-
-namespace {
-
 // The lease a process holds: as its program, or as one of those in its group.
 const Lease* lease_of(const FsRoot& fs, const Hierarchy& h, const std::vector<Lease>& leases,
                       const ProcessId& id) {
@@ -192,43 +170,33 @@ Expected<void> take_lease(LockedLedger* ledger, const Lease* old, Made* made) {
   return {};
 }
 
+// Masks that an earlier placement without a cpuset set: the kernel (6.2 and later) will otherwise
+// cut every cpuset down to them. A mask that the program chose itself stays.
+void drop_old_masks(const Lease& old, const std::vector<pid_t>& moved, const CpuSet& cpus) {
+  CpuSet kept = old.cpus & cpus;  // what the kernel made of such a mask in the new cpuset
+  if (kept.empty()) kept = cpus;
+  for (pid_t pid : moved)
+    static_cast<void>(bind_stopped(pid, CpuSet::range(0, kMaxCpus - 1), 5000, &kept));
+}
+
 Expected<void> move(const FsRoot& fs, const Hierarchy& h, const Topology& t,
                     const AttachRequest& request, const ProcessId& id, Made* made,
                     AttachReport* report) {
   if (Expected<void> fenced = fence_process(fs, h, t, request, id, made, report); !fenced)
     return fenced;
-  if (report->placement.planned == Level::kEnforced) return {};
+  if (report->placement.planned == Level::kEnforced) {
+    if (made->replaces && made->replaces->group.empty())
+      drop_old_masks(*made->replaces, made->moved, report->placement.cpus);
+    return {};
+  }
   if (Expected<void> bound = bind_all(request, report); !bound) return bound;
+  if (request.placement.exclusive)
+    report->placement.notes.push_back(others_may_run(report->placement.cpus));
   move_pages(request.pid, &report->placement);
   return {};
 }
 
 }  // namespace
-
-void read_back(AttachReport* report, pid_t pid) {
-  FsRoot fs;
-  Placement& p = report->placement;
-  if (p.planned == Level::kEnforced) report->threads = static_cast<int>(threads_of(fs, pid).size());
-  report->granted = {};
-  for (pid_t tid : threads_of(fs, pid)) {
-    CpuSet mask;
-    std::optional<ThreadStat> stat = thread_stat(fs, pid, tid);
-    if (stat && stat->state != 'Z' && get_affinity(tid, &mask) == 0) report->granted |= mask;
-  }
-  int outside = threads_outside(pid, p.cpus);
-  report->level = outside == 0 ? p.planned : Level::kNone;
-  report->reason = p.reason;
-  if (outside != 0) {
-    report->reason = fmt::format("{} threads set their own mask to other CPUs", outside);
-  } else if (report->granted != p.cpus && p.planned != Level::kEnforced) {
-    Hierarchy h = find_hierarchy(fs);
-    std::string group = group_of(fs, h, pid).value_or("");
-    Expected<GroupState> state = read_group(fs, h, group);
-    if (state && !state->effective_cpus.contains(p.cpus))
-      report->reason = fmt::format("asked for {}, and its cpuset {} allows CPUs {} only",
-                                   to_list(p.cpus), group, to_list(state->effective_cpus));
-  }
-}
 
 Expected<AttachReport> attach(const AttachRequest& request) {
   FsRoot fs;
@@ -260,9 +228,13 @@ Expected<AttachReport> attach(const AttachRequest& request) {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from)
         .count();
   };
-  if (old != nullptr && !old->group.empty() && request.placement.use_cpuset) {
+  if (old != nullptr && !old->group.empty()) {
     Expected<AttachReport> changed = change_group(&*ledger, h, *topology, leases, *old, request);
-    if (changed) changed->ms = took();
+    if (!changed) return changed;
+    changed->ms = took();
+    if (!request.placement.use_cpuset)
+      changed->placement.notes.push_back(
+          "its cpuset was changed: for affinity alone, end that with 'allot cpus detach' first");
     return changed;
   }
   if (!request.placement.use_cpuset) {

@@ -18,6 +18,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,11 +34,13 @@ struct BindReport {
   double paused_ms = 0;  // from SIGSTOP to SIGCONT
 };
 
-// Binds every thread of a process by stopping it. Errors: kNotFound (ESRCH: gone, also meanwhile),
+// Binds every thread of a process by stopping it; with `only` those alone whose mask is that one.
+// Errors: kNotFound (ESRCH: gone, also meanwhile),
 // kNoPermission (EPERM), kBadValue (EINVAL: no CPU of the set is allowed to it), kSystem
 // (ETIMEDOUT: a thread did not stop within `timeout_ms`, for example one waiting for a dead file
 // server; nothing is changed then).
-Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms = 10'000);
+Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms = 10'000,
+                                  const CpuSet* only = nullptr);
 
 // Threads of `pid` whose mask is not within `cpus`.
 int threads_outside(pid_t pid, const CpuSet& cpus);
@@ -45,7 +48,8 @@ int threads_outside(pid_t pid, const CpuSet& cpus);
 struct AttachRequest {
   pid_t pid = 0;
   PlacementRequest placement;
-  bool follow = false;  // its descendants too
+  bool follow = false;           // its descendants too
+  std::optional<CpuSet> within;  // of the descendants only those whose masks lie in this set
 };
 
 struct AttachReport {
@@ -65,6 +69,10 @@ struct AttachReport {
 // moved only in part is told so.
 Expected<AttachReport> attach(const AttachRequest& request);
 
+// Processes of a slice without a group: its program, if that lives, and those of the program's
+// descendants that are bound to the slice's CPUs. Any thread; allocates.
+std::vector<pid_t> bound_processes(const FsRoot& fs, const Lease& lease);
+
 // Gives an existing group other CPUs, and mems where asked for, and its lease with them; the lease
 // is never dropped. Errors: those of choose(); kUnsupported, kNoPermission, kSystem with the file
 // and the kernel's errno; the group is as before then.
@@ -76,13 +84,24 @@ Expected<AttachReport> change_group(LockedLedger* ledger, const Hierarchy& h, co
 // Errors: kNotFound; kBadValue (several leases have that name).
 Expected<Lease> find_lease(const std::string& folder, const std::string& name_or_pid);
 
-// Takes a slice's processes out of its CPUs: back to the group above, or to all allowed CPUs, and
-// ends the lease. Returns how many processes. Errors: those of find_lease(); kNoPermission,
-// kSystem.
-Expected<int> detach(const std::string& folder, const std::string& name_or_pid);
+// The process by which a slice is changed: its program, or somebody else of it once that has ended.
+pid_t process_of(const Lease& lease);
+
+struct DetachReport {
+  int processes = 0;
+  CpuSet granted;  // CPUs in the masks of their living threads, read back
+};
+
+// Takes a slice's processes out of its CPUs: back to the group above, or to all CPUs of their
+// cpuset, and ends the lease. A mask that a thread chose itself stays. Errors: those of
+// find_lease(); kNoPermission, kSystem.
+Expected<DetachReport> detach(const std::string& folder, const std::string& name_or_pid);
 
 // Fills in level, reason, threads and granted of a report from what the kernel shows now.
 void read_back(AttachReport* report, pid_t pid);
+
+// CPUs in the masks of a process's living threads.
+CpuSet cpus_in_force(const FsRoot& fs, pid_t pid);
 
 // Children, grandchildren and so on, parents first.
 std::vector<pid_t> descendants_of(const FsRoot& fs, pid_t pid);

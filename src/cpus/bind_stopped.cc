@@ -113,11 +113,13 @@ tl::unexpected<Failure> gone(pid_t pid) {
 
 // Sets every mask; puts back those already set when one is refused. ESRCH of a single thread cannot
 // happen while stopped, except by SIGKILL, and is then no failure.
-int bind_all(const std::vector<pid_t>& tids, const CpuSet& cpus, int* bound) {
+int bind_all(const std::vector<pid_t>& tids, const CpuSet& cpus, const CpuSet* only, int* bound) {
   std::map<pid_t, CpuSet> before;
   for (pid_t tid : tids) {
     CpuSet old;
-    if (get_affinity(tid, &old) == 0) before[tid] = old;
+    const bool known = get_affinity(tid, &old) == 0;
+    if (only != nullptr && known && old != *only) continue;
+    if (known) before[tid] = old;
     int error = set_affinity(tid, cpus);
     if (error == ESRCH) continue;
     if (error != 0) {
@@ -145,7 +147,8 @@ int threads_outside(pid_t pid, const CpuSet& cpus) {
   return outside;
 }
 
-Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms) {
+Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms,
+                                  const CpuSet* only) {
   FsRoot fs;
   std::optional<ThreadStat> leader = thread_stat(fs, pid, pid);
   if (!leader) return failure(Errc::kNotFound, fmt::format("there is no process {}", pid), ESRCH);
@@ -176,7 +179,7 @@ Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms)
                    fmt::format("a thread of process {} did not stop within {} ms", pid, timeout_ms),
                    error);
   }
-  error = bind_all(tids, cpus, &report.threads);
+  error = bind_all(tids, cpus, only, &report.threads);
   if (error != 0) {
     Hierarchy h = find_hierarchy(fs);
     std::string group = group_of(fs, h, pid).value_or("");
@@ -187,7 +190,7 @@ Expected<BindReport> bind_stopped(pid_t pid, const CpuSet& cpus, int timeout_ms)
                    fmt::format("cannot bind process {} to CPUs {}: {}", pid, to_list(cpus), why),
                    error);
   }
-  if (report.threads == 0) return gone(pid);
+  if (report.threads == 0 && only == nullptr) return gone(pid);
   report.unverified = threads_outside(pid, cpus);
   report.paused_ms = ms_since(from);
   return report;

@@ -9,12 +9,25 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <set>
 
 #include "cpus/attach.h"
 #include "cpus/memory_policy.h"
 
 namespace allot::cpus {
 namespace {
+
+// What lies inside a slice's group, in words; "" when nothing does.
+std::string nested_in(const FsRoot& fs, const std::string& group) {
+  std::string text;
+  for (const std::string& below : groups_below(fs, group)) {
+    CpuSet cpus = fs.read_list(below + "/cpuset.cpus").value_or(CpuSet{});
+    if (cpus.empty()) cpus = fs.read_list(below + "/cpus").value_or(CpuSet{});
+    text += fmt::format("{}{} on CPUs {}", text.empty() ? "the cpuset " : " and ", below,
+                        to_list(cpus));
+  }
+  return text;
+}
 
 // The files of a group that a change touches; what was written is undone unless kept.
 class GroupEdit {
@@ -33,9 +46,12 @@ class GroupEdit {
     if (before == text) return {};
     int error = perform({Step::Op::kWrite, file, text});
     if (error != 0) {
+      std::string why = std::strerror(error);
+      // Version 1 keeps a group at least as wide as those inside it.
+      if (std::string inner = nested_in(fs_, group_); error == EBUSY && !inner.empty())
+        why += ", as it holds " + inner;
       return failure(error == EACCES || error == EPERM ? Errc::kNoPermission : Errc::kUnsupported,
-                     fmt::format("cannot write \"{}\" to {}: {}", text, file, std::strerror(error)),
-                     error);
+                     fmt::format("cannot write \"{}\" to {}: {}", text, file, why), error);
     }
     undo_.push_back({Step::Op::kWrite, file, before});
     return {};
@@ -79,8 +95,8 @@ Expected<void> write_group(const FsRoot& fs, const Hierarchy& h, const Placement
   if (!request.placement.exclusive) return {};
   if (v1) {
     int error = perform({Step::Op::kWrite, h.file(p.group, "cpu_exclusive"), "1"});
-    if (error != 0)
-      *note = fmt::format("other cpusets may still overlap: {}", std::strerror(error));
+    *note = error != 0 ? fmt::format("other cpusets may still overlap: {}", std::strerror(error))
+                       : others_may_run(p.cpus);
     return {};
   }
   GroupSpec spec;
@@ -88,6 +104,26 @@ Expected<void> write_group(const FsRoot& fs, const Hierarchy& h, const Placement
   spec.cpus = p.cpus;
   spec.isolated = request.placement.isolated;
   *note = make_partition(fs, h, spec);
+  return {};
+}
+
+bool is_in(const FsRoot& fs, const Lease& lease, pid_t pid, const std::string& group) {
+  if (!lease.group.empty()) return lease.group == group;
+  std::vector<pid_t> bound = bound_processes(fs, lease);
+  return std::find(bound.begin(), bound.end(), pid) != bound.end();
+}
+
+// Out of masks that allot set, one process after the other.
+Expected<void> release_masks(const FsRoot& fs, const Lease& lease, DetachReport* report) {
+  CpuSet online = fs.read_list("/sys/devices/system/cpu/online").value_or(lease.cpus);
+  CpuSet ours = lease.cpus & online;
+  for (pid_t pid : bound_processes(fs, lease)) {
+    Expected<BindReport> bound = bind_stopped(pid, CpuSet::range(0, kMaxCpus - 1), 5000, &ours);
+    if (!bound && bound.error().code == Errc::kNotFound) continue;
+    if (!bound) return tl::unexpected<Failure>(bound.error());
+    report->granted |= cpus_in_force(fs, pid);
+    ++report->processes;
+  }
   return {};
 }
 
@@ -100,8 +136,7 @@ Expected<Lease> pick_lease(const FsRoot& fs, const std::vector<Lease>& leases,
   std::string group = number ? group_of(fs, h, pid).value_or("") : "";
   const Lease* found = nullptr;
   for (const Lease& lease : leases) {
-    bool by_pid =
-        number && (lease.member.pid == pid || (!lease.group.empty() && lease.group == group));
+    bool by_pid = number && (lease.member.pid == pid || is_in(fs, lease, pid, group));
     if (lease.name != text && !by_pid) continue;
     if (found != nullptr) {
       return failure(
@@ -126,7 +161,10 @@ Expected<AttachReport> change_group(LockedLedger* ledger, const Hierarchy& h, co
   FsRoot fs;
   std::vector<Lease> others;
   for (const Lease& lease : leases) {
-    if (!ledger->same_file(lease, old)) others.push_back(lease);
+    // The slice it lies in gave it its CPUs, and those inside it have theirs from it.
+    bool around = !lease.group.empty() && old.group.starts_with(lease.group + "/");
+    bool inside = lease.group.starts_with(old.group + "/");
+    if (!ledger->same_file(lease, old) && !around && !inside) others.push_back(lease);
   }
   PlacementRequest wanted = request.placement;
   wanted.name = old.name;
@@ -152,15 +190,19 @@ Expected<AttachReport> change_group(LockedLedger* ledger, const Hierarchy& h, co
   if (!p.mems.empty()) next.mems = p.mems;
   p.lease = next;
   if (Expected<void> kept = ledger->rewrite(next); !kept) p.notes.push_back(kept.error().text);
-  std::vector<pid_t> inside = ids_in(fs, procs_file(old.group));
-  report.processes = static_cast<int>(inside.size());
-  pid_t pid = request.pid > 0 ? request.pid : old.member.pid;
-  if (inside.empty() || std::find(inside.begin(), inside.end(), pid) != inside.end() ||
-      request.pid > 0) {
-    read_back(&report, pid);
-  } else {
-    read_back(&report, inside.front());
+  if (old.exclusive && !next.exclusive)
+    p.notes.push_back("its CPUs are not exclusive any more: --exclusive would keep them so");
+  // Another program may have moved it out since.
+  int error = group_of(fs, h, request.pid).value_or("") == p.group
+                  ? 0
+                  : enter_group(p.procs.c_str(), request.pid);
+  if (error != 0) {
+    p.planned = Level::kAdvised;
+    p.reason = fmt::format("cannot move process {} into {}: {}", request.pid, p.group,
+                           std::strerror(error));
   }
+  report.processes = static_cast<int>(ids_in(fs, procs_file(old.group)).size());
+  read_back(&report, request.pid);
   return report;
 }
 
@@ -172,24 +214,33 @@ Expected<Lease> find_lease(const std::string& folder, const std::string& text) {
   return pick_lease(fs, ledger->read(fs), text);
 }
 
-Expected<int> detach(const std::string& folder, const std::string& text) {
+pid_t process_of(const Lease& lease) {
+  FsRoot fs;
+  if (lease.group.empty() || (lease.member.pid > 0 && alive(fs, lease.member)))
+    return lease.member.pid;
+  std::vector<pid_t> inside = ids_in(fs, procs_file(lease.group));
+  return inside.empty() ? lease.member.pid : inside.front();
+}
+
+Expected<DetachReport> detach(const std::string& folder, const std::string& text) {
   FsRoot fs;
   if (!fs.exists(folder)) return tl::unexpected<Failure>(pick_lease(fs, {}, text).error());
   Expected<LockedLedger> ledger = LockedLedger::open(folder);
   if (!ledger) return tl::unexpected<Failure>(ledger.error());
   Expected<Lease> lease = pick_lease(fs, ledger->read(fs), text);
   if (!lease) return tl::unexpected<Failure>(lease.error());
+  DetachReport report;
   if (lease->group.empty()) {
-    Expected<CpuSet> allowed = cpus_within_cpuset();
-    if (!allowed) return tl::unexpected<Failure>(allowed.error());
-    Expected<BindReport> bound = bind_stopped(lease->member.pid, *allowed, 5000);
-    if (!bound && bound.error().code != Errc::kNotFound)
-      return tl::unexpected<Failure>(bound.error());
+    if (Expected<void> done = release_masks(fs, *lease, &report); !done)
+      return tl::unexpected<Failure>(done.error());
     ledger->remove(*lease);
-    return bound ? 1 : 0;
+    return report;
   }
+  if (std::string inner = nested_in(fs, lease->group); !inner.empty())
+    return failure(Errc::kFull, fmt::format("{} holds {}: end that first", lease->name, inner),
+                   EBUSY);
   std::string above = procs_file(lease->group.substr(0, lease->group.rfind('/')));
-  int moved = 0;
+  std::set<pid_t> moved;
   // New processes may start while others are moved: until the group is empty.
   for (int round = 0; round < 100; ++round) {
     std::vector<pid_t> inside = ids_in(fs, procs_file(lease->group));
@@ -202,7 +253,7 @@ Expected<int> detach(const std::string& folder, const std::string& text) {
             fmt::format("cannot move process {} to {}: {}", pid, above, std::strerror(error)),
             error);
       }
-      moved += error == 0 ? 1 : 0;
+      if (error == 0) moved.insert(pid);
     }
   }
   int error = remove_group(find_hierarchy(fs), lease->group, 200);
@@ -211,7 +262,9 @@ Expected<int> detach(const std::string& folder, const std::string& text) {
                    fmt::format("cannot remove {}: {}", lease->group, std::strerror(error)), error);
   }
   ledger->remove(*lease);
-  return moved;
+  for (pid_t pid : moved) report.granted |= cpus_in_force(fs, pid);
+  report.processes = static_cast<int>(moved.size());
+  return report;
 }
 
 }  // namespace allot::cpus

@@ -148,6 +148,13 @@ std::string exclusive_sibling(const FsRoot& fs, const Hierarchy& h, const GroupS
 
 }  // namespace
 
+std::string others_may_run(const CpuSet& cpus) {
+  return fmt::format(
+      "programs outside allot's slices may still run on CPUs {}; 'allot cpus watch "
+      "--move-strangers' keeps them off",
+      to_list(cpus));
+}
+
 std::string make_partition(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec) {
   std::string file = h.file(spec.path, "cpus.partition");
   std::string wanted = spec.isolated ? "isolated" : "root";
@@ -159,8 +166,7 @@ std::string make_partition(const FsRoot& fs, const Hierarchy& h, const GroupSpec
                     : state.find('(') == std::string::npos
                         ? state
                         : std::string(trim(state.substr(state.find('('))));
-  return fmt::format("no partition ({}): programs outside allot may still run on CPUs {}",
-                     trim(why), to_list(spec.cpus));
+  return fmt::format("no partition ({}): {}", trim(why), others_may_run(spec.cpus));
 }
 
 Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec,
@@ -214,6 +220,7 @@ Expected<GroupState> make_group(const FsRoot& fs, const Hierarchy& h, const Grou
                                to_list(spec.cpus), granted, spec.path));
   }
   if (spec.exclusive && h.kind == CpusetKind::kV2) add_note(make_partition(fs, h, spec));
+  if (spec.exclusive && h.kind == CpusetKind::kV1) add_note(others_may_run(spec.cpus));
   return state;
 }
 
@@ -251,16 +258,34 @@ std::optional<ProcessId> launcher_in_name(std::string_view name) {
   return id;
 }
 
+namespace {
+
+// Below first: a slice that was made inside another one is in the way of the outer group's end.
+void sweep_below(const FsRoot& fs, const std::string& group, std::vector<std::string>* removed) {
+  for (const std::string& name : fs.list(group)) {
+    std::optional<ProcessId> launcher = launcher_in_name(name);
+    if (!launcher) continue;
+    sweep_below(fs, group + "/" + name, removed);
+    // rmdir refuses a group with tasks: no look before it is needed, and none would be safe.
+    if (!alive(fs, *launcher) && rmdir(fs.path(group + "/" + name).c_str()) == 0)
+      removed->push_back(name);
+  }
+}
+
+}  // namespace
+
 std::vector<std::string> sweep(const FsRoot& fs, const Hierarchy& h) {
   std::vector<std::string> removed;
-  if (h.base.empty()) return removed;
-  for (const std::string& name : fs.list(h.base)) {
-    std::optional<ProcessId> launcher = launcher_in_name(name);
-    if (!launcher || alive(fs, *launcher)) continue;
-    // rmdir refuses a group with tasks: no look before it is needed, and none would be safe.
-    if (rmdir(fs.path(h.base + "/" + name).c_str()) == 0) removed.push_back(name);
-  }
+  if (!h.base.empty()) sweep_below(fs, h.base, &removed);
   return removed;
+}
+
+std::vector<std::string> groups_below(const FsRoot& fs, const std::string& group) {
+  std::vector<std::string> below;
+  for (const std::string& name : fs.list(group)) {
+    if (fs.exists(procs_file(group + "/" + name))) below.push_back(group + "/" + name);
+  }
+  return below;
 }
 
 int enter_group(const char* procs, pid_t pid) {

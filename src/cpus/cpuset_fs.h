@@ -76,6 +76,8 @@ struct GroupSpec {
   bool isolated = false;  // v2, with exclusive
   bool migrate = false;   // v1: pages follow who enters (version 2 always does so)
 };
+// What --exclusive does not keep away where there are no partitions.
+std::string others_may_run(const CpuSet& cpus);
 // Makes a v2 group a partition (root, or isolated) where this kernel and these rights allow; an
 // empty text when it is one, else why not: the kernel's own words, and what others may do then.
 std::string make_partition(const FsRoot& fs, const Hierarchy& h, const GroupSpec& spec);
@@ -101,8 +103,11 @@ std::string group_name(std::string_view name, const ProcessId& launcher);
 // The launcher in a group's name; nothing when the name is not of that form.
 std::optional<ProcessId> launcher_in_name(std::string_view name);
 
-// Removes the empty groups directly below `base` whose launcher is gone. Returns their names.
+// Removes the empty groups below `base` whose launcher is gone, inner first. Returns their names.
 std::vector<std::string> sweep(const FsRoot& fs, const Hierarchy& h);
+
+// The groups directly below one, by their absolute paths.
+std::vector<std::string> groups_below(const FsRoot& fs, const std::string& group);
 
 // Moves a whole process (0 = the caller) into a group. Returns 0 or the errno: ENOSPC (v1: cpus or
 // mems of the group are empty), ESRCH, EACCES, EBUSY and EOPNOTSUPP (v2). Safe between fork and

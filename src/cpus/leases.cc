@@ -81,8 +81,12 @@ bool file_locked(const std::string& path) {
 
 bool group_populated(const FsRoot& fs, const std::string& group) {
   if (group.empty()) return false;
-  // Both files exist in version 1 and 2; a group of ours has no children.
-  return !fs.read_line(group + "/cgroup.procs").value_or("").empty();
+  if (!fs.read_line(procs_file(group)).value_or("").empty()) return true;
+  // A slice that was made inside lies below, and may outlive who made it.
+  for (const std::string& below : groups_below(fs, group)) {
+    if (group_populated(fs, below)) return true;
+  }
+  return false;
 }
 
 int write_whole(int fd, const std::string& text) {

@@ -23,6 +23,7 @@ void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, const Placem
            Placement* p) {
   if (h.base.empty()) {
     p->reason = h.why_not;
+    if (request.exclusive) p->notes.push_back(others_may_run(p->cpus));
     return;
   }
   GroupSpec spec;
@@ -40,6 +41,7 @@ void fence(const FsRoot& fs, const Topology& t, const Hierarchy& h, const Placem
   Expected<GroupState> made = make_group(fs, h, spec, &note);
   if (!made) {
     p->reason = made.error().text;
+    if (request.exclusive) p->notes.push_back(others_may_run(p->cpus));
     return;
   }
   if (!note.empty()) p->notes.push_back(note);

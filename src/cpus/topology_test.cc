@@ -148,7 +148,7 @@ TEST(Choose, BadInputIsOneLineThatNamesIt) {
   EXPECT_EQ(chosen("desktop", ask("2", 7)), "!there is no GPU 7: 1 are on the PCI bus");
 }
 
-// Whatever the user wrote, the error repeats that, and nothing that he did not write.
+// Whatever the user wrote, the error repeats that, and nothing else.
 TEST(Choose, AnErrorNamesTheOptionAndTheValueAsTheyWereWritten) {
   PlacementRequest list = ask("9-99");
   list.is_list = true;

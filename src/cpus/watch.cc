@@ -23,6 +23,8 @@ std::string_view action_name(WatchAction::Kind kind) {
       return "repin";
     case WatchAction::Kind::kRebalance:
       return "rebalance";
+    case WatchAction::Kind::kKeepOff:
+      return "keep off";
     case WatchAction::Kind::kReport:
       break;
   }
@@ -32,10 +34,12 @@ std::string_view action_name(WatchAction::Kind kind) {
 Watcher::Watcher(WatchOptions options) : options_(std::move(options)) {
   if (options_.folder.empty()) options_.folder = lease_folder(nullptr);
   hierarchy_ = find_hierarchy(fs_);
+  started_ticks_ = identify(fs_, getpid()).value_or(ProcessId{}).start_ticks;
   inotify_ = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 }
 
 Watcher::~Watcher() {
+  let_strangers_back();
   if (inotify_ >= 0) close(inotify_);
 }
 
@@ -135,19 +139,26 @@ void Watcher::check_group(const Lease& lease, double now_s, std::vector<WatchAct
   std::string why = fmt::format("it had become \"{}\", {}", to_list(state->cpus),
                                 hotplug ? fmt::format("as CPU {} had been offline", to_list(lost))
                                         : "which another program wrote");
-  if (!hotplug && !may_put_back(lease, file, now_s, actions)) return;
-  int error = options_.dry_run ? 0 : perform({Step::Op::kWrite, file, to_list(want)});
-  if (error == 0 && !hotplug) note_put_back(lease, file, now_s);
-  if (error != 0) {
-    say_once(lease, file,
-             {WatchAction::Kind::kRestore, lease.name,
-              fmt::format("write {} to {}", to_list(want), file), why, false, std::strerror(error)},
-             actions);
+  WatchAction action{WatchAction::Kind::kRestore,
+                     lease.name,
+                     fmt::format("write {} to {}", to_list(want), file),
+                     why,
+                     false,
+                     ""};
+  // What a dry run leaves as it is would be said at every look, and be taken for a quarrel.
+  if (options_.dry_run) {
+    say_once(lease, file, std::move(action), actions);
     return;
   }
-  act({WatchAction::Kind::kRestore, lease.name, fmt::format("write {} to {}", to_list(want), file),
-       why, false, ""},
-      error, actions);
+  if (!hotplug && !may_put_back(lease, file, now_s, actions)) return;
+  int error = perform({Step::Op::kWrite, file, to_list(want)});
+  if (error != 0) {
+    action.error = std::strerror(error);
+    say_once(lease, file, std::move(action), actions);
+    return;
+  }
+  if (!hotplug) note_put_back(lease, file, now_s);
+  act(std::move(action), 0, actions);
 }
 
 std::vector<pid_t> Watcher::processes_of(const Lease& lease) const {
@@ -175,30 +186,48 @@ void Watcher::check_masks(const Lease& lease, double now_s, std::vector<WatchAct
       tids.push_back(tid);
     }
   }
-  if (left == 0 || !may_put_back(lease, "the masks of its threads", now_s, actions)) return;
+  const auto action = [&](int threads) {
+    return WatchAction{
+        WatchAction::Kind::kRepin,
+        lease.name,
+        fmt::format("set the mask of {} threads to {}", threads, to_list(want)),
+        fmt::format("{} threads allowed themselves CPUs {}", left, to_list(seen - want)),
+        false,
+        ""};
+  };
+  if (left > 0 && options_.dry_run) say_once(lease, "masks", action(left), actions);
+  if (left == 0 || options_.dry_run ||
+      !may_put_back(lease, "the masks of its threads", now_s, actions))
+    return;
   note_put_back(lease, "the masks of its threads", now_s);
   for (pid_t tid : tids) {
-    int e = options_.dry_run ? 0 : set_affinity(tid, want);
+    int e = set_affinity(tid, want);
     if (e == 0) ++put_back;
     if (e != 0 && e != ESRCH) error = e;
   }
-  act({WatchAction::Kind::kRepin, lease.name,
-       fmt::format("set the mask of {} threads to {}", put_back, to_list(want)),
-       fmt::format("{} threads allowed themselves CPUs {}", left, to_list(seen - want)), false, ""},
-      error, actions);
+  act(action(put_back), error, actions);
 }
 
 std::vector<WatchAction> Watcher::look(double now_s) {
   std::vector<WatchAction> actions;
   std::vector<Lease> leases;
+  problem_.clear();
   if (fs_.exists(options_.folder)) {
-    if (Expected<LockedLedger> ledger = LockedLedger::open(options_.folder))
-      leases = ledger->read(fs_);
+    Expected<LockedLedger> ledger = LockedLedger::open(options_.folder);
+    if (!ledger) {
+      problem_ = ledger.error().text;
+      return actions;
+    }
+    leases = ledger->read(fs_);
   }
-  online_ = fs_.read_list("/sys/devices/system/cpu/online").value_or(online_);
+  online_ = fs_.read_list(options_.online_file).value_or(online_);
   slices_ = 0;
   groups_.clear();
-  for (const Lease& lease : leases) groups_.push_back(lease.group);
+  names_.clear();
+  for (const Lease& lease : leases) {
+    groups_.push_back(lease.group);
+    names_.push_back(lease.name);
+  }
   bool look_at_demand =
       options_.rebalance && (demand_looked_s_ < 0 || now_s - demand_looked_s_ >= options_.look_s);
   double seconds = demand_looked_s_ < 0 ? 0 : now_s - demand_looked_s_;
@@ -216,6 +245,7 @@ std::vector<WatchAction> Watcher::look(double now_s) {
     if (look_at_demand) rebalance(lease, now_s, seconds, &actions);
   }
   if (look_at_demand) demand_looked_s_ = now_s;
+  check_strangers(leases, now_s, &actions);
   return actions;
 }
 

@@ -19,10 +19,16 @@
 // of another slice or below its own. A group that is gone is made again, with its processes. A mask
 // that was narrowed within the slice is only reported: the program may have done it.
 //
-// Must not happen: an action without its reason in the log, or a change outside leased slices.
+// On the CPUs of an exclusive slice that is no partition, processes of others that ran there are
+// reported; on demand their masks are cut by these CPUs, and given back at the end.
+//
+// Must not happen: an action without its reason in the log, or a change outside leased slices
+// that was not asked for.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,13 +43,18 @@ struct WatchOptions {
   std::string slice;   // "" = all
   bool dry_run = false;
   bool rebalance = true;
-  double look_s = 0.5;     // least time between two looks at demand; shorter ones are noise
-  double wait_part = 0.2;  // of the time spent waiting from which a thread counts as starved
-  double rest_s = 5;       // a moved thread is left alone for so long
+  double look_s = 0.5;          // least time between two looks at demand; shorter ones are noise
+  double wait_part = 0.2;       // of the time spent waiting from which a thread counts as starved
+  double rest_s = 5;            // a moved thread is left alone for so long
+  bool move_strangers = false;  // off the CPUs of exclusive slices, until the watcher ends
+  size_t named = 4;             // processes that a line about strangers names
+  // For tests: who may be a stranger (none: everybody), and where it says which CPUs are online.
+  std::function<std::vector<pid_t>()> strangers_among;
+  std::string online_file = "/sys/devices/system/cpu/online";
 };
 
 struct WatchAction {
-  enum class Kind { kRestore, kMoveBack, kRepin, kRebalance, kReport } kind;
+  enum class Kind { kRestore, kMoveBack, kRepin, kRebalance, kKeepOff, kReport } kind;
   std::string slice;
   std::string what;   // "wrote 0-3 to .../cpuset.cpus"; in a dry run what would be done
   std::string why;    // "it had become 0-2"
@@ -64,8 +75,11 @@ class Watcher {
   // Waits until a watched file was written to, or for `timeout_ms`. True when something was
   // written.
   bool wait(int timeout_ms);
-  // Leases seen by the last look.
+  // Leases seen by the last look: those watched, and the names of all.
   int slices() const { return slices_; }
+  const std::vector<std::string>& names() const { return names_; }
+  // Why the last look could not read the leases (it then kept the slices as before); empty else.
+  const std::string& problem() const { return problem_; }
 
  private:
   struct ThreadSample {
@@ -78,6 +92,15 @@ class Watcher {
     std::map<pid_t, uint64_t> processes;  // to start time
     std::map<pid_t, CpuSet> masks;        // of first threads that were narrower than the slice
     bool looked = false;
+  };
+  struct Stranger {
+    CpuSet before, now;
+  };
+  // What is to be said of strangers on one slice's CPUs; processes with their start times.
+  struct StrangerTalk {
+    std::map<pid_t, uint64_t> cut, ran;
+    std::set<std::pair<pid_t, uint64_t>> named;
+    double said_s = -1e9;
   };
   struct Quarrel {
     std::vector<double> times_s;
@@ -99,6 +122,16 @@ class Watcher {
   void say_once(const Lease& lease, const std::string& subject, WatchAction action,
                 std::vector<WatchAction>* actions);
   void check_masks(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void check_strangers(const std::vector<Lease>& leases, double now_s,
+                       std::vector<WatchAction>* actions);
+  void look_at_stranger(pid_t pid, uint64_t start_ticks, const CpuSet& forbidden,
+                        const std::vector<const Lease*>& of);
+  void say_strangers(const Lease& lease, double now_s, std::vector<WatchAction>* actions);
+  void let_strangers_back();
+  int cut_mask(pid_t tid, uint64_t start_ticks, const CpuSet& forbidden);
+  CpuSet mask_before(const CpuSet& mask, uint64_t start_ticks) const;
+  bool has_run(pid_t tid, const ThreadStat& stat);
+  std::vector<pid_t> everybody() const;
   void rebalance(const Lease& lease, double now_s, double seconds,
                  std::vector<WatchAction>* actions);
   std::vector<Demand> demands_of(const Lease& lease, double seconds);
@@ -123,8 +156,14 @@ class Watcher {
   std::map<std::string, Quarrel> quarrels_;
   std::map<std::string, Seen> seen_;  // by group
   std::map<std::string, CpuSet>
-      was_offline_;                  // CPUs of a group that were off line since it was whole
-  std::vector<std::string> groups_;  // of all leases, as of the last look
+      was_offline_;  // CPUs of a group that were off line since it was whole
+  std::vector<std::string> groups_, names_;  // of all leases, as of the last look
+  std::string problem_;
+  uint64_t started_ticks_ = 0;  // of this process
+  double strangers_looked_s_ = -1;
+  std::map<std::pair<pid_t, uint64_t>, Stranger> strangers_;       // whose masks were cut
+  std::map<std::pair<pid_t, uint64_t>, uint64_t> stranger_ticks_;  // CPU time, by tid and start
+  std::map<std::string, StrangerTalk> talk_;                       // by slice and group
   std::map<std::string, std::string> reported_;  // last report by slice and subject, to say it once
 };
 

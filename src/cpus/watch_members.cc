@@ -24,13 +24,17 @@ void Watcher::move_back(const Lease& lease, pid_t pid, pid_t tid, const std::str
   std::string who =
       tid == 0 ? fmt::format("process {}", pid) : fmt::format("thread {} of process {}", tid, pid);
   std::string key = "the group of " + who;
-  if (!may_put_back(lease, key, now_s, actions)) return;
   std::string file = tid == 0 ? procs_file(lease.group) : lease.group + "/tasks";
-  int error = options_.dry_run ? 0 : enter_group(file.c_str(), tid == 0 ? pid : tid);
-  if (error == ESRCH) return;
   WatchAction action{
       WatchAction::Kind::kMoveBack,      lease.name, fmt::format("move {} to {}", who, lease.group),
       fmt::format("it was in {}", from), false,      ""};
+  if (options_.dry_run) {
+    say_once(lease, key, std::move(action), actions);
+    return;
+  }
+  if (!may_put_back(lease, key, now_s, actions)) return;
+  int error = enter_group(file.c_str(), tid == 0 ? pid : tid);
+  if (error == ESRCH) return;
   if (error == 0) {
     note_put_back(lease, key, now_s);
     act(std::move(action), 0, actions);

@@ -12,87 +12,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 
-#include "cpus/placement.h"
-#include "live_machine.h"
+#include "watch_machine.h"
 
 namespace allot::cpus {
 namespace {
-
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-class Watch : public LiveMachine {
- protected:
-  void SetUp() override {
-    LiveMachine::SetUp();
-    options_.folder = folder_;
-  }
-  void TearDown() override {
-    for (pid_t pid : children_) {
-      kill(pid, SIGKILL);
-      waitpid(pid, nullptr, 0);
-    }
-    if (placement_) release(&*placement_);
-    LiveMachine::TearDown();
-  }
-  // A program in a slice of all CPUs (or the last one); it runs `body` once it has entered.
-  pid_t start(bool use_cpuset, const std::string& cpus, const std::function<void()>& body) {
-    PlacementRequest request;
-    request.name = "watched";
-    request.cpus = cpus;
-    request.folder = folder_;
-    request.use_cpuset = use_cpuset;
-    Expected<Placement> p = place(request);
-    EXPECT_TRUE(p) << p.error().text;
-    if (!p) return 0;
-    placement_ = *p;
-    int entered[2];
-    EXPECT_EQ(pipe(entered), 0);
-    pid_t child = fork_into(*p);
-    if (child == 0) {
-      enter(*p);
-      body();
-      if (write(entered[1], "x", 1) != 1) _exit(1);
-      while (true) pause();
-    }
-    char byte;
-    EXPECT_EQ(read(entered[0], &byte, 1), 1);
-    close(entered[0]);
-    close(entered[1]);
-    set_member(&*placement_, child);
-    children_.push_back(child);
-    return child;
-  }
-  // Looks as the command does until `done`, collecting actions; false after 10 s.
-  bool look_until(Watcher* watcher, const std::function<bool()>& done) {
-    double end = now_s() + 10;
-    while (now_s() < end) {
-      for (WatchAction& action : watcher->look(now_s())) actions_.push_back(action);
-      if (done()) return true;
-      watcher->wait(100);
-    }
-    return false;
-  }
-  std::string log() const {
-    std::string text;
-    for (const WatchAction& a : actions_) {
-      text += std::string(action_name(a.kind)) + ": " + a.what + " (" + a.why + ")" +
-              (a.done ? "" : " not done") + "\n";
-    }
-    return text;
-  }
-  CpuSet group_cpus() const {
-    return *FsRoot{}.read_list(hierarchy_.file(placement_->group, "cpus"));
-  }
-
-  WatchOptions options_;
-  std::optional<Placement> placement_;
-  std::vector<pid_t> children_;
-  std::vector<WatchAction> actions_;
-};
 
 TEST_F(Watch, AGroupThatAStrangerRewroteIsPutBackWithinASecond) {
   if (hierarchy_.base.empty()) GTEST_SKIP() << hierarchy_.why_not;
@@ -173,6 +99,72 @@ TEST_F(Watch, ADryRunOnlySays) {
   CpuSet mask;
   get_affinity(child, &mask);
   EXPECT_EQ(mask, allowed_);
+}
+
+// The law of a dry run: what it would do is said once, however often it looks, and is no quarrel.
+TEST_F(Watch, ADryRunSaysEachThingOnce) {
+  if (allowed_.count() < 2) GTEST_SKIP() << "one CPU only";
+  options_.dry_run = true;
+  if (!hierarchy_.base.empty()) {
+    pid_t child = start(true, to_list(allowed_), [] {});
+    ASSERT_GT(child, 0);
+    ASSERT_EQ(perform({Step::Op::kWrite, hierarchy_.file(placement_->group, "cpus"),
+                       std::to_string(allowed_.first())}),
+              0);
+    ASSERT_EQ(enter_group(procs_file(hierarchy_.base).c_str(), child), 0);
+    Watcher watcher(options_);
+    for (int i = 0; i < 8; ++i) {
+      for (WatchAction& action : watcher.look(100 + i)) actions_.push_back(action);
+    }
+    EXPECT_EQ(actions_.size(), 2u) << log();
+    EXPECT_EQ(group_cpus(), CpuSet{allowed_.first()});
+    EXPECT_EQ(group_of(FsRoot{}, hierarchy_, child), hierarchy_.base);
+    release(&*placement_);
+    actions_.clear();
+  }
+  ASSERT_GT(
+      start(false, std::to_string(allowed_.last()) + ",", [this] { set_affinity(0, allowed_); }),
+      0);
+  Watcher watcher(options_);
+  for (int i = 0; i < 8; ++i) {
+    for (WatchAction& action : watcher.look(100 + i)) actions_.push_back(action);
+  }
+  EXPECT_EQ(actions_.size(), 1u) << log();
+}
+
+// Version 1: a CPU that goes off line is taken out of the group, and who was left without one falls
+// to the group above. The same is done here by writes, and a file tells the watcher what is online.
+TEST_F(Watch, ASliceThatLostAllItsCpusIsWholeWithinASecondOfTheirReturn) {
+  if (hierarchy_.kind != CpusetKind::kV1 || hierarchy_.base.empty())
+    GTEST_SKIP() << "not version 1";
+  options_.online_file = folder_ + "/online";
+  const auto say_online = [this](const CpuSet& set) {
+    std::ofstream(options_.online_file) << to_list(set) << "\n";
+  };
+  say_online(allowed_);
+  CpuSet own{allowed_.last()};
+  pid_t child = start(true, to_list(own) + ",", [] {});
+  ASSERT_GT(child, 0);
+  Watcher watcher(options_);
+  EXPECT_TRUE(watcher.look(100).empty());
+  say_online(allowed_ - own);
+  ASSERT_EQ(enter_group(procs_file(hierarchy_.base).c_str(), child), 0);
+  ASSERT_EQ(perform({Step::Op::kWrite, hierarchy_.file(placement_->group, "cpus"), ""}), 0);
+  // Looks while there is nothing to put back do not count as tries.
+  double now = 100;
+  for (int i = 0; i < 20; ++i) {
+    for (WatchAction& action : watcher.look(now += 0.2)) actions_.push_back(action);
+  }
+  ASSERT_EQ(actions_.size(), 1u) << log();
+  EXPECT_NE(actions_[0].what.find("offline"), std::string::npos) << log();
+  say_online(allowed_);
+  double back = now;
+  while (now < back + 1 && group_of(FsRoot{}, hierarchy_, child) != placement_->group) {
+    for (WatchAction& action : watcher.look(now += 0.2)) actions_.push_back(action);
+  }
+  EXPECT_EQ(group_of(FsRoot{}, hierarchy_, child), placement_->group) << log();
+  EXPECT_EQ(group_cpus(), own) << log();
+  EXPECT_NE(log().find("had been offline"), std::string::npos) << log();
 }
 
 // Spinners as processes of the slice; each pins itself and ends with the test.

@@ -5,6 +5,7 @@
 #include "cli/cpus/cmd_cpus.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "cli/slice_spec.h"
 #include "cli/usage.h"
 #include "cpus/attach.h"
 
@@ -16,6 +17,7 @@ struct CpusAttachOptions {
   std::string target;  // a process; for set and detach also a slice
   std::string name;
   bool follow = false, no_cpuset = false, as_json = false;
+  CLI::Option* name_given = nullptr;
 };
 
 void print_report(const cpus::AttachReport& report, pid_t pid, bool as_json, int* exit_status) {
@@ -45,10 +47,8 @@ void print_report(const cpus::AttachReport& report, pid_t pid, bool as_json, int
 }
 
 pid_t as_pid(const std::string& text) {
-  bool digits = !text.empty() && text.size() < 10 &&
-                text.find_first_not_of("0123456789") == std::string::npos;
-  const pid_t pid = digits ? std::stoi(text) : 0;
-  if (pid <= 0) wrong_usage("'{}' is not a process number", text);
+  const pid_t pid = is_whole_number(text) ? std::stoi(text) : 0;
+  if (pid <= 0) wrong_usage("'{}' is not a process number", shown(text));
   return pid;
 }
 
@@ -62,6 +62,8 @@ void require_bind(const char* command, const cpus::PlacementRequest& request) {
 
 void attach(const CpusAttachOptions& options, int* exit_status) {
   const pid_t pid = as_pid(options.target);
+  if (options.name_given != nullptr && options.name_given->count() > 0)
+    check_name("--name", options.name);
   if (!options.flags.wants_cpus()) wrong_usage("attach: give the CPUs: --cpus N, a list, or gpu");
   cpus::AttachRequest request;
   request.pid = pid;
@@ -75,30 +77,46 @@ void attach(const CpusAttachOptions& options, int* exit_status) {
   print_report(*report, pid, options.as_json, exit_status);
 }
 
+// "" would read as a slice without a name.
+void require_target(const char* command, const std::string& target) {
+  if (target.empty())
+    wrong_usage("{}: the slice's name is empty; 'allot cpus show' lists the slices", command);
+}
+
 void change(const CpusAttachOptions& options, int* exit_status) {
+  require_target("set", options.target);
   if (!options.flags.wants_cpus()) wrong_usage("set: give the CPUs: --cpus N, a list, or gpu");
   cpus::AttachRequest request;
   request.placement = placement_request(options.flags, options.target);
   require_bind("set", request.placement);
   cpus::Expected<cpus::Lease> lease = cpus::find_lease(request.placement.folder, options.target);
   if (!lease) throw_failure(lease.error());
-  request.pid = lease->member.pid;
+  request.pid = cpus::process_of(*lease);
   request.placement.name = lease->name;
+  if (lease->group.empty()) {  // its children hold to the same masks
+    request.follow = true;
+    request.within = lease->cpus;
+  }
   cpus::Expected<cpus::AttachReport> report = cpus::attach(request);
   if (!report) throw_failure(report.error());
   print_report(*report, request.pid, options.as_json, exit_status);
 }
 
 void release_slice(const CpusAttachOptions& options) {
+  require_target("detach", options.target);
   const CpuFlags none;
   const std::string folder = placement_request(none, "").folder;
-  cpus::Expected<int> moved = cpus::detach(folder, options.target);
-  if (!moved) throw_failure(moved.error());
+  cpus::Expected<cpus::DetachReport> done = cpus::detach(folder, options.target);
+  if (!done) throw_failure(done.error());
   if (options.as_json) {
-    print_json({{"slice", options.target}, {"processes", *moved}});
+    print_json({{"slice", options.target},
+                {"processes", done->processes},
+                {"granted", to_list(done->granted)}});
+  } else if (done->processes == 0) {
+    print(fmt::format("{}: its lease has ended; no process was left in it\n", options.target));
   } else {
-    print(fmt::format("{}: {} process{} may use all CPUs again\n", options.target, *moved,
-                      *moved == 1 ? "" : "es"));
+    print(fmt::format("{}: {} process{} may use CPUs {} now\n", options.target, done->processes,
+                      done->processes == 1 ? "" : "es", to_list(done->granted)));
   }
 }
 
@@ -110,8 +128,9 @@ void add_cpus_attach(CLI::App& cpus, int* exit_status) {
   app->add_option("pid", options->target, "the process")->required()->type_name("PID");
   add_cpu_flags(*app, &options->flags);
   app->add_flag("--follow", options->follow, "its descendants too");
-  app->add_option("--name", options->name, "name of the slice (default: pidPID)")
-      ->type_name("NAME");
+  options->name_given =
+      app->add_option("--name", options->name, "name of the slice (default: pidPID)")
+          ->type_name("NAME");
   app->add_flag(
       "--no-cpuset", options->no_cpuset,
       "use affinity only, even where cpusets can be made; this stops the process for a moment");
