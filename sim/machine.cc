@@ -41,10 +41,30 @@ Attached& attached() {
   return state;
 }
 
+// A folder in which all users may make files and nobody may remove another's.
+bool for_all_users(const std::string& folder) {
+  struct stat about;
+  constexpr mode_t kBoth = S_ISVTX | S_IWOTH;
+  return stat(folder.c_str(), &about) == 0 && S_ISDIR(about.st_mode) &&
+         (about.st_mode & kBoth) == kBoth;
+}
+
 std::string folder_name() {
   const char* given = getenv(ALLOT_ENV_SIM_DIR);
   if (given != nullptr && *given != '\0') return given;
-  return "/dev/shm/allot-sim-" + std::to_string(geteuid());
+  const std::string common = "/dev/shm/allot-sim";
+  struct stat about;
+  // Root's, or that of a user without a number in our namespace, who may be root.
+  const bool trusted =
+      stat(common.c_str(), &about) == 0 && (about.st_uid == 0 || about.st_uid == 65534);
+  if (trusted && for_all_users(common)) return common;
+  std::string own = common + "-" + std::to_string(geteuid());
+  // The numbers of another user namespace are other users: 0 there is not root.
+  if (stat(own.c_str(), &about) == 0 && about.st_uid != geteuid() &&
+      stat("/proc/self/ns/user", &about) == 0) {
+    own += "-" + std::to_string(about.st_ino);
+  }
+  return own;
 }
 
 std::string read_boot_id() {
@@ -171,7 +191,11 @@ Attach prepare(Machine* m, int fd, const char* wanted) {
   if (madvise(m, sizeof(Machine), MADV_REMOVE) != 0)
     memset(static_cast<void*>(m), 0, sizeof(Machine));
   for (uint32_t i = 0; i < kMaxGpus; i++) {
-    unlink((machine_folder() + "/gpu" + std::to_string(i) + ".vram").c_str());
+    const std::string vram = machine_folder() + "/gpu" + std::to_string(i) + ".vram";
+    // Another user's cannot be removed, but emptied.
+    if (unlink(vram.c_str()) != 0 && errno != ENOENT) {
+      if (truncate(vram.c_str(), 0) != 0) continue;
+    }
   }
   if (!take_room(fd, sizes)) return Attach::kSystem;
   build(m, wanted != nullptr ? wanted : "1x80G", sizes);
@@ -438,6 +462,21 @@ std::string uuid_text(const Gpu& gpu) {
 const std::string& machine_folder() {
   return attached().folder;
 }
+
+// Without O_CREAT first: with fs.protected_regular the kernel refuses that flag on another user's
+// file in a sticky folder.
+int open_machine_file(const std::string& path) {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+  int fd = open(path.c_str(), kFlags);
+  if (fd >= 0 || errno != ENOENT) return fd;
+  fd = open(path.c_str(), kFlags | O_CREAT | O_EXCL, 0600);
+  if (fd < 0) return errno == EEXIST ? open(path.c_str(), kFlags) : -1;
+  if (for_all_users(machine_folder()) && fchmod(fd, 0666) != 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
 uint32_t my_slot() {
   return attached().slot.load(std::memory_order_relaxed);
 }
@@ -461,7 +500,7 @@ Attach attach_machine(Machine** out) {
                 state.folder.c_str(), strerror(errno), ALLOT_ENV_SIM_DIR);
     return Attach::kNoFolder;
   }
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const int fd = open_machine_file(path);
   if (fd < 0) {
     set_problem("%s cannot be opened: %s; set %s to a folder of your own", path.c_str(),
                 strerror(errno), ALLOT_ENV_SIM_DIR);

@@ -1,6 +1,7 @@
 // The state of one software machine, shared by every process that uses it.
 //
-// A folder (ALLOT_SIM_DIR, else /dev/shm/allot-sim-<uid>) holds one file `machine` with everything
+// A folder (ALLOT_SIM_DIR; /dev/shm/allot-sim where root has made it for all users, mode 1777; else
+// /dev/shm/allot-sim-<uid>) holds one file `machine` with everything
 // below and one sparse file `gpu<N>.vram` for each GPU's memory. Processes map them; there is no
 // server. Facts that several processes change (page owners, process slots, shares) are guarded by
 // one robust mutex; the running of kernels has a lock of its own per GPU (timeline.h).
@@ -160,6 +161,9 @@ const char*
 attach_problem();    // why the last attempt failed, in words that follow "the software GPU: "
 Machine* machine();  // null before attach_machine
 const std::string& machine_folder();
+// Opens a file of the machine, making it where there is none; -1 with errno. In a folder of all
+// users (sticky, writable by all) everybody may write it.
+int open_machine_file(const std::string& path);
 
 // Takes a process slot and starts the thread that proves this process alive. kFull: no slot left.
 Attach join_machine();

@@ -115,7 +115,7 @@ bool open_vram(uint32_t gpu) {
   if (state.base[gpu] != 0) return true;
   const uint64_t bytes = machine()->gpus[gpu].page_count * kPageBytes;
   const std::string path = machine_folder() + "/gpu" + std::to_string(gpu) + ".vram";
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const int fd = open_machine_file(path);
   if (fd < 0) return false;
   const uint64_t at =
       ftruncate(fd, static_cast<off_t>(bytes)) == 0 ? reserve_va(bytes, kPageBytes, 0) : 0;
@@ -307,7 +307,7 @@ constexpr int kShared = 1, kExclusive = 2;
 
 // Each descriptor holds a lock of the share's file, which ends when the last copy of it is closed.
 int open_share_holder(const ShareName& name) {
-  const int fd = open(holder_path(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const int fd = open_machine_file(holder_path(name));
   if (fd < 0) return -1;
   if (!lock_whole(fd, kShared)) {
     close(fd);
