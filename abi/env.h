@@ -11,6 +11,7 @@
 #define ALLOT_ENV_GPU_MEM "ALLOT_GPU_MEM" /* memory limit for every GPU; _0, _1 ... for one */
 #define ALLOT_ENV_GPU_SHARE "ALLOT_GPU_SHARE" /* guaranteed share of GPU time, percent */
 #define ALLOT_ENV_GPU_MAX "ALLOT_GPU_MAX"     /* ceiling of GPU time, percent */
+#define ALLOT_ENV_OVERCOMMIT "ALLOT_OVERCOMMIT" /* 1: shares may sum to more than 100 % */
 #define ALLOT_ENV_PRIORITY "ALLOT_PRIORITY"   /* high, normal or low */
 #define ALLOT_ENV_LEVEL "ALLOT_LEVEL"         /* auto, channel, launch or observe */
 #define ALLOT_ENV_SWAP "ALLOT_SWAP"           /* fast: memory is made so that evictions are fast */

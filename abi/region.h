@@ -13,6 +13,12 @@
  *  written by: creator,        the client's   all          the slot's    the         the slot's
  * `allot set`                 own agent      processes    own process   exporting   process; orders
  *
+ * In a folder that every user may use, `<name>.slice` ends before slot_words (ALLOT_HEAD_BYTES) and
+ * all may read it: limits and clients, which is what shares and schedules are counted from. The
+ * rest, which names processes and what each holds, is in a file that only its owner (and the
+ * folder's group, where it is setgid) may read: `.<name>-<created_unix_ns, 16 hex digits>.body`,
+ * with the same offsets and a hole in place of the head. The owner maps the two as one.
+ *
  * Every byte is hostile: a reader checks magic, version and sizes once, then copies an index to a
  * local variable before it checks and uses it. Fields are only ever appended in the reserved space;
  * a change of meaning raises the major version, and a file of another major version is refused.
@@ -41,6 +47,7 @@
 #define ALLOT_REGION_MAJOR 1u
 #define ALLOT_REGION_MINOR 3u
 #define ALLOT_REGION_SUFFIX ".slice"
+#define ALLOT_BODY_SUFFIX ".body"
 #define ALLOT_MAX_GPUS 16u
 #define ALLOT_MAX_SLOTS 4096u
 #define ALLOT_MAX_EXPORTS 1024u
@@ -162,7 +169,7 @@ typedef struct AllotHeader {
   uint64_t magic; /* written last by the creator, with release order */
   uint32_t major;
   uint32_t minor;
-  uint64_t file_bytes; /* sizeof(AllotSliceFile) of the creator */
+  uint64_t file_bytes; /* sizeof(AllotSliceFile) of the creator; ALLOT_HEAD_BYTES: has a body */
   uint32_t header_bytes;
   uint32_t gpu_bytes;
   uint32_t slot_bytes;
@@ -309,6 +316,9 @@ typedef struct AllotSliceFile {
   AllotExport exports[ALLOT_MAX_EXPORTS];
   AllotSwap swaps[ALLOT_MAX_SLOTS]; /* by slot */
 } AllotSliceFile;
+
+/* What of it everybody may read: header, gpus and clients. */
+#define ALLOT_HEAD_BYTES 24576ull
 
 /* Names of region 1.1, kept for readers that use them. */
 typedef AllotSliceFile AllotTenantFile;

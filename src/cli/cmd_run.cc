@@ -158,7 +158,7 @@ int start_watched(const RunOptions& options, const Program& program, const Signa
                   StartHook* hook, const std::string& name) {
   if (options.exec) become(program, signals, hook);
   const char* wanted = std::getenv(ALLOT_ENV_SIGNALS);
-  LifeWatch watch(name, wanted != nullptr && std::string_view(wanted) == "1");
+  LifeWatch watch(name, program.inherits, wanted != nullptr && std::string_view(wanted) == "1");
   return supervise(program, signals, hook, [&](int number) { return watch.take_signal(number); });
 }
 

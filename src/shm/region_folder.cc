@@ -12,7 +12,7 @@
 namespace allot::shm {
 namespace {
 
-constexpr const char* kSystemFolder = "/run/allot";
+constexpr const char* kSystemFolder = ALLOT_SYSTEM_FOLDER;
 constexpr std::string_view kSuffix = ALLOT_REGION_SUFFIX;
 
 Result<void> copy_path(std::string_view path, char* out) {
@@ -40,11 +40,19 @@ Result<Folder> open_folder(const char* path) {
   auto info = sys::info_of(fd->get());
   if (!info) return tl::unexpected<Error>(info.error());
   const bool sticky = (info->mode & S_ISVTX) != 0;
-  if (info->uid != sys::user_id() && info->uid != 0) return fail(Errc::kNoPermission);
-  if ((info->mode & (S_IWGRP | S_IWOTH)) != 0 && !sticky) return fail(Errc::kNoPermission);
+  const bool for_all = (info->mode & S_IWOTH) != 0;
+  const bool for_group = (info->mode & S_IWGRP) != 0;
+  const bool setgid = (info->mode & S_ISGID) != 0;
+  // A folder whose owner has no number in our user namespace is taken for root's where it is
+  // sticky: then its owner could remove our files and do nothing else to us.
+  const bool from_root = info->uid == 0 || (sticky && sys::means_root(info->uid));
+  if (info->uid != sys::user_id() && !from_root) return fail(Errc::kNoPermission);
+  if ((for_group || for_all) && !sticky) return fail(Errc::kNoPermission);
   Folder folder;
   folder.fd = std::move(*fd);
-  folder.shared = info->uid == 0 && sticky && (info->mode & S_ISGID) != 0;
+  folder.members = setgid;
+  folder.open = from_root && sticky && for_all;
+  folder.shared = folder.open || (from_root && sticky && setgid);
   return folder;
 }
 
@@ -54,9 +62,14 @@ Result<void> region_folder(const char* dir, bool create, char* out) {
     if (dir[0] != '/') return fail(Errc::kBadValue);
     if (auto copied = copy_path(dir, out); !copied) return copied;
   } else {
-    // Only a folder that root made for all users is accepted there; anything else is ignored.
+    // A machine that has the folder of all users has no other: who may not use it would be counted
+    // by nobody.
     auto system = open_folder(kSystemFolder);
-    if (system && system->shared) return copy_path(kSystemFolder, out);
+    if (system || system.error().code != Errc::kNotFound) {
+      if (auto copied = copy_path(kSystemFolder, out); !copied) return copied;
+      if (!system) return tl::unexpected<Error>(system.error());
+      return system->shared ? Result<void>{} : fail(Errc::kNoPermission);
+    }
     TextBuf(out, kPathBytes).text("/dev/shm/allot-").u64(sys::user_id());
   }
   const auto first = open_folder(out);
@@ -67,6 +80,11 @@ Result<void> region_folder(const char* dir, bool create, char* out) {
   const auto second = open_folder(out);
   if (!second) return tl::unexpected<Error>(second.error());
   return {};
+}
+
+bool is_shared(const char* folder) {
+  const auto open = open_folder(folder);
+  return open && open->shared;
 }
 
 bool valid_name(const char* name) {

@@ -9,7 +9,9 @@ namespace allot::shm {
 // An open folder that passed the checks of region_folder.
 struct Folder {
   sys::Fd fd;
-  bool shared = false;  // root's, setgid and sticky, for many users: the group may read files
+  bool shared = false;   // root's and sticky, for many users
+  bool members = false;  // setgid: its group may read what the files hold
+  bool open = false;     // for all users, not only for the group: files have a body (slice_body.h)
 };
 
 Result<Folder> open_folder(const char* path);

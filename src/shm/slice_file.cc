@@ -14,6 +14,7 @@
 #include "core/shared.h"
 #include "shm/living.h"
 #include "shm/region_folder.h"
+#include "shm/slice_body.h"
 #include "sys/clock.h"
 #include "sys/hold_signal.h"
 #include "sys/process.h"
@@ -24,7 +25,6 @@ namespace {
 // How often to try again for a name that others take and remove at the same time.
 constexpr uint32_t kNameTries = 200;
 
-constexpr uint64_t kFileBytes = sizeof(AllotSliceFile);
 constexpr uint64_t kSlotsAt = offsetof(AllotSliceFile, slots);
 constexpr uint64_t kExportsAt = offsetof(AllotSliceFile, exports);
 constexpr uint64_t kSwapsAt = offsetof(AllotSliceFile, swaps);
@@ -46,18 +46,19 @@ Result<void> make_safe(int fd, uint64_t offset, uint64_t bytes) {
 
 // What take_slot gets ready: the space of a slot, and its lock where there can be one.
 struct SlotSpace {
-  int fd;
+  int head;  // has the locks
+  int body;  // has the slots: the same file where there is no other
   void* lock = nullptr;
   uint32_t held = ALLOT_HELD_BY_PID;
 };
 
 int prepare_slot(void* context, uint32_t index) {
   SlotSpace& space = *static_cast<SlotSpace*>(context);
-  const int fd = space.fd;
+  const int fd = space.body;
   drop_slot_lock(space.lock);
   space.lock = nullptr;
   space.held = ALLOT_HELD_BY_PID;
-  auto locked = lock_slot(fd, index);
+  auto locked = lock_slot(space.head, index);
   if (!locked && locked.error().code == Errc::kExists) return EAGAIN;
   if (locked) {
     space.lock = *locked;
@@ -80,7 +81,7 @@ Result<core::SlotOwner> this_process(sys::Process* process) {
                          sys::realtime_ns()};
 }
 
-Result<void> fill_header(AllotHeader& header, const NewSlice& slice) {
+Result<void> fill_header(AllotHeader& header, const NewSlice& slice, bool apart) {
   auto home = sys::pid_namespace(sys::Root{}, 0);
   if (!home) return tl::unexpected<Error>(home.error());
   if (auto boot = sys::boot_id(sys::Root{}, header.boot_id); !boot) return boot;
@@ -91,7 +92,7 @@ Result<void> fill_header(AllotHeader& header, const NewSlice& slice) {
   }
   header.major = ALLOT_REGION_MAJOR;
   header.minor = ALLOT_REGION_MINOR;
-  header.file_bytes = kFileBytes;
+  header.file_bytes = apart ? kHeadBytes : kFileBytes;
   header.header_bytes = sizeof(AllotHeader);
   header.gpu_bytes = sizeof(AllotGpu);
   header.slot_bytes = sizeof(AllotSlot);
@@ -108,43 +109,60 @@ Result<void> fill_header(AllotHeader& header, const NewSlice& slice) {
   return {};
 }
 
-// A complete, mapped file that has no name yet; with a slot for this process if `slot` is given.
-Result<Slice> build(const Folder& folder, const NewSlice& slice, sys::NewFile& file,
-                    core::SlotId* slot) {
-  auto created = sys::NewFile::create(folder.fd.get(), folder.shared ? 0640 : 0600);
-  if (!created) return tl::unexpected<Error>(created.error());
-  file = std::move(*created);
+// A slice's files before they have names.
+struct NewFiles {
+  sys::NewFile head;
+  sys::NewFile body;
+  bool apart = false;
+  int slots() const { return apart ? body.fd() : head.fd(); }
+};
+
+Result<void> make_files(const Folder& folder, NewFiles& files) {
+  const uint32_t mode = folder.open ? 0644 : folder.shared ? 0640 : 0600;
+  auto head = sys::NewFile::create(folder.fd.get(), mode);
+  if (!head) return tl::unexpected<Error>(head.error());
+  files.head = std::move(*head);
+  files.apart = folder.open;
   // Above the file size limit (ulimit -f) the kernel also sends a signal that would end the
   // program.
   const sys::HoldSignal too_large(SIGXFSZ);
-  if (auto sized = sys::set_size(file.fd(), kFileBytes); !sized) {
-    return tl::unexpected<Error>(sized.error());
+  if (files.apart) {
+    auto body = new_body(folder);
+    if (!body) return tl::unexpected<Error>(body.error());
+    files.body = std::move(*body);
   }
-  if (auto safe = make_safe(file.fd(), 0, kSlotsAt); !safe)
-    return tl::unexpected<Error>(safe.error());
-  if (auto safe = make_safe(file.fd(), kExportsAt, kSwapsAt - kExportsAt); !safe) {
-    return tl::unexpected<Error>(safe.error());
-  }
-  auto map = sys::map_file(file.fd(), kFileBytes, true);
+  auto sized = sys::set_size(files.head.fd(), files.apart ? kHeadBytes : kFileBytes);
+  if (!sized) return sized;
+  if (auto safe = make_safe(files.head.fd(), 0, kHeadBytes); !safe) return safe;
+  if (auto safe = make_safe(files.slots(), kHeadBytes, kSlotsAt - kHeadBytes); !safe) return safe;
+  return make_safe(files.slots(), kExportsAt, kSwapsAt - kExportsAt);
+}
+
+// A slot for this process in a slice that nobody else has seen yet.
+Result<void> take_first_slot(const NewFiles& files, Slice& made, core::SlotId* slot) {
+  sys::Process process;
+  SlotSpace space{files.head.fd(), files.slots()};
+  auto owner = this_process(&process);
+  if (!owner) return tl::unexpected<Error>(owner.error());
+  owner->held = &space.held;
+  auto taken = core::Ledger(made.file).take_slot(*owner, prepare_slot, &space);
+  made.lock = space.lock;
+  if (!taken) return tl::unexpected<Error>(taken.error());
+  *slot = *taken;
+  made.file->header.held = space.held;
+  return {};
+}
+
+// A complete, mapped slice that has no name yet; with a slot for this process if `slot` is given.
+Result<Slice> build(const Folder& folder, const NewSlice& slice, NewFiles& files,
+                    core::SlotId* slot) {
+  if (auto made = make_files(folder, files); !made) return tl::unexpected<Error>(made.error());
+  auto map = map_whole(files.head.fd(), files.apart ? files.body.fd() : -1, true);
   if (!map) return tl::unexpected<Error>(map.error());
-  Slice made{static_cast<AllotSliceFile*>(*map), true};
+  Slice made{*map, true};
   made.owner_uid = sys::user_id();
-  auto filled = fill_header(made.file->header, slice);
-  if (filled && slot != nullptr) {
-    sys::Process process;
-    SlotSpace space{file.fd()};
-    auto owner = this_process(&process);
-    if (owner) owner->held = &space.held;
-    auto taken = owner ? core::Ledger(made.file).take_slot(*owner, prepare_slot, &space)
-                       : Result<core::SlotId>(tl::unexpected<Error>(owner.error()));
-    made.lock = space.lock;
-    if (taken) {
-      *slot = *taken;
-      made.file->header.held = space.held;
-    } else {
-      filled = tl::unexpected<Error>(taken.error());
-    }
-  }
+  auto filled = fill_header(made.file->header, slice, files.apart);
+  if (filled && slot != nullptr) filled = take_first_slot(files, made, slot);
   if (!filled) {
     unmap(made);
     return tl::unexpected<Error>(filled.error());
@@ -156,10 +174,10 @@ Result<Slice> build(const Folder& folder, const NewSlice& slice, sys::NewFile& f
 Result<void> check_header(const AllotHeader& header) {
   if (header.magic != ALLOT_REGION_MAGIC) return fail(Errc::kDamaged);
   if (header.major != ALLOT_REGION_MAJOR) return fail(Errc::kWrongVersion);
-  if (header.file_bytes != kFileBytes || header.header_bytes != sizeof(AllotHeader) ||
-      header.gpu_bytes != sizeof(AllotGpu) || header.slot_bytes != sizeof(AllotSlot) ||
-      header.slot_count != ALLOT_MAX_SLOTS || header.gpu_count > ALLOT_MAX_GPUS ||
-      header.slots_high > ALLOT_MAX_SLOTS) {
+  if ((header.file_bytes != kFileBytes && !has_body(header)) ||
+      header.header_bytes != sizeof(AllotHeader) || header.gpu_bytes != sizeof(AllotGpu) ||
+      header.slot_bytes != sizeof(AllotSlot) || header.slot_count != ALLOT_MAX_SLOTS ||
+      header.gpu_count > ALLOT_MAX_GPUS || header.slots_high > ALLOT_MAX_SLOTS) {
     return fail(Errc::kDamaged);
   }
   const void* end = __builtin_memchr(header.name, '\0', sizeof(header.name));
@@ -177,6 +195,9 @@ Result<void> check_boot(const AllotHeader& header) {
 struct OpenFile {
   sys::Fd fd;
   sys::FileInfo info;
+  sys::Fd body;            // of a head whose body we may open
+  bool head_only = false;  // of a head whose body we may not
+  int slots() const { return body ? body.get() : fd.get(); }
 };
 
 // Opens the file only if it is a regular file and no link.
@@ -189,7 +210,7 @@ Result<OpenFile> open_regular(int folder, const char* name, bool writable) {
   if (!S_ISREG(info->mode)) return fail(Errc::kNoPermission);
   const uint32_t user = sys::user_id();
   if (writable && info->uid != user && user != 0) return fail(Errc::kNoPermission);
-  return OpenFile{std::move(*fd), *info};
+  return OpenFile{std::move(*fd), *info, {}, false};
 }
 
 // The name in the header must be the file's: listings show the first and act on the second.
@@ -199,44 +220,55 @@ bool same_name(const AllotHeader& header, const char* file_name) {
   return std::string_view(wanted) == file_name;
 }
 
-Result<void> check_open(const OpenFile& open, const char* file_name) {
+// Checks the open file; opens its body where it has one.
+Result<void> check_open(int folder, OpenFile& open, const char* file_name, bool writable) {
   AllotHeader header;
   auto have = sys::read_at(open.fd.get(), &header, sizeof(header), 0);
   if (!have) return tl::unexpected<Error>(have.error());
   if (*have >= 16 && header.magic == ALLOT_REGION_MAGIC && header.major != ALLOT_REGION_MAJOR) {
     return fail(Errc::kWrongVersion);  // whatever its size
   }
-  if (*have != sizeof(header) || open.info.bytes != kFileBytes) return fail(Errc::kDamaged);
+  if (*have != sizeof(header)) return fail(Errc::kDamaged);
   if (auto checked = check_header(header); !checked) return checked;
-  if (!same_name(header, file_name)) return fail(Errc::kDamaged);
-  return check_boot(header);
+  if (open.info.bytes != header.file_bytes || !same_name(header, file_name)) {
+    return fail(Errc::kDamaged);
+  }
+  if (auto checked = check_boot(header); !checked || !has_body(header)) return checked;
+  auto body = open_body(folder, header, open.info.uid, writable);
+  if (body) {
+    open.body = std::move(*body);
+    return {};
+  }
+  open.head_only = !writable && body.error().code == Errc::kNoPermission;
+  if (open.head_only) return {};
+  const bool lost = body.error().code == Errc::kNotFound;
+  return lost ? fail(Errc::kDamaged) : tl::unexpected<Error>(body.error());
 }
 
 // Makes a private copy: everything before the slots, the slots that may be in use, the exports, and
-// the swap entries of those slots.
-Result<AllotSliceFile*> copy_file(int fd) {
+// the swap entries of those slots; of another user's slice perhaps the head alone.
+Result<AllotSliceFile*> copy_file(const OpenFile& open) {
   auto memory = sys::map_memory(kFileBytes);
   if (!memory) return tl::unexpected<Error>(memory.error());
-  char* at = static_cast<char*>(*memory);
   AllotSliceFile* file = static_cast<AllotSliceFile*>(*memory);
-  auto have = sys::read_at(fd, at, kSlotsAt, 0);
-  bool whole = have && *have == kSlotsAt;
-  const auto copy = [&](uint64_t bytes, uint64_t from) {
-    if (!whole) return;
-    have = sys::read_at(fd, at + from, bytes, from);
-    whole = have && *have == bytes;
-  };
-  const uint64_t high = whole ? core::slots_of(*file) : 0;
-  copy(high * sizeof(AllotSlot), kSlotsAt);
-  copy(kSwapsAt - kExportsAt, kExportsAt);
-  copy(high * sizeof(AllotSwap), kSwapsAt);
+  bool whole;
+  if (open.head_only) {
+    auto have = sys::read_at(open.fd.get(), file, kHeadBytes, 0);
+    whole = have && *have == kHeadBytes;
+  } else {
+    whole = read_whole(open.fd.get(), open.slots(), file);
+  }
   // The owner may have changed the header since the check.
   Result<void> checked = whole ? check_header(file->header) : fail(Errc::kDamaged);
   if (!checked) {
     sys::unmap(*memory, kFileBytes);
     return tl::unexpected<Error>(checked.error());
   }
-  note_locks(file, fd);
+  if (open.head_only) {
+    complete_head(file, open.fd.get());
+  } else {
+    note_locks(file, open.fd.get());
+  }
   (void)sys::protect_read_only(*memory, kFileBytes);
   return file;
 }
@@ -248,21 +280,14 @@ void locate(Slice& slice, const sys::FileInfo& info, const char* path) {
   TextBuf(slice.path, sizeof(slice.path)).text(path);
 }
 
-Result<Slice> map_open(const OpenFile& open, const SplitPath& split, bool writable) {
-  const char* file_name = split.name;
-  if (auto checked = check_open(open, file_name); !checked)
+Result<Slice> map_open(int folder, OpenFile& open, const SplitPath& split, bool writable) {
+  if (auto checked = check_open(folder, open, split.name, writable); !checked)
     return tl::unexpected<Error>(checked.error());
-  if (!writable) {
-    auto copy = copy_file(open.fd.get());
-    if (!copy) return tl::unexpected<Error>(copy.error());
-    Slice slice{*copy, false};
-    slice.copied = true;
-    locate(slice, open.info, split.whole);
-    return slice;
-  }
-  auto map = sys::map_file(open.fd.get(), kFileBytes, true);
-  if (!map) return tl::unexpected<Error>(map.error());
-  Slice slice{static_cast<AllotSliceFile*>(*map), true};
+  auto file = writable ? map_whole(open.fd.get(), open.body.get(), true) : copy_file(open);
+  if (!file) return tl::unexpected<Error>(file.error());
+  Slice slice{*file, writable};
+  slice.copied = !writable;
+  slice.head_only = open.head_only;
   locate(slice, open.info, split.whole);
   return slice;
 }
@@ -284,7 +309,10 @@ Result<void> remove_open(int folder, const SplitPath& split, OpenFile& open, uin
   if (named->inode != open.info.inode || named->device != open.info.device) {
     return fail(Errc::kNotFound);
   }
-  auto slice = map_open(open, split, true);
+  auto slice = map_open(folder, open, split, true);
+  AllotHeader header = {};  // names the body, also of a file that cannot be mapped
+  auto have = sys::read_at(open.fd.get(), &header, sizeof(header), 0);
+  const bool apart = have && *have == sizeof(header) && check_header(header) && has_body(header);
   if (slice) {
     uint32_t& flags = slice->file->header.flags;
     __atomic_fetch_or(&flags, ALLOT_SLICE_LEAVING, __ATOMIC_SEQ_CST);
@@ -296,7 +324,9 @@ Result<void> remove_open(int folder, const SplitPath& split, OpenFile& open, uin
              slice.error().code != Errc::kNotFound) {
     return tl::unexpected<Error>(slice.error());
   }
-  return sys::remove_at(folder, name);
+  auto removed = sys::remove_at(folder, name);
+  if (removed && apart) remove_body(folder, header);
+  return removed;
 }
 
 // Makes room for a new file of this name; succeeds when the name is, or has become, free.
@@ -320,23 +350,25 @@ Result<Slice> create_in(const char* folder_path, const NewSlice& slice, core::Sl
     return tl::unexpected<Error>(pathed.error());
   SplitPath split;
   if (auto cut = split_path(path, &split); !cut) return tl::unexpected<Error>(cut.error());
-  sys::NewFile file;
-  auto made = build(*folder, slice, file, slot);
+  NewFiles files;
+  auto made = build(*folder, slice, files, slot);
   Result<void> published = made ? Result<void>{} : tl::unexpected<Error>(made.error());
-  for (uint32_t i = 0; made && i < kNameTries; ++i) {
-    published = file.publish(split.name);
+  if (made && files.apart) published = publish_body(files.body, made->file->header);
+  const bool body_named = made && files.apart && published;
+  for (uint32_t i = 0; published && i < kNameTries; ++i) {
+    published = files.head.publish(split.name);
     if (published || published.error().code != Errc::kExists) break;
-    if (auto freed = remove_stale(folder->fd.get(), split); !freed) {
-      published = freed;
-      break;
-    }
+    published = remove_stale(folder->fd.get(), split);
+    if (published && i + 1 == kNameTries) published = fail(Errc::kExists);
   }
-  if (published) {
-    auto info = sys::info_of(file.fd());
+  if (made && published) {
+    auto info = sys::info_of(files.head.fd());
     if (info) locate(*made, *info, path);
     return made;
   }
-  file.discard();
+  if (body_named) remove_body(folder->fd.get(), made->file->header);
+  files.head.discard();
+  files.body.discard();
   if (made) unmap(*made);
   return tl::unexpected<Error>(published.error());
 }
@@ -364,7 +396,7 @@ Result<Slice> open_slice(const char* path, bool writable) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, writable);
   if (!open) return tl::unexpected<Error>(open.error());
-  return map_open(*open, split, writable);
+  return map_open(folder->fd.get(), *open, split, writable);
 }
 
 Result<Slice> watch_slice(const char* path) {
@@ -375,11 +407,12 @@ Result<Slice> watch_slice(const char* path) {
   auto open = open_regular(folder->fd.get(), split.name, false);
   if (!open) return tl::unexpected<Error>(open.error());
   if (open->info.uid != sys::user_id()) return fail(Errc::kNoPermission);
-  if (auto checked = check_open(*open, split.name); !checked)
+  if (auto checked = check_open(folder->fd.get(), *open, split.name, false); !checked)
     return tl::unexpected<Error>(checked.error());
-  auto map = sys::map_file(open->fd.get(), kFileBytes, false);
+  if (open->head_only) return fail(Errc::kNoPermission);
+  auto map = map_whole(open->fd.get(), open->body.get(), false);
   if (!map) return tl::unexpected<Error>(map.error());
-  Slice slice{static_cast<AllotSliceFile*>(*map), false};
+  Slice slice{*map, false};
   locate(slice, open->info, split.whole);
   return slice;
 }
@@ -407,12 +440,12 @@ Result<Joined> join_slice(const char* path) {
   if (!folder) return tl::unexpected<Error>(folder.error());
   auto open = open_regular(folder->fd.get(), split.name, true);
   if (!open) return tl::unexpected<Error>(open.error());
-  auto slice = map_open(*open, split, true);
+  auto slice = map_open(folder->fd.get(), *open, split, true);
   if (!slice) return tl::unexpected<Error>(slice.error());
   reclaim_dead(*slice);
   core::Ledger ledger(slice->file);
   sys::Process process;
-  SlotSpace space{open->fd.get()};
+  SlotSpace space{open->fd.get(), open->slots()};
   auto owner = this_process(&process);
   if (owner) owner->held = &space.held;
   // A copy of us in another link namespace (dlmopen) has mapped the file before.

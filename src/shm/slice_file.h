@@ -1,9 +1,10 @@
 // Create, attach, check and clear the files of the node region.
 //
-// The folder, in this order: ALLOT_DIR; /run/allot where root has made it (setgid group, sticky:
-// all users of the machine see each other's slices, and each user may change only their own); else
-// a folder of the user, /dev/shm/allot-<uid>, created with mode 0700. A folder or file that is a
-// link, or has the wrong owner, is refused, not followed.
+// The folder, in this order: ALLOT_DIR; /run/allot where there is one; else a folder of the user,
+// /dev/shm/allot-<uid>, created with mode 0700. /run/allot is root's and sticky, so that each user
+// may change only their own slices: with mode 1777 it is for all users, who see each other's limits
+// and clients and nothing else; with 3770 for a group, whose members see everything. A folder or
+// file that is a link, or has the wrong owner, is refused, not followed.
 //
 // Who does what:   `allot run`       create_slice, find_or_add_gpu ... remove_slice at the end
 //                  a program (shim)  join_slice or join_or_create, find_or_add_gpu, core::Ledger
@@ -24,13 +25,18 @@
 namespace allot::shm {
 
 inline constexpr size_t kPathBytes = 512;
+#define ALLOT_SYSTEM_FOLDER "/run/allot"
 
 // The region folder of this process: writes its path to `out` (kPathBytes). `dir` overrides (the
 // value of ALLOT_DIR, may be null). With `create`, makes the user's own folder (or `dir`, not its
-// parents) if it is missing, mode 0700.
+// parents) if it is missing, mode 0700. `out` has the path after kNoPermission, too.
 // Errors: kNotFound, kNoPermission (a link, owned by neither the user nor root, or writable by
-// others without the sticky bit), kBadValue (path too long or relative).
+// others without the sticky bit; /run/allot with another mode than the two above, or its group has
+// us not), kBadValue (path too long or relative).
 Result<void> region_folder(const char* dir, bool create, char* out);
+
+// Whether `folder` is one for several users, where names of slices must differ between users.
+bool is_shared(const char* folder);
 
 // True for a usable slice name: 1 to 63 of [A-Za-z0-9._-], first not '.' or '-'.
 bool valid_name(const char* name);
@@ -53,6 +59,7 @@ struct Slice {
   bool writable = false;
   uint32_t owner_uid = 0;  // of the file, as the file system says
   bool copied = false;     // a private copy from the moment of opening
+  bool head_only = false;  // a copy; what the processes hold is not for us to read
   void* lock = nullptr;    // holds the lock of this process's slot (living.h)
   uint64_t device = 0;     // of the file
   uint64_t inode = 0;
@@ -60,12 +67,13 @@ struct Slice {
   explicit operator bool() const { return file != nullptr; }
 };
 
-// Makes `<folder>/<name>.slice`. The file is complete before it gets its name, so nobody ever sees
-// half a file. It replaces a stale file of that name (of an earlier boot, damaged, or with no live
-// process in it); of several callers at once exactly one succeeds. With launcher_pid 0 and no slot
-// taken the new slice is stale at once: programs without a launcher use join_or_create. Space: this
-// call allocates header, GPUs, slot words and exports (72 KiB), and taking a slot allocates the
-// slot, so a full file system is an error here or in join_slice and never SIGBUS.
+// Makes `<folder>/<name>.slice`; in a folder of all users also its body (slice_body.h). The file is
+// complete before it gets its name, so nobody ever sees half a file. It replaces a stale file of
+// that name (of an earlier boot, damaged, or with no live process in it); of several callers at
+// once exactly one succeeds. With launcher_pid 0 and no slot taken the new slice is stale at once:
+// programs without a launcher use join_or_create. Space: this call allocates header, GPUs, slot
+// words and exports (72 KiB), and taking a slot allocates the slot, so a full file system is an
+// error here or in join_slice and never SIGBUS.
 // Errors: kExists (name in use), kBadValue (name; launcher not alive), kNoPermission (another
 // user's name, or a folder that we may not write), kFull (no space), kNotFound (folder), kSystem.
 Result<Slice> create_slice(const char* folder, const NewSlice& slice);
@@ -73,6 +81,8 @@ Result<Slice> create_slice(const char* folder, const NewSlice& slice);
 // Opens an existing slice file after checking owner, size, magic, version, boot and every count in
 // it. For writing it maps the file, which must belong to the user (root may open any). For reading
 // it copies the file, so that nothing its owner does later (truncate it, say) can hurt the reader.
+// Of another user's slice in a folder of all users it copies the head: `head_only` is set, no slot
+// is in use, and clients with a recent heartbeat have their slot word.
 // Errors: kNotFound (also: of an earlier boot), kNoPermission, kWrongVersion, kDamaged, kSystem.
 Result<Slice> open_slice(const char* path, bool writable);
 
@@ -124,6 +134,14 @@ Result<uint32_t> find_or_add_gpu(Slice& slice, const uint8_t uuid[16], uint64_t 
 // True if the launcher, any process in a slot, or any process that was started in the slice is
 // alive; `except_pid` (0 = none) does not count. It reads all of /proc for the last of these alone.
 bool slice_in_use(const Slice& slice, uint32_t except_pid = 0);
+
+// Whether the file, of any version, may be in use: a process holds a lock on it, or it cannot be
+// opened to see.
+bool may_be_in_use(const char* path);
+
+// Removes what creators that were killed have left of this user's: bodies without a head. Returns
+// how many.
+uint32_t clear_orphans(const char* folder);
 
 // Calls `visit(context, path)` for every slice file in `folder`. Returns how many there are; 0 also
 // when it cannot read the folder.

@@ -34,8 +34,9 @@ Result<void> read_open(const Result<sys::Fd>& fd, TimeView* out) {
   const AllotHeader& header = out->header;
   if (*have != sizeof(*out) || header.magic != ALLOT_REGION_MAGIC) return fail(Errc::kDamaged);
   if (header.major != ALLOT_REGION_MAJOR) return fail(Errc::kWrongVersion);
-  if (header.file_bytes != sizeof(AllotSliceFile) || header.header_bytes != sizeof(AllotHeader) ||
-      header.gpu_bytes != sizeof(AllotGpu) || header.gpu_count > ALLOT_MAX_GPUS) {
+  if ((header.file_bytes != sizeof(AllotSliceFile) && header.file_bytes != ALLOT_HEAD_BYTES) ||
+      header.header_bytes != sizeof(AllotHeader) || header.gpu_bytes != sizeof(AllotGpu) ||
+      header.gpu_count > ALLOT_MAX_GPUS) {
     return fail(Errc::kDamaged);
   }
   return {};

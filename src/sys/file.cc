@@ -191,6 +191,15 @@ Result<void*> map_file(int fd, uint64_t bytes, bool writable) {
   return at;
 }
 
+Result<void> map_over(void* at, int fd, uint64_t bytes, bool writable) {
+  KeepErrno keep;
+  const int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  if (mmap(at, bytes, access, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    return tl::unexpected<Error>(error_of(errno));
+  }
+  return {};
+}
+
 Result<void*> map_memory(uint64_t bytes) {
   KeepErrno keep;
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -296,8 +305,9 @@ Result<void> lock_byte(int fd, uint64_t offset, bool shared) {
   return lock_done(again([&] { return raw_call(SYS_fcntl, fd, kOfdSetLock, raw_pointer(&lock)); }));
 }
 
-Result<bool> byte_locked(int fd, uint64_t offset) {
+Result<bool> byte_locked(int fd, uint64_t offset, uint64_t count) {
   struct flock lock = one_byte(offset, F_WRLCK);
+  lock.l_len = static_cast<off_t>(count);
   auto asked =
       lock_done(again([&] { return raw_call(SYS_fcntl, fd, kOfdGetLock, raw_pointer(&lock)); }));
   if (!asked) return tl::unexpected<Error>(asked.error());
@@ -361,6 +371,26 @@ Result<void> list_folder(int folder, bool (*visit)(void* context, const char* na
 
 uint32_t user_id() {
   return static_cast<uint32_t>(raw_call(SYS_geteuid));
+}
+
+// /proc/self/uid_map has lines of: number here, number outside, how many. The machine's own
+// namespace has one line with all numbers.
+bool means_root(uint32_t uid) {
+  if (uid == 0) return true;
+  char text[1024];
+  auto length = read_file(Root{}, "/proc/sys/kernel/overflowuid", text, sizeof(text));
+  const char* at = text;
+  uint64_t overflow = 0;
+  if (!length || !read_u64(&at, text + *length, &overflow) || overflow != uid) return false;
+  length = read_file(Root{}, "/proc/self/uid_map", text, sizeof(text));
+  if (!length) return false;
+  uint64_t numbers[3] = {};
+  at = text;
+  for (uint64_t& number : numbers) {
+    while (at < text + *length && *at == ' ') ++at;
+    if (!read_u64(&at, text + *length, &number)) return false;
+  }
+  return numbers[2] < UINT32_MAX;
 }
 
 }  // namespace allot::sys

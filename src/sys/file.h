@@ -80,6 +80,8 @@ Result<void> allocate(int fd, uint64_t offset, uint64_t bytes);
 // Shared mapping of `bytes` from the start of a file; private zeroed memory.
 Result<void*> map_file(int fd, uint64_t bytes, bool writable);
 Result<void*> map_memory(uint64_t bytes);
+// A shared mapping in place of the first `bytes` (whole pages) of a mapping of ours.
+Result<void> map_over(void* at, int fd, uint64_t bytes, bool writable);
 Result<void> protect_read_only(void* at, uint64_t bytes);
 void unmap(void* at, uint64_t bytes);
 
@@ -113,9 +115,9 @@ Result<void> lock_now(int fd);
 // kUnsupported (no such locks here: Linux before 3.15, gVisor).
 Result<void> lock_byte(int fd, uint64_t offset, bool shared);
 
-// Whether another opening of the file holds that byte. Needs no permission to write.
-// Errors: as lock_byte.
-Result<bool> byte_locked(int fd, uint64_t offset);
+// Whether another opening of the file holds that byte, or one of `count` bytes from there on. Needs
+// no permission to write. Errors: as lock_byte.
+Result<bool> byte_locked(int fd, uint64_t offset, uint64_t count = 1);
 
 // A second, independent opening of an open file, through /proc. Errors: as error_of.
 Result<Fd> open_again(int fd, int flags);
@@ -141,5 +143,10 @@ Result<bool> list_folder_from(int folder, uint64_t* position,
 
 // The effective user.
 uint32_t user_id();
+
+// Whether files that show this owner are root's: 0; in a user namespace in which the machine's root
+// has no number, the number that such owners are shown with. (Others without a number show it, too:
+// believe it only of what root alone could have made, or where that does no harm.) Reads /proc.
+bool means_root(uint32_t uid);
 
 }  // namespace allot::sys

@@ -91,7 +91,8 @@ TEST_F(Folder, AnotherUsersSliceCannotBeChanged) {
   ASSERT_EQ(lchown((region() + "/b.slice").c_str(), kNobody, kNobody), 0);
   expect_one_line(as_nobody({"freeze", "b"}), {"'b'"});
   // Nor does it become theirs because they ask for it.
-  expect_one_line(as_nobody({"run", "--sim", "--name", "a", "--", "true"}), {"no permission"});
+  expect_one_line(as_nobody({"run", "--sim", "--name", "a", "--", "true"}),
+                  {"'a' is root's; choose another name"});
   const auto slice = json_of({"ps", "--json"})["slices"][0];
   EXPECT_EQ(slice["gpus"][0]["limit_bytes"], 2 * kGiB);
   EXPECT_EQ(slice["frozen"], false);

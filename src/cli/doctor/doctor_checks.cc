@@ -4,7 +4,6 @@
 
 #include <dirent.h>
 #include <dlfcn.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,13 +15,10 @@
 #include "cli/failure.h"
 #include "cli/gpus/elf_exports.h"
 #include "cli/output.h"
-#include "cli/region/region_view.h"
 #include "driver/entries.h"
 
 namespace allot::cli {
 namespace {
-
-constexpr uint64_t kLeastFreeBytes = 64u << 20;  // a slice file is 4.6 MiB, mostly never touched
 
 void add(Findings* findings, Verdict verdict, const char* check, std::string found,
          std::string advice = "") {
@@ -167,45 +163,6 @@ void check_shim(Findings* findings) {
   } catch (const Failure&) {
     add(findings, Verdict::kNote, "simulator",
         "this installation has no software GPU: --sim and demo will not work");
-  }
-}
-
-void check_region(Findings* findings) {
-  std::string folder;
-  try {
-    folder = region_folder(false);
-    if (folder.empty()) {
-      add(findings, Verdict::kGood, "region", "no region folder yet; 'allot run' makes it");
-      return;
-    }
-    const RegionView region = read_region();
-    for (const UnreadableSlice& file : region.unreadable) {
-      add(findings, Verdict::kProblem, "region",
-          fmt::format("{}: {}", harmless(file.path), file.reason),
-          "end its programs, or remove the file when no program uses it");
-    }
-    if (access(folder.c_str(), W_OK | X_OK) != 0) {
-      add(findings, Verdict::kProblem, "region",
-          fmt::format("{}: {}", folder, describe_errno(errno)),
-          "give yourself write permission, or set ALLOT_DIR to another folder");
-      return;
-    }
-    struct statvfs space = {};
-    const uint64_t free = statvfs(folder.c_str(), &space) == 0
-                              ? uint64_t{space.f_bavail} * space.f_frsize
-                              : kLeastFreeBytes;
-    if (free < kLeastFreeBytes) {
-      add(findings, Verdict::kProblem, "region",
-          fmt::format("{}: only {} free", folder, size_text(free)),
-          "free some of it, or set ALLOT_DIR to a folder elsewhere");
-      return;
-    }
-    add(findings, Verdict::kGood, "region",
-        fmt::format("{}: {} slice{}", folder, region.slices.size(),
-                    region.slices.size() == 1 ? "" : "s"));
-  } catch (const Failure& failure) {
-    add(findings, Verdict::kProblem, "region", failure.line(),
-        "set ALLOT_DIR to a folder of yours");
   }
 }
 

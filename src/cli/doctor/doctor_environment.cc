@@ -70,6 +70,7 @@ constexpr std::array kVariables = {
     Variable{ALLOT_ENV_GPU_MEM, "memory limit without 'allot run'", true},
     Variable{ALLOT_ENV_GPU_SHARE, "guaranteed share of GPU time without 'allot run'", true},
     Variable{ALLOT_ENV_GPU_MAX, "ceiling of GPU time without 'allot run'", true},
+    Variable{ALLOT_ENV_OVERCOMMIT, "shares may sum to more than 100 % without 'allot run'", false},
     Variable{ALLOT_ENV_PRIORITY, "priority without 'allot run'", false},
     Variable{ALLOT_ENV_LEVEL, "how GPU time is held without 'allot run'", false},
     Variable{ALLOT_ENV_NAME, "name of the slice without 'allot run'", false},

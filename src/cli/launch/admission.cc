@@ -1,9 +1,6 @@
 // See admission.h.
 #include "cli/launch/admission.h"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cli/failure.h"
@@ -12,42 +9,33 @@
 #include "core/time_policy.h"
 
 namespace allot::cli {
-namespace {
 
-constexpr int kPatienceMs = 2000;
-constexpr int kLockLookMs = 5;
-
-// Declared here, because <sys/file.h> names our own header.
-bool lock(int folder) {
-  return syscall(SYS_flock, folder, LOCK_EX | LOCK_NB) == 0;
-}
-
-}  // namespace
-
-Admission::Admission(const std::string& folder, const std::string& except_path) {
-  folder_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  for (int waited = 0; folder_ >= 0 && waited < kPatienceMs; waited += kLockLookMs) {
-    if (lock(folder_)) break;
-    poll(nullptr, 0, kLockLookMs);
+Admission::Admission(const std::string& folder, const std::string& except_path)
+    : lock_(folder.c_str()) {
+  const RegionView region = read_region();
+  for (const UnreadableSlice& file : region.unreadable) {
+    if (file.may_run && file.path != except_path && uncounted_.empty())
+      uncounted_ = fmt::format("{} cannot be counted: {}", file.path, file.reason);
   }
-  for (const SliceView& slice : read_region().slices) {
+  for (const SliceView& slice : region.slices) {
     if (slice.path == except_path) continue;
     for (const SliceGpuView& gpu : slice.gpus) {
       const bool holds = gpu.limit_bytes != ALLOT_UNLIMITED && !slice.evicted();
       const uint64_t untaken =
           holds && gpu.limit_bytes > gpu.used_bytes ? gpu.limit_bytes - gpu.used_bytes : 0;
       if (gpu.share_permille == 0 && untaken == 0) continue;
-      promises_.push_back(
-          {slice.name, gpu.uuid, std::min(gpu.share_permille, core::kWhole), untaken});
+      const std::string whose =
+          slice.uid == geteuid() ? slice.name : fmt::format("{} of {}", slice.name, slice.user);
+      promises_.push_back({whose, gpu.uuid, std::min(gpu.share_permille, core::kWhole), untaken});
     }
   }
 }
 
-Admission::~Admission() {
-  if (folder_ >= 0) close(folder_);
-}
-
 void Admission::check(const Uuid& gpu, const std::string& label, uint32_t share_permille) const {
+  if (share_permille != 0 && !uncounted_.empty()) {
+    throw NotNow(fmt::format(
+        "--gpu-share: the share of a slice {}; wait for its end, or add --overcommit", uncounted_));
+  }
   std::vector<uint32_t> shares;
   std::string who;
   uint32_t sum = 0;

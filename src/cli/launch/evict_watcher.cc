@@ -2,7 +2,13 @@
 // waited for its memory to be moved out and back, which takes longer than that.
 #include "cli/launch/evict_watcher.h"
 
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <climits>
 #include <csignal>
 #include <cstdio>
 
@@ -14,6 +20,7 @@ namespace allot::cli {
 namespace {
 
 constexpr auto kLook = std::chrono::milliseconds(100);
+constexpr uint32_t kFileEvery = 5;  // looks: twice a second
 
 bool wanted(const AllotSliceFile& file) {
   constexpr uint32_t kBoth = ALLOT_SLICE_EVICTED | ALLOT_SLICE_RETURNS;
@@ -29,7 +36,8 @@ bool wanted(const AllotSliceFile& file) {
 
 }  // namespace
 
-LifeWatch::LifeWatch(std::string name, bool signals) : name_(std::move(name)), signals_(signals) {
+LifeWatch::LifeWatch(std::string name, int file, bool signals)
+    : name_(std::move(name)), file_(file), signals_(signals) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -77,8 +85,39 @@ void LifeWatch::restore_if_wanted(OpenSlice& slice) {
   }
 }
 
+// A file that lost its name takes its slice along: no command finds it, no process can join it, and
+// its share is not counted.
+void LifeWatch::look_for_file(const OpenSlice& slice) {
+  if (file_ < 0 || said_gone_) return;
+  struct stat now = {};
+  struct stat held = {};
+  const char* path = slice.path().c_str();
+  if (fstat(file_, &held) != 0) return;
+  const bool there = stat(path, &now) == 0;
+  if (there && now.st_ino == held.st_ino && now.st_dev == held.st_dev) return;
+  char where[PATH_MAX] = {};
+  const ssize_t length =
+      readlink(fmt::format("/proc/self/fd/{}", file_).c_str(), where, sizeof where - 1);
+  if (held.st_nlink > 0 && length > 0 && !there &&
+      renameat2(AT_FDCWD, where, AT_FDCWD, path, RENAME_NOREPLACE) == 0) {
+    note(fmt::format("the slice's file was moved to {}; it is back at {}", harmless(where), path));
+    return;
+  }
+  said_gone_ = true;
+  const std::string why =
+      held.st_nlink > 0 ? fmt::format("moved to {}", harmless(where))
+      : slice.path().starts_with("/dev/shm/")
+          ? "removed, perhaps at a logout (RemoveIPC in logind.conf(5); it spares /run/allot)"
+          : "removed";
+  note(fmt::format(
+      "the slice's file {} was {}: what runs is held on, but no command finds the slice, no new "
+      "process can join it, and its share is not counted; start it again",
+      path, why));
+}
+
 void LifeWatch::look_until_the_end(OpenSlice& slice) {
   std::unique_lock<std::mutex> lock(mutex_);
+  uint32_t looks = 0;
   while (!quit_) {
     changed_.wait_for(lock, kLook, [this] { return quit_ || order_ != Order::kNone; });
     if (quit_) break;
@@ -86,6 +125,7 @@ void LifeWatch::look_until_the_end(OpenSlice& slice) {
     order_ = Order::kNone;
     lock.unlock();
     if (order == Order::kNone) {
+      if (++looks % kFileEvery == 0) look_for_file(slice);
       restore_if_wanted(slice);
     } else {
       obey(slice, order);

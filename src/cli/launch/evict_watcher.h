@@ -1,5 +1,6 @@
 // What `allot run` does for its slice while the program runs: restores it when it was evicted while
-// idle and has work again; with ALLOT_SIGNALS=1, evicts it at SIGUSR2 and restores it at SIGUSR1.
+// idle and has work again; with ALLOT_SIGNALS=1, evicts it at SIGUSR2 and restores it at SIGUSR1;
+// gives its file its name back when somebody has renamed it, and says when somebody removed it.
 //
 // It is a thread of the launcher, never anything in the program. What must not happen here: it
 // undoes an eviction by hand because the program has work (only ALLOT_SLICE_RETURNS allows that).
@@ -16,9 +17,9 @@ namespace allot::cli {
 
 class LifeWatch {
  public:
-  // Starts the thread, which inherits the caller's signal mask. `signals`: take_signal() takes
-  // SIGUSR1 and SIGUSR2.
-  LifeWatch(std::string name, bool signals);
+  // Starts the thread, which inherits the caller's signal mask. `file`: a descriptor of the slice's
+  // file, or -1. `signals`: take_signal() takes SIGUSR1 and SIGUSR2.
+  LifeWatch(std::string name, int file, bool signals);
   ~LifeWatch();  // waits for a move that is under way
   LifeWatch(const LifeWatch&) = delete;
   LifeWatch& operator=(const LifeWatch&) = delete;
@@ -32,14 +33,17 @@ class LifeWatch {
   void obey(OpenSlice& slice, Order order);
   void restore_if_wanted(OpenSlice& slice);
   void look_until_the_end(OpenSlice& slice);
+  void look_for_file(const OpenSlice& slice);
 
   std::string name_;
+  int file_;
   bool signals_;
   std::mutex mutex_;
   std::condition_variable changed_;
   Order order_ = Order::kNone;
   bool quit_ = false;
-  bool said_ = false;  // has said why the slice cannot come back yet
+  bool said_ = false;       // has said why the slice cannot come back yet
+  bool said_gone_ = false;  // has said that the file is gone
   std::thread thread_;
 };
 

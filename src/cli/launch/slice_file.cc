@@ -3,6 +3,7 @@
 // later.
 #include "cli/launch/slice_file.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -30,10 +31,18 @@ namespace {
         name, describe(error), path);
   }
   if (error.code == Errc::kNoPermission) {
-    refuse(
-        "cannot make {}: {}; give yourself write permission on that folder, or set ALLOT_DIR to "
-        "another",
-        path, describe(error));
+    struct stat about = {};
+    if (lstat(path.c_str(), &about) == 0 && about.st_uid != geteuid()) {
+      refuse("--name: '{}' is {}'s; choose another name", name, owner_text(about.st_uid));
+    }
+    const std::string folder = path.substr(0, path.rfind('/'));
+    const std::string fault = folder_fault(folder);
+    refuse("cannot make {}: {}", path,
+           !fault.empty()
+               ? folder + ": " + fault
+               : describe(error) +
+                     "; give yourself write permission on that folder, or set ALLOT_DIR to "
+                     "another");
   }
   if (error.os_errno == EFBIG) {
     refuse(

@@ -2,6 +2,8 @@
 // refuses nothing.
 #include "cli/launch/small_limit.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "cli/output.h"

@@ -27,11 +27,6 @@ using core::load;
 
 namespace {
 
-std::string user_name(uint32_t uid) {
-  const struct passwd* entry = getpwuid(uid);
-  return entry != nullptr ? entry->pw_name : std::to_string(uid);
-}
-
 // The command line of a process, words joined by spaces; `fallback` where /proc has none.
 std::string command_line(uint32_t pid, const std::string& fallback) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
@@ -135,7 +130,7 @@ SliceView copy_slice(const std::string& path, const shm::Slice& slice) {
   view.path = path;
   view.name = bounded_text(header.name, sizeof header.name);
   view.uid = slice.owner_uid;
-  view.user = user_name(view.uid);
+  view.user = owner_text(view.uid);
   view.flags = load(header.flags);
   view.priority = load(header.priority);
   view.level = load(header.level);
@@ -144,7 +139,13 @@ SliceView copy_slice(const std::string& path, const shm::Slice& slice) {
   view.unknown_symbols = load(header.unknown_symbols);
   copy_gpus(*slice.file, &view);
   view.clients = read_clients(*slice.file);
-  copy_processes(slice, &view);
+  view.head_only = slice.head_only;
+  if (slice.head_only) {
+    for (size_t i = 0; i < view.gpus.size(); ++i)
+      view.gpus[i].used_bytes = slice.file->gpus[i].account.used_bytes;
+  } else {
+    copy_processes(slice, &view);
+  }
   view.launcher_alive = shm::Living(slice).launcher();
   return view;
 }
@@ -201,18 +202,23 @@ void check_variable(const std::string& chosen) {
 
 }  // namespace
 
+std::string owner_text(uint32_t uid) {
+  const struct passwd* entry = getpwuid(uid);
+  return entry != nullptr ? entry->pw_name : std::to_string(uid);
+}
+
 std::string region_folder(bool create) {
-  char folder[shm::kPathBytes];
+  char folder[shm::kPathBytes] = {};
   const char* chosen = std::getenv(ALLOT_ENV_DIR);
   if (chosen != nullptr && *chosen == '\0') chosen = nullptr;
   if (chosen != nullptr) check_variable(chosen);
   const Result<void> found = shm::region_folder(chosen, create, folder);
   if (found) return folder;
   if (found.error().code == Errc::kNotFound && !create) return "";
-  const std::string where = chosen != nullptr ? fmt::format("{}={}", ALLOT_ENV_DIR, shown(chosen))
-                                              : "the region's folder";
-  refuse("{}: {}; it must be a folder of yours that only you may write, or the machine's {}", where,
-         describe(found.error()), "/run/allot");
+  const std::string where =
+      chosen != nullptr ? fmt::format("{}={}", ALLOT_ENV_DIR, shown(chosen)) : std::string(folder);
+  const std::string fault = folder_fault(folder);
+  refuse("{}: {}", where, fault.empty() ? describe(found.error()) : fault);
 }
 
 std::string slice_path(const std::string& folder, const std::string& name) {
@@ -223,10 +229,43 @@ std::string slice_path(const std::string& folder, const std::string& name) {
   return path;
 }
 
+namespace {
+
+// The name that a slice's file has in it; empty where it is no slice's file.
+std::string name_in_header(const std::string& path) {
+  AllotHeader header = {};
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(reinterpret_cast<char*>(&header), sizeof header)) return "";
+  header.name[sizeof header.name - 1] = '\0';
+  return header.magic == ALLOT_REGION_MAGIC && shm::valid_name(header.name) ? header.name : "";
+}
+
+// Why a file cannot be read, and whether what it promises may hold all the same.
+UnreadableSlice unreadable(const std::string& path, const Error& error) {
+  UnreadableSlice file{path, describe(error), shm::may_be_in_use(path.c_str())};
+  struct stat about = {};
+  if (lstat(path.c_str(), &about) != 0) return file;
+  if (!S_ISREG(about.st_mode)) {
+    return {path, "not a file; remove it", false};
+  }
+  if (error.code == Errc::kNoPermission) {
+    file.reason = fmt::format("{}'s, and only they may read it", owner_text(about.st_uid));
+  }
+  const std::string meant = name_in_header(path);
+  if (error.code == Errc::kDamaged && !meant.empty() && meant != name_of(path)) {
+    file.reason = fmt::format("the file of slice '{0}' was renamed; rename it back: mv '{1}' '{2}'",
+                              meant, path, slice_path(path.substr(0, path.rfind('/')), meant));
+  }
+  return file;
+}
+
+}  // namespace
+
 RegionView read_region() {
   RegionView view;
   view.folder = region_folder(false);
   if (view.folder.empty()) return view;
+  shm::clear_orphans(view.folder.c_str());
   for (const std::string& path : slice_files(view.folder)) {
     if (tidy_up(path)) {
       view.cleared.push_back(name_of(path));
@@ -236,7 +275,7 @@ RegionView read_region() {
     if (!slice) {
       // Gone between listing and opening: its program has just ended.
       if (slice.error().code != Errc::kNotFound)
-        view.unreadable.push_back({path, describe(slice.error())});
+        view.unreadable.push_back(unreadable(path, slice.error()));
       continue;
     }
     if (shm::slice_in_use(*slice)) {

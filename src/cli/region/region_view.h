@@ -60,6 +60,7 @@ struct SliceView {
   bool launcher_alive = false;
   uint64_t created_unix_ns = 0;
   uint32_t unknown_symbols = 0;
+  bool head_only = false;  // another user's: what its processes hold is not for us to see
   std::vector<SliceGpuView> gpus;
   std::vector<ProcessView> processes;
   std::vector<ClientView> clients;  // of all of them
@@ -78,6 +79,7 @@ struct SliceView {
 struct UnreadableSlice {
   std::string path;
   std::string reason;
+  bool may_run = false;  // it may be in use: its share counts, and nobody can tell how much it is
 };
 
 struct RegionView {
@@ -87,6 +89,13 @@ struct RegionView {
   std::vector<std::string> cleared;  // names of stale slices that were removed
   std::vector<std::string> stale;    // stale too, but only another user may remove them
 };
+
+// Why `folder` cannot be the folder of several users or of this one, and the command that mends it;
+// empty where it can.
+std::string folder_fault(const std::string& folder);
+
+// The user that a file belongs to, by name where there is one.
+std::string owner_text(uint32_t uid);
 
 // The region folder; with `create` it is made when it is missing. Throws a Failure (exit 125) with
 // the folder and what to do. Without `create`, returns an empty string when there is no folder.

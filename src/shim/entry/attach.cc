@@ -23,6 +23,7 @@
 #include "base/text.h"
 #include "core/ledger.h"
 #include "core/shared.h"
+#include "core/time_policy.h"
 #include "shim/entry/visible_devices.h"
 #include "shim/memory/exported.h"
 #include "shim/memory/pool.h"
@@ -39,6 +40,8 @@
 #include "shim/swap/swap.h"
 #include "shim/time/agent.h"
 #include "shim/time/streams.h"
+#include "shm/promises.h"
+#include "shm/region_folder.h"
 #include "shm/slice_file.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
@@ -56,6 +59,7 @@ namespace {
 constexpr uint64_t kGuardBytes = 4096;
 constinit char slice_path[shm::kPathBytes] = {};
 constinit bool limits_by_environment = false;  // the environment alone sets them
+constinit bool share_free = true;              // all shares that it asks for
 constexpr uint64_t kEvictedLookNs = 200'000'000;
 // Another thread may be initialising the driver.
 
@@ -169,14 +173,31 @@ void leave_slice() {
   shm::unmap(process.slice);
 }
 
-// Like the memory limit: the first process of the slice sets it.
-void ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
+// Like the memory limit: the first process of the slice sets it. False: the share is not free.
+// Other slices' shares are counted and ours is written under one lock, as `allot run` does; no call
+// of the driver is made meanwhile.
+bool ask_for_time(AllotGpu& gpu, uint32_t visible_index) {
   const WantedTime time = wanted_time(visible_index);
+  uint32_t share = time.share_permille;
+  if (share != 0 && core::load(gpu.share_permille) == 0 && !wants_overcommit()) {
+    shm::SplitPath parts;
+    if (!shm::split_path(slice_path, &parts)) return false;
+    const shm::PromiseLock lock(parts.folder);
+    const shm::Promised others = shm::promised_share(parts.folder, gpu.uuid, slice_path);
+    const bool free = !others.uncounted && others.share_permille + share <= core::kWhole;
+    if (!free) share = 0;
+    uint32_t none = 0;
+    core::cas(gpu.share_permille, none, share);
+    none = 0;
+    core::cas(gpu.max_permille, none, time.max_permille);
+    return free || time.only_limit;
+  }
   uint32_t none = 0;
-  if (core::cas(gpu.share_permille, none, time.share_permille)) {
+  if (core::cas(gpu.share_permille, none, share)) {
     none = 0;
     core::cas(gpu.max_permille, none, time.max_permille);
   }
+  return true;
 }
 
 bool slice_fails_closed() {
@@ -229,7 +250,8 @@ bool map_devices() {
       ++beyond;
       continue;
     }
-    if (limits_by_environment) ask_for_time(process.slice.file->gpus[*gpu], i);
+    if (limits_by_environment && !ask_for_time(process.slice.file->gpus[*gpu], i))
+      share_free = false;
     device.gpu = static_cast<int>(*gpu);
   }
   if (slice_fails_closed()) process.refused_from = process.device_count;
@@ -282,6 +304,9 @@ void wait_while_evicted() {
   core::store(file.slots[process.slot.index].wants, 0u);
 }
 
+constexpr const char* kShareTaken =
+    "the share of GPU time that it asks for is not free; ALLOT_OVERCOMMIT=1 takes it all the same";
+
 CUresult start(unsigned flags) {
   const Outcome outcome = join_slice();
   if (!outcome.joined) {
@@ -303,6 +328,8 @@ CUresult start(unsigned flags) {
     raise_fork_guard();
     const uint32_t unknown = process.unknown_symbols.exchange(0, std::memory_order_relaxed);
     __atomic_fetch_add(&process.slice.file->header.unknown_symbols, unknown, __ATOMIC_RELAXED);
+    if (!share_free && slice_fails_closed()) return refuse_joined(kShareTaken);
+    if (!share_free) log_less(kShareTaken);
     start_swap();
     process.state.store(State::kOn, std::memory_order_release);
     if (start_agent(slice_path) || !slice_fails_closed() || !limits_time()) return result;

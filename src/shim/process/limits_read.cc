@@ -39,6 +39,9 @@ bool is_number(std::string_view text) {
   }
   return !text.empty() && text.size() < 10;
 }
+bool is_switch(std::string_view text) {
+  return text == "0" || text == "1";
+}
 bool is_level(std::string_view text) {
   return text == "auto" || text == "channel" || text == "launch" || text == "observe";
 }
@@ -61,6 +64,7 @@ constexpr Variable kVariables[] = {
     {ALLOT_ENV_GPU_SHARE, true, is_percent, "a percentage such as 30"},
     {ALLOT_ENV_GPU_MAX, true, is_percent, "a percentage such as 50"},
     {ALLOT_ALIAS_GPU_SHARE, true, is_hami_percent, "a percentage such as 30"},
+    {ALLOT_ENV_OVERCOMMIT, false, is_switch, "1 or 0"},
     {ALLOT_ENV_PRIORITY, false, is_priority, "high, normal or low"},
     {ALLOT_ALIAS_PRIORITY, false, is_number, "0 or 1"},
     {ALLOT_ENV_LEVEL, false, is_level, "auto, channel, launch or observe"},

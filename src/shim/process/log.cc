@@ -127,6 +127,18 @@ void log_no_slice(const char* why, int os_errno, bool closed) {
   write(entry);
 }
 
+void log_less(const char* why) {
+  char room[512];
+  TextBuf line(room, sizeof(room));
+  line.text("allot: ").text(why).text("; this process continues without it");
+  tell(line);
+  if (!wanted(Cause::kNoSlice)) return;
+  char entry_room[512];
+  TextBuf entry(entry_room, sizeof(entry_room));
+  begin(entry).text(why).text("; this process continues without it");
+  write(entry);
+}
+
 void log_gpus_beyond(uint32_t count, bool closed) {
   if (!wanted(Cause::kGpusBeyond)) return;
   char room[256];

@@ -23,6 +23,9 @@ void log_no_ipc();
 // refuses GPU work (closed).
 void log_no_slice(const char* why, int os_errno, bool closed);
 
+// A part of what the environment asks for cannot be had; the process continues without it.
+void log_less(const char* why);
+
 // So many GPUs found no place in the slice's file: they are refused (closed) or not limited (open).
 void log_gpus_beyond(uint32_t count, bool closed);
 

@@ -48,8 +48,9 @@ bool alias_limits() {
   return policy == nullptr || !(same(policy, "disable") || same(policy, "DISABLE"));
 }
 
-// ALLOT_NAME; else a name made from the path that HAMi's processes share; else "default".
-void slice_name(char* out, uint32_t size) {
+// ALLOT_NAME; else a name made from the path that HAMi's processes share; else "default". In a
+// folder of several users the last two have the user's number behind them.
+void slice_name(const char* folder, char* out, uint32_t size) {
   TextBuf text(out, size);
   if (const char* name = start_variable(ALLOT_ENV_NAME)) {
     text.text(name);
@@ -61,6 +62,8 @@ void slice_name(char* out, uint32_t size) {
   } else {
     text.text("default");
   }
+  if (start_variable(ALLOT_ENV_NAME) == nullptr && shm::is_shared(folder))
+    text.put('-').u64(sys::user_id());
 }
 
 }  // namespace
@@ -88,7 +91,7 @@ Result<void> choose_slice(SliceChoice* out) {
     return {};
   }
   if (!by_limits) return {};
-  slice_name(out->name, sizeof(out->name));
+  slice_name(out->folder, out->name, sizeof(out->name));
   if (!shm::valid_name(out->name)) return fail(Errc::kBadValue);
   out->kind = SliceChoice::Kind::kByLimits;
   return {};
@@ -107,16 +110,21 @@ uint64_t limit_of(uint32_t visible_index) {
 
 WantedTime wanted_time(uint32_t visible_index) {
   WantedTime time = {percent_of(ALLOT_ENV_GPU_SHARE, visible_index),
-                     percent_of(ALLOT_ENV_GPU_MAX, visible_index)};
+                     percent_of(ALLOT_ENV_GPU_MAX, visible_index), false};
   if (time.share_permille == 0 && time.max_permille == 0 && alias_limits()) {
     const uint32_t limit = percent_of(ALLOT_ALIAS_GPU_SHARE, visible_index);
     constexpr uint32_t kNone = 1000;  // 100 % is HAMi's word for no limit
-    if (limit != 0 && limit < kNone) time = {limit, limit};
+    if (limit != 0 && limit < kNone) time = {limit, limit, true};
   }
   if (time.max_permille != 0 && time.max_permille < time.share_permille) {
     time.max_permille = time.share_permille;
   }
   return time;
+}
+
+bool wants_overcommit() {
+  const char* text = start_variable(ALLOT_ENV_OVERCOMMIT);
+  return text != nullptr && same(text, "1");
 }
 
 AllotPriority wanted_priority() {

@@ -38,8 +38,12 @@ uint64_t limit_of(uint32_t visible_index);
 struct WantedTime {
   uint32_t share_permille;
   uint32_t max_permille;
+  bool only_limit = false;  // HAMi's: nobody asked for a guarantee
 };
 WantedTime wanted_time(uint32_t visible_index);
+
+// ALLOT_OVERCOMMIT=1.
+bool wants_overcommit();
 
 // ALLOT_PRIORITY, else HAMi's CUDA_TASK_PRIORITY (0 high, 1 low); normal without either.
 AllotPriority wanted_priority();
