@@ -26,6 +26,10 @@ if(TARGET allot_shim_cuda)  # the names without ".1", which some programs load
           DESTINATION lib/allot COMPONENT allot)
 endif()
 
+# systemd reads those of /usr and of /usr/local.
+install(FILES system/allot.tmpfiles DESTINATION lib/tmpfiles.d RENAME allot.conf COMPONENT allot)
+install(FILES system/allot-sim.tmpfiles DESTINATION lib/tmpfiles.d RENAME allot-sim.conf COMPONENT sim)
+
 install(FILES LICENSE README.md SECURITY.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT allot)
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT allot)
 install(FILES sim/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/sim COMPONENT sim)
