@@ -45,7 +45,7 @@
 
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
-#define ALLOT_REGION_MINOR 3u
+#define ALLOT_REGION_MINOR 4u
 #define ALLOT_REGION_SUFFIX ".slice"
 #define ALLOT_BODY_SUFFIX ".body"
 #define ALLOT_MAX_GPUS 16u
@@ -89,8 +89,19 @@ enum AllotLevelReason {
   ALLOT_REASON_MPS = 5,          /* an MPS client: its channels are the MPS server's */
   ALLOT_REASON_CONTROL = 6,      /* the driver refused a call that had worked before */
   ALLOT_REASON_NO_AGENT = 7,     /* the agent's thread could not be started */
-  ALLOT_REASON_CROWDED = 8       /* 64 older slices have work on the GPU: nobody weighs it */
+  ALLOT_REASON_CROWDED = 8,      /* 64 older slices have work on the GPU: nobody weighs it */
+  ALLOT_REASON_TABLES = 9        /* more channels than allot keeps: not all can be stopped */
 };
+
+/* Tables inside a process that have been full (AllotSlot.full_tables): what did not fit, and how
+ * its GPU time is held all the same (docs/limits.md). */
+#define ALLOT_TABLE_CHANNELS 1u    /* channels and their objects: level launch instead of channel */
+#define ALLOT_TABLE_DESCRIPTORS 2u /* the driver's descriptors: level launch, if it was the one */
+#define ALLOT_TABLE_STREAMS 4u     /* streams: the process counts as busy, whatever it does */
+#define ALLOT_TABLE_CONTEXTS 8u    /* contexts: likewise, on all GPUs */
+#define ALLOT_TABLE_MARKERS 16u    /* contexts with markers: work of the rest is bounded loosely */
+#define ALLOT_TABLE_ACCOUNTS 32u   /* streams with work in flight: two share one account */
+#define ALLOT_TABLE_COSTS 64u      /* kernels and graphs: the rest counts as 5 ms each */
 
 /* Flags of a slice. */
 #define ALLOT_SLICE_FAIL_CLOSED 1u /* refuse GPU work where a limit cannot be enforced */
@@ -224,16 +235,16 @@ typedef struct AllotGpu {
 
 /* A process as a client of one GPU's time. Only the process's agent writes it. */
 typedef struct AllotGpuClient {
-  uint64_t owner;           /* atomic; the process's slot word (LIVE); 0 = free */
-  uint64_t heartbeat_ns;    /* atomic; CLOCK_MONOTONIC, when the agent last ran */
-  uint32_t gpu;             /* atomic; index in gpus[] */
-  uint32_t flags;           /* atomic; ALLOT_CLIENT_* */
-  uint64_t used_ns;         /* atomic; GPU time used */
-  uint64_t throttled_ns;    /* atomic; time in which it had work that could not run */
-  uint32_t level;           /* atomic; AllotLevel in force */
-  uint32_t reason;          /* atomic; AllotLevelReason */
-  uint32_t timeslice_us;    /* atomic; timeslice of its channel groups; 0 = the driver's own */
-  uint16_t busy_permille;   /* atomic; part of its open time in which it had work, smoothed */
+  uint64_t owner;         /* atomic; the process's slot word (LIVE); 0 = free */
+  uint64_t heartbeat_ns;  /* atomic; CLOCK_MONOTONIC, when the agent last ran */
+  uint32_t gpu;           /* atomic; index in gpus[] */
+  uint32_t flags;         /* atomic; ALLOT_CLIENT_* */
+  uint64_t used_ns;       /* atomic; GPU time used */
+  uint64_t throttled_ns;  /* atomic; time in which it had work that could not run */
+  uint32_t level;         /* atomic; AllotLevel in force */
+  uint32_t reason;        /* atomic; AllotLevelReason */
+  uint32_t timeslice_us;  /* atomic; timeslice of its channel groups; 0 = the driver's own */
+  uint16_t busy_permille; /* atomic; part of its open time in which it had work, smoothed */
   /* atomic; of the GPU, what going first costs the others; 0 and 1000 = all of it */
   uint16_t footprint_permille;
   uint32_t window_permille; /* atomic; part of a cycle in which it may run now */
@@ -254,7 +265,8 @@ typedef struct AllotSlot {
   uint32_t unheld_gpus; /* atomic; a bit for each of gpus[]: no client was left for it */
   uint32_t gpus_beyond; /* atomic; GPUs that it sees and gpus[] has no room for */
   uint32_t held;        /* atomic; AllotHeld */
-  uint8_t reserved[36];
+  uint32_t full_tables; /* atomic; ALLOT_TABLE_*; written by its agent */
+  uint8_t reserved[32];
   uint64_t charges[ALLOT_MAX_GPUS][ALLOT_KINDS]; /* atomic; bytes, written by this process only */
 } AllotSlot;
 

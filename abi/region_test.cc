@@ -104,7 +104,8 @@ AT(AllotSlot, last_work_ns, 72);
 AT(AllotSlot, unheld_gpus, 80);
 AT(AllotSlot, gpus_beyond, 84);
 AT(AllotSlot, held, 88);
-AT(AllotSlot, reserved, 92);
+AT(AllotSlot, full_tables, 92);
+AT(AllotSlot, reserved, 96);
 AT(AllotSlot, charges, 128);
 
 AT(AllotExport, handle_hash, 0);

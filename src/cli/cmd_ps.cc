@@ -88,6 +88,7 @@ json process_json(const SliceView& slice, const ProcessView& process) {
           {"evicted", process.evicted != ALLOT_EVICTED_NOT},
           {"host_bytes", process.host_bytes},
           {"gpus_beyond", process.gpus_beyond},
+          {"full_tables", table_names(process.full_tables)},
           {"gpus", gpus}};
 }
 

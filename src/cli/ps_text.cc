@@ -45,7 +45,9 @@ std::string seconds_text(uint64_t ns) {
 // How the GPU time of a process is held, and how much it was.
 std::string held_time_text(const SliceView& slice, const ProcessView& process) {
   const std::string unheld = unheld_text(slice, process);
-  const std::string also = unheld.empty() ? "" : "; " + unheld;
+  const std::string tables = tables_text(process.full_tables);
+  const std::string also =
+      (unheld.empty() ? "" : "; " + unheld) + (tables.empty() ? "" : "; " + tables);
   if (process.clients.empty()) {
     return process.unheld_gpus != 0 ? unheld : "none used, no context on a GPU" + also;
   }

@@ -46,6 +46,9 @@ void fill(AllotSlot& slot, const SlotOwner& owner) {
   store(slot.evicted, 0u);
   store(slot.wants, 0u);
   store(slot.last_work_ns, uint64_t{0});
+  store(slot.unheld_gpus, 0u);
+  store(slot.gpus_beyond, 0u);
+  store(slot.full_tables, 0u);
   bool ended = owner.command == nullptr;
   for (uint32_t i = 0; i < sizeof(slot.command); ++i) {
     char c = ended || i == sizeof(slot.command) - 1 ? '\0' : owner.command[i];

@@ -252,9 +252,11 @@ TEST_F(JsonFields, TheDocsAndTheOutputAgree) {
   }));
   std::ofstream(region() + "/damaged.slice") << "x";
   const std::set<std::string> values = {
-      "closed",   "open",    "high", "normal", "low",  "auto",      "channel",  "launch",
-      "observe",  "driver",  "fast", "active", "idle", "throttled", "freezing", "frozen",
-      "evicting", "evicted", "none", "asked",  "mps",  "control",   "crowded"};
+      "closed",   "open",     "high",     "normal",   "low",         "auto",    "channel",
+      "launch",   "observe",  "driver",   "fast",     "active",      "idle",    "throttled",
+      "freezing", "frozen",   "evicting", "evicted",  "none",        "asked",   "mps",
+      "control",  "crowded",  "tables",   "channels", "descriptors", "streams", "contexts",
+      "markers",  "accounts", "costs"};
   json ps = json_of({"ps", "--json"});
   compare("allot ps", ps, [&] {
     std::set<std::string> all = values;

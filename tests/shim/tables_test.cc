@@ -285,5 +285,137 @@ TEST(Tables, The65thSliceOnAGpuRunsAndIsSaidToWhereItFailsOpen) {
   EXPECT_TRUE(outcome.ok()) << outcome.output;
 }
 
+// ---- tables of a process -------------------------------------------------------------------
+
+// What the agent says of this process: its level and why, and the tables that are full.
+struct Said {
+  uint32_t level;
+  uint32_t reason;
+  uint32_t tables;
+};
+Said said(OwnSlice& slice) {
+  uint64_t word = 0;
+  const uint32_t tables = core::load(slice.slot(&word).full_tables);
+  for (const AllotGpuClient& client : slice->clients) {
+    if (core::load(client.owner) != word) continue;
+    return {core::load(client.level), core::load(client.reason), tables};
+  }
+  return {ALLOT_LEVEL_AUTO, ALLOT_REASON_NONE, tables};
+}
+
+Environment with_many_contexts(const char* fail) {
+  return slice_environment(
+      {.memory = "64G",
+       .more = {{ALLOT_ENV_GPU_MAX, "30"}, {ALLOT_ENV_FAIL, fail}, {"ALLOT_SIM_CONTEXT", "16M"}}});
+}
+
+// A context on device 0 that is nobody's current one.
+CUresult make_context(const Cuda& cuda, CUcontext* context) {
+  using Pop = CUresult (*)(CUcontext*);
+  const CUresult result = cuda.cuCtxCreate_v2(context, 0, 0);
+  CUcontext popped = nullptr;
+  if (result == CUDA_SUCCESS) {
+    reinterpret_cast<Pop>(dlsym(cuda.library, "cuCtxPopCurrent_v2"))(&popped);
+  }
+  return result;
+}
+
+// The 65th context on a GPU has the 65th group, and its channels are the 513th to 520th.
+CASE(TablesThe65thContext) {
+  const Program program;
+  OwnSlice slice;
+  std::vector<CUcontext> contexts;
+  while (contexts.size() < 63) {
+    CUcontext context = nullptr;
+    ASSERT_EQ(make_context(program.cuda, &context), CUDA_SUCCESS);
+    contexts.push_back(context);
+  }
+  EXPECT_TRUE(wait_until([&] { return said(slice).level == ALLOT_LEVEL_CHANNEL; }));
+  EXPECT_EQ(said(slice).tables, 0u);
+  CUcontext last = nullptr;
+  ASSERT_EQ(make_context(program.cuda, &last), CUDA_SUCCESS);
+  EXPECT_TRUE(wait_until([&] {
+    const Said now = said(slice);
+    return now.level == ALLOT_LEVEL_LAUNCH && now.reason == ALLOT_REASON_TABLES &&
+           now.tables == ALLOT_TABLE_CHANNELS;
+  })) << "held at the gate";
+  EXPECT_EQ(program.work(), CUDA_SUCCESS);
+  EXPECT_EQ(program.cuda.cuCtxDestroy_v2(last), CUDA_SUCCESS);
+  EXPECT_TRUE(wait_until([&] {
+    const Said now = said(slice);
+    return now.level == ALLOT_LEVEL_CHANNEL && now.reason == ALLOT_REASON_NONE && now.tables == 0;
+  })) << "by its channels again";
+}
+
+TEST(Tables, The65thContextOnAGpuIsHeldAtTheGate) {
+  const Outcome outcome = run_case("TablesThe65thContext", with_many_contexts("closed"));
+  EXPECT_TRUE(outcome.ok()) << outcome.output;
+}
+
+CASE(TablesThe129thContext) {
+  const Program program;
+  OwnSlice slice;
+  CUcontext context = nullptr;
+  for (int i = 0; i < 127; ++i) {
+    ASSERT_EQ(make_context(program.cuda, &context), CUDA_SUCCESS) << i;
+  }
+  EXPECT_EQ(core::load(slice.slot().full_tables) & ALLOT_TABLE_CONTEXTS, 0u);
+  say("129th " + std::to_string(make_context(program.cuda, &context)));
+  EXPECT_TRUE(wait_until(
+      [&] { return (core::load(slice.slot().full_tables) & ALLOT_TABLE_CONTEXTS) != 0; }));
+  say("work " + std::to_string(program.work()));
+  if (case_arguments().at(0) != "later") return;
+  __atomic_fetch_or(&slice->header.flags, ALLOT_SLICE_FAIL_CLOSED, __ATOMIC_SEQ_CST);
+  EXPECT_TRUE(wait_until([&] { return program.work() == CUDA_ERROR_NOT_PERMITTED; }));
+}
+
+std::string contexts_case(const char* fail, const char* when = "now") {
+  const Outcome outcome = run_case("TablesThe129thContext", with_many_contexts(fail), {when});
+  EXPECT_TRUE(outcome.ok()) << outcome.output;
+  return said_by_program(outcome.output);
+}
+
+TEST(Tables, The129thContextIsRefusedByASliceThatFailsClosed) {
+  EXPECT_NE(contexts_case("closed").find("129th 800\n"), std::string::npos);
+}
+
+TEST(Tables, The129thContextRunsAndIsSaidToInASliceThatFailsOpen) {
+  EXPECT_NE(contexts_case("open").find("129th 0\nwork 0\n"), std::string::npos);
+}
+
+TEST(Tables, AContextThatNobodyCanAskIsHeldByARuleThatComesLater) {
+  contexts_case("open", "later");
+}
+
+// The driver cannot be asked about the 1025th stream: the markers behind its work tell, so a gate
+// that waits for the end of all work does not wait for ever.
+CASE(TablesThe1025thStream) {
+  const Program program;
+  OwnSlice slice;
+  using Create = CUresult (*)(CUstream*, unsigned);
+  const auto create = reinterpret_cast<Create>(dlsym(program.cuda.library, "cuStreamCreate"));
+  CUstream stream = nullptr;
+  for (int i = 0; i < 1024; ++i) ASSERT_EQ(create(&stream, 1), CUDA_SUCCESS);
+  usleep(300'000);  // two of the agent's rounds
+  EXPECT_EQ(core::load(slice.slot().full_tables), 0u);
+  ASSERT_EQ(create(&stream, 1), CUDA_SUCCESS);
+  EXPECT_TRUE(
+      wait_until([&] { return core::load(slice.slot().full_tables) == ALLOT_TABLE_STREAMS; }));
+  const auto begin = Clock::now();
+  int steps = 0;
+  for (; seconds_since(begin) < 1.5; ++steps) EXPECT_EQ(program.work(1 << 18), CUDA_SUCCESS);
+  say("steps " + std::to_string(steps));
+  EXPECT_GT(steps, 50);
+}
+
+TEST(Tables, The1025thStreamIsSaidAndItsProcessStillRuns) {
+  for (const char* level : {"channel", "launch"}) {
+    const Outcome outcome = run_case(
+        "TablesThe1025thStream",
+        slice_environment({.more = {{ALLOT_ENV_GPU_MAX, "30"}, {ALLOT_ENV_LEVEL, level}}}));
+    EXPECT_TRUE(outcome.ok()) << level << outcome.output;
+  }
+}
+
 }  // namespace
 }  // namespace allot::shim_test

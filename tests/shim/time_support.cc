@@ -147,6 +147,7 @@ int main(int argc, char** argv) {
   if (mkdtemp(folder) == nullptr) return 1;
   setenv("ALLOT_SIM_DIR", folder, 1);
   setenv("ALLOT_SIM_GPUS", "1x4G", 1);
+  setenv("ALLOT_SIM_CONTEXT", "16M", 1);  // for many of them
   setenv("ALLOT_REAL_CUDA", ALLOT_TEST_SIM_CUDA, 1);
   unsetenv("ALLOT_SIM_FAULTS");
   unsetenv("CUDA_VISIBLE_DEVICES");

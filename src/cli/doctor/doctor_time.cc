@@ -87,6 +87,11 @@ void levels_in_force(Findings* findings) {
   }
   for (const SliceView& slice : region.slices) {
     for (const ProcessView& process : slice.processes) {
+      if (const std::string tables = tables_text(process.full_tables); !tables.empty()) {
+        add_time(findings, Verdict::kNote,
+                 fmt::format("process {} in {}: {}", process.pid, harmless(slice.name), tables),
+                 "its limits hold, less finely; docs/limits.md says how");
+      }
       const std::string unheld = unheld_text(slice, process);
       if (unheld.empty()) continue;
       add_time(findings, slice.fail_closed() ? Verdict::kNote : Verdict::kProblem,

@@ -79,6 +79,8 @@ const char* reason_text(uint32_t reason) {
       return "allot's thread does not run";
     case ALLOT_REASON_CROWDED:
       return "not held to its share: 64 older slices have work on the GPU";
+    case ALLOT_REASON_TABLES:
+      return "it has more channels than allot can stop";
     default:
       return "";
   }
@@ -104,9 +106,52 @@ const char* reason_name(uint32_t reason) {
       return "no-agent";
     case ALLOT_REASON_CROWDED:
       return "crowded";
+    case ALLOT_REASON_TABLES:
+      return "tables";
     default:
       return "?";
   }
+}
+
+namespace {
+
+struct TableWords {
+  uint32_t bit;
+  const char* name;
+  const char* text;
+};
+constexpr TableWords kTables[] = {
+    {ALLOT_TABLE_CHANNELS, "channels",
+     "more channels than allot can stop: its launches wait at the gate instead"},
+    {ALLOT_TABLE_DESCRIPTORS, "descriptors",
+     "more than 16 of the driver's descriptors at once: channels of the rest cannot be stopped"},
+    {ALLOT_TABLE_STREAMS, "streams", "more than 1024 streams: it counts as busy"},
+    {ALLOT_TABLE_CONTEXTS, "contexts", "more than 128 contexts: it counts as busy on all its GPUs"},
+    {ALLOT_TABLE_MARKERS, "markers",
+     "more contexts at work than allot has markers for: launches of the rest wait longer"},
+    {ALLOT_TABLE_ACCOUNTS, "accounts", "more streams at work than allot counts one by one"},
+    {ALLOT_TABLE_COSTS, "costs",
+     "more kernels and graphs than allot learns: each of the rest counts as 5 ms"},
+};
+
+}  // namespace
+
+std::vector<std::string> table_names(uint32_t full_tables) {
+  std::vector<std::string> names;
+  for (const TableWords& table : kTables) {
+    if ((full_tables & table.bit) != 0) names.emplace_back(table.name);
+  }
+  return names;
+}
+
+std::string tables_text(uint32_t full_tables) {
+  std::string text;
+  for (const TableWords& table : kTables) {
+    if ((full_tables & table.bit) == 0) continue;
+    text += text.empty() ? "" : "; ";
+    text += table.text;
+  }
+  return text;
 }
 
 }  // namespace allot::cli

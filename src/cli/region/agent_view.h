@@ -53,4 +53,10 @@ const char* reason_text(uint32_t reason);
 // A short name for the same, for --json; "none" where there is no special reason.
 const char* reason_name(uint32_t reason);
 
+// Of ALLOT_TABLE_*, those that a process has had more for than they hold: their names for --json,
+// and what follows from it, in words ("more than 1024 streams: it counts as busy"). Empty where all
+// has fitted.
+std::vector<std::string> table_names(uint32_t full_tables);
+std::string tables_text(uint32_t full_tables);
+
 }  // namespace allot::cli

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <set>
 
 #include "cli/region/region_view.h"
 #include "sys/clock.h"
@@ -85,6 +86,24 @@ TEST(Tables, WhatDoesNotFitIsSaid) {
             "refused: more than 256 GPU clients in this slice; 1 of the GPUs that it sees is "
             "refused: a slice holds 16");
   EXPECT_STREQ(reason_name(ALLOT_REASON_CROWDED), "crowded");
+}
+
+TEST(Tables, EachTableOfAProcessHasANameAndSaysWhatFollows) {
+  EXPECT_STREQ(reason_name(ALLOT_REASON_TABLES), "tables");
+  EXPECT_STRNE(reason_text(ALLOT_REASON_TABLES), "");
+  EXPECT_EQ(tables_text(0), "");
+  EXPECT_TRUE(table_names(0).empty());
+  std::set<std::string> names, texts;
+  for (uint32_t bit = 1; bit <= ALLOT_TABLE_COSTS; bit <<= 1) {
+    ASSERT_EQ(table_names(bit).size(), 1u) << bit;
+    names.insert(table_names(bit)[0]);
+    texts.insert(tables_text(bit));
+  }
+  EXPECT_EQ(names.size(), 7u);
+  EXPECT_EQ(texts.size(), 7u);
+  EXPECT_EQ(tables_text(ALLOT_TABLE_STREAMS | ALLOT_TABLE_COSTS),
+            "more than 1024 streams: it counts as busy; more kernels and graphs than allot learns: "
+            "each of the rest counts as 5 ms");
 }
 
 }  // namespace

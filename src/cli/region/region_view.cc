@@ -105,6 +105,7 @@ void copy_processes(const shm::Slice& slice, SliceView* view) {
     process.idle_ns = idle_since(slot, process.clients);
     process.unheld_gpus = load(slot.unheld_gpus);
     process.gpus_beyond = load(slot.gpus_beyond);
+    process.full_tables = load(slot.full_tables);
     for (size_t gpu = 0; gpu < view->gpus.size(); ++gpu) {
       ByKind charges{};
       for (unsigned kind = 0; kind < ALLOT_KINDS; ++kind) {

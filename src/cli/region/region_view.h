@@ -30,6 +30,7 @@ struct ProcessView {
   uint64_t idle_ns = 0;         // since it last had work for a GPU, or joined
   uint32_t unheld_gpus = 0;     // a bit per entry of SliceView::gpus: no GPU client was left there
   uint32_t gpus_beyond = 0;     // GPUs that it sees and the slice's file has no room for
+  uint32_t full_tables = 0;     // ALLOT_TABLE_*
 };
 
 struct SliceGpuView {

@@ -14,6 +14,7 @@
 #include "shim/time/neighbours.h"
 #include "shim/time/prober.h"
 #include "shim/time/rm_tracker.h"
+#include "shim/time/tables.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
 
@@ -36,6 +37,19 @@ struct Round {
   bool news = false;
 };
 
+// In the process's slot, for `ps` and `doctor`.
+void say_full_tables() {
+  bool channels = false;
+  for (uint32_t i = 0; i < worker_count; ++i) channels = channels || workers[i].more_channels();
+  if (channels) {
+    table_full(ALLOT_TABLE_CHANNELS);
+  } else {
+    table_has_room(ALLOT_TABLE_CHANNELS);
+  }
+  uint32_t& said = process.slice.file->slots[process.slot.index].full_tables;
+  if (core::load(said) != full_tables()) core::store(said, full_tables());
+}
+
 Round work(uint64_t now_ns) {
   Round round;
   for (uint32_t i = 0; i < worker_count; ++i) {
@@ -44,6 +58,8 @@ Round work(uint64_t now_ns) {
     if (outcome.pace > round.pace) round.pace = outcome.pace;
     round.news = round.news || outcome.news;
   }
+  rm_close_old_copies();
+  say_full_tables();
   set_pace(round.pace);
   return round;
 }
@@ -143,6 +159,7 @@ void forget_agent() {
   forget_activity();
   forget_agent_watch();
   forget_rm();
+  forget_full_tables();
 }
 
 }  // namespace allot::shim

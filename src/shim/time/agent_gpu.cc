@@ -84,7 +84,10 @@ AllotLevelReason Worker::fall_back(AllotLevelReason reason) {
 void Worker::choose_level(bool have_channels) {
   const AllotLevel asked = static_cast<AllotLevel>(load(process.slice.file->header.level) & 3u);
   const bool waits = level_ == ALLOT_LEVEL_LAUNCH && !have_channels;  // for channels, at the gate
-  if (asked == asked_ && (level_known_ || waits)) return;
+  const bool more = have_channels && channels_.more();
+  if (asked == asked_ && more == more_channels_ && (level_known_ || waits)) return;
+  if (more && level_ == ALLOT_LEVEL_CHANNEL) channels_.let_all_run(static_cast<int>(ordinal_));
+  more_channels_ = more;
   set_open(true);
   gate_.closes_at(UINT64_MAX);
   if (level_ == ALLOT_LEVEL_LAUNCH) gate_.guard(false);
@@ -104,7 +107,7 @@ void Worker::choose_level(bool have_channels) {
     reason_ = ALLOT_REASON_NO_CHANNELS;
     return;
   }
-  const AllotLevelReason refused = channels_.probe();
+  const AllotLevelReason refused = more ? ALLOT_REASON_TABLES : channels_.probe();
   level_ = ALLOT_LEVEL_CHANNEL;
   reason_ = refused == ALLOT_REASON_NONE ? ALLOT_REASON_NONE : fall_back(refused);
   level_known_ = true;

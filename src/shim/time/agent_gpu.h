@@ -32,6 +32,9 @@ class Worker {
   void show_detached(uint64_t now_ns);
   void reattach();
 
+  // The process has more channels there than can be stopped.
+  bool more_channels() const { return more_channels_; }
+
  private:
   struct Situation;
   bool register_client(bool channels);
@@ -62,6 +65,7 @@ class Worker {
   AllotLevel level_ = ALLOT_LEVEL_AUTO;
   AllotLevelReason reason_ = ALLOT_REASON_NONE;
   bool level_known_ = false;
+  bool more_channels_ = false;  // than can be stopped
   bool open_ = true;
   bool crowded_ = false;
   uint64_t open_cost_ns_ = 500'000;  // of the last calls, smoothed

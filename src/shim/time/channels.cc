@@ -65,6 +65,15 @@ bool Channels::switch_channels(bool disable) {
   return all;
 }
 
+void Channels::let_all_run(int ordinal) {
+  for (uint32_t page = 0; rm_channels(ordinal, &known_, page); ++page) {
+    switch_channels(false);
+    for (uint32_t i = 0; i < known_.group_count; ++i) set_group(known_.groups[i], 0);
+  }
+  fresh_ = false;
+  refresh(ordinal);
+}
+
 bool Channels::set_open(bool open) {
   if (open == open_ || known_.channel_count == 0) return true;
   if (switch_channels(!open)) {
@@ -81,14 +90,16 @@ bool Channels::set_open(bool open) {
   return open;
 }
 
+bool Channels::set_group(NvHandle group, uint32_t us) {
+  NVA06C_CTRL_TIMESLICE_PARAMS slice = {};
+  slice.timesliceUs = us != 0 ? us : ALLOT_RM_LIBCUDA_TIMESLICE_US;
+  return control(group, NVA06C_CTRL_CMD_SET_TIMESLICE, &slice, sizeof(slice));
+}
+
 bool Channels::set_timeslice(uint32_t us) {
   if (us == timeslice_us_ || known_.channel_count == 0) return true;
   bool all = true;
-  for (uint32_t i = 0; i < known_.group_count; ++i) {
-    NVA06C_CTRL_TIMESLICE_PARAMS slice = {};
-    slice.timesliceUs = us != 0 ? us : ALLOT_RM_LIBCUDA_TIMESLICE_US;
-    all = control(known_.groups[i], NVA06C_CTRL_CMD_SET_TIMESLICE, &slice, sizeof(slice)) && all;
-  }
+  for (uint32_t i = 0; i < known_.group_count; ++i) all = set_group(known_.groups[i], us) && all;
   if (all) timeslice_us_ = us;
   return all;
 }

@@ -4,6 +4,7 @@
 #include "shim/process/process.h"
 #include "shim/time/launch_gate.h"
 #include "shim/time/prober.h"
+#include "shim/time/streams.h"
 #include "shim/time/submit.h"
 
 namespace allot::shim {
@@ -58,9 +59,9 @@ bool AgentGate::drains_long(uint64_t now_ns) const {
 
 bool AgentGate::drained(uint64_t now_ns, uint64_t* ended_ns) {
   Activity& activity = activity_of(ordinal_);
-  if (!draining_ || !gate_drained() || activity.unfinished.load(std::memory_order_acquire)) {
-    return false;
-  }
+  if (!draining_ || !gate_drained()) return false;
+  // Where the driver cannot be asked about all streams, the markers alone tell.
+  if (activity.unfinished.load(std::memory_order_acquire) && all_streams_are_known()) return false;
   draining_ = false;
   activity.drains.store(false, std::memory_order_release);
   const uint64_t before = activity.unfinished_ns.load(std::memory_order_relaxed);

@@ -12,6 +12,7 @@
 #include "shim/time/prober.h"
 #include "shim/time/rm_tracker.h"
 #include "shim/time/streams.h"
+#include "shim/time/tables.h"
 #include "shm/time_view.h"
 #include "sys/clock.h"
 
@@ -56,7 +57,8 @@ void say_unheld(uint32_t ordinal, bool unheld) {
 static_assert(ALLOT_MAX_CLIENTS == 256, "the message says so");
 
 void obey_rule() {
-  const bool refuse = (placeless | crowded_out) != 0 && must_hold_time();
+  const bool unknown = (full_tables() & ALLOT_TABLE_CONTEXTS) != 0;  // contexts nobody can ask
+  const bool refuse = ((placeless | crowded_out) != 0 || unknown) && must_hold_time();
   const bool refused = (submit_watch.load(std::memory_order_relaxed) & kUnheld) != 0;
   if (refuse && !refused) submit_watch.fetch_or(kUnheld, std::memory_order_acq_rel);
   if (!refuse && refused) submit_watch.fetch_and(~kUnheld, std::memory_order_acq_rel);
@@ -109,6 +111,10 @@ void give_up(uint32_t ordinal, AllotGpuClient* client, uint64_t now_ns) {
 
 bool ready_for_context(CUdevice ordinal) {
   const uint32_t at = static_cast<uint32_t>(ordinal);
+  if (!room_for_context() && must_hold_time()) {
+    table_full(ALLOT_TABLE_CONTEXTS);
+    return false;
+  }
   if (activity_of(at).client.load(std::memory_order_acquire) != nullptr) return true;
   while (taking.exchange(true, std::memory_order_acquire)) sched_yield();
   const bool taken = take(at) != nullptr;

@@ -6,8 +6,9 @@
 // without a place is known to nobody, so its time cannot be held, and the closed rule decides. With
 // `--fail closed`, where GPU time is limited, making a context is refused; if the limit comes
 // later, all work of the process is. With `open` the process runs, and its slot says on which GPUs
-// it is not held. The same goes for a slice that is not among the oldest core::kMaxSlicesOnGpu with
-// work on a GPU: the others do not weigh it.
+// it is not held. The same goes for a context that finds no place in the table of streams.h, and
+// for a slice that is not among the oldest core::kMaxSlicesOnGpu with work on a GPU: the others do
+// not weigh it.
 //
 // What must not happen here: a wait for the driver; a place that two processes write.
 #pragma once

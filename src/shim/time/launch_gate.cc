@@ -5,8 +5,10 @@
 // sees it closed.
 #include "shim/time/launch_gate.h"
 
+#include "abi/region.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/time/streams.h"
+#include "shim/time/tables.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
 
@@ -106,17 +108,20 @@ bool take_stuck_work_pass(uint64_t passed) {
   return passes != 0;
 }
 
-void wait_for_room(uint64_t work_ns) {
+void wait_for_room(const Submission& submission, uint64_t work_ns) {
   if (room(work_ns)) return;
   const uint64_t context = context_of_thread();
+  const bool no_markers = (full_tables() & ALLOT_TABLE_MARKERS) != 0 && !something_captures();
   uint64_t seen = markers_passed();
   uint64_t since = sys::monotonic_ns();
   for (;;) {
     if (context != 0) ask_markers(context);
+    if (context != 0 && no_markers) ask_stream(submission, context);
     const uint64_t passed = markers_passed();
     const uint64_t now = sys::monotonic_ns();
     // Without a marker out nothing will tell of an end; the next one covers what is there.
-    if (room(work_ns) || markers_out() == 0 || take_stuck_work_pass(passed)) return;
+    if (room(work_ns) || take_stuck_work_pass(passed)) return;
+    if (markers_out() == 0 && !no_markers) return;
     if ((submit_watch.load(std::memory_order_acquire) & kGate) == 0) return;
     if (passed != seen) {
       seen = passed;
@@ -190,7 +195,7 @@ GateTicket gate_enter(const Submission& submission) {
   const uint64_t unknown_ns = budget_ns.load() / kUnknownInBudget;
   const uint64_t work_ns = expected_ns(submission, unknown_ns);
   for (;;) {
-    wait_for_room(work_ns);
+    wait_for_room(submission, work_ns);
     wait_at_gate();
     inside.fetch_add(1, std::memory_order_seq_cst);
     if (!holds()) break;

@@ -34,22 +34,24 @@ int rm_call(int fd, unsigned long request, void* argument);
 inline constexpr uint32_t kMaxGroups = 64;
 inline constexpr uint32_t kMaxChannels = 512;
 
-// The channels of one GPU under one client, as far as they are known: what one set of RM calls is
-// about.
+// The channels of one GPU under one client: what one set of RM calls is about. A process may have
+// more than one set holds. Then whoever stops some of them has not stopped the process.
 struct RmChannels {
   int fd;  // ours, for calls; -1 = could not be kept
   NvHandle client;
   NvHandle subdevice;
   uint32_t group_count;    // groups that run kernels
   uint32_t channel_count;  // all channels, of copy engines too
+  bool more;               // there are others, on the next page or where nobody knows
   NvHandle groups[kMaxGroups];
   NvHandle channels[kMaxChannels];
 };
 
 // Fills `out` with the channels of the GPU with this CUDA ordinal; false when none are known. A
-// process has one such set for each GPU it uses (libcuda has one client). Any thread; waits for no
+// process has one client for each GPU it uses (libcuda has one in all). Page 1 has the channels and
+// groups that page 0 has no room for, and so on; false behind the last. Any thread; waits for no
 // call.
-bool rm_channels(int ordinal, RmChannels* out);
+bool rm_channels(int ordinal, RmChannels* out, uint32_t page = 0);
 
 // Raised whenever a channel or a group that runs kernels comes or goes. Any thread, signal-safe.
 uint32_t rm_generation();
@@ -62,8 +64,9 @@ uint32_t rm_generation();
 void rm_let_go();
 void rm_take_hold();
 
-// More objects than there is room for were seen: what rm_channels says is not all.
-bool rm_overflow();
+// Closes the copies of descriptors that are not in use any more. The agent's thread, when all its
+// Channels have been refreshed.
+void rm_close_old_copies();
 
 // While one lives, contexts made by this thread are on that GPU.
 class MakingContextOn {

@@ -4,6 +4,7 @@
 // every cuStreamWaitEvent marks its stream; the mark holds until no capture is under way. Whether
 // the end of a capture was one is asked of the driver, which refuses it from the wrong thread or
 // stream.
+#include "abi/region.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
@@ -11,6 +12,7 @@
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
+#include "shim/time/tables.h"
 
 namespace allot::shim {
 
@@ -137,6 +139,7 @@ CUresult create_green(CUstream* out, CUgreenCtx green, unsigned flags, int prior
     return result;
   }
   table.overflowed.store(1);  // a stream that nobody can query
+  table_full(ALLOT_TABLE_STREAMS);
   return result;
 }
 

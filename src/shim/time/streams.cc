@@ -1,10 +1,12 @@
 // The table, the contexts in it, and the prober's question.
 #include "shim/time/streams.h"
 
+#include "abi/region.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/process.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/submit.h"
+#include "shim/time/tables.h"
 #include "shim/time/work_in_flight.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
@@ -25,7 +27,7 @@ constexpr uint32_t kSpins = 200;
 
 // A free place of `places`, claimed; null and overflowed when there is none.
 template <class Place, uint32_t count>
-Place* claim(Place (&places)[count], std::atomic<uint32_t>& high) {
+Place* claim(Place (&places)[count], std::atomic<uint32_t>& high, uint32_t name) {
   for (uint32_t i = 0; i < count; ++i) {
     uint64_t free = 0;
     if (places[i].handle.load(std::memory_order_relaxed) != 0) continue;
@@ -36,6 +38,7 @@ Place* claim(Place (&places)[count], std::atomic<uint32_t>& high) {
     return &places[i];
   }
   table.overflowed.store(1);
+  table_full(name);
   return nullptr;
 }
 
@@ -59,7 +62,7 @@ ContextPlace* find_context(uint64_t handle) {
 }
 
 void add_stream(CUstream stream, uint64_t context) {
-  StreamPlace* place = claim(table.streams, table.streams_high);
+  StreamPlace* place = claim(table.streams, table.streams_high, ALLOT_TABLE_STREAMS);
   if (place == nullptr) return;
   place->context.store(context, std::memory_order_relaxed);
   place->capturer.store(0, std::memory_order_relaxed);
@@ -70,7 +73,7 @@ void add_stream(CUstream stream, uint64_t context) {
 ContextPlace* add_context(uint64_t handle, uint64_t green, CUdevice ordinal) {
   if (handle <= kFilling) return nullptr;
   if (ContextPlace* known = find_context(handle)) return known;
-  ContextPlace* place = claim(table.contexts, table.contexts_high);
+  ContextPlace* place = claim(table.contexts, table.contexts_high, ALLOT_TABLE_CONTEXTS);
   if (place == nullptr) return nullptr;
   place->green.store(green, std::memory_order_relaxed);
   place->ordinal.store(ordinal, std::memory_order_relaxed);
@@ -246,7 +249,7 @@ Work ask_contexts(int gpu) {
 }  // namespace
 
 Work unfinished_work(int gpu) {
-  const bool certain = table.overflowed.load() == 0;
+  const bool certain = all_streams_are_known();
   if (!context_on(gpu)) return certain ? Work::kNone : Work::kUnknown;
   if (submissions_under_way() != 0) return Work::kUnfinished;
   // What the driver calls of its own entries meanwhile is no call of the program.
@@ -286,6 +289,17 @@ bool has_context_on(CUdevice ordinal) {
     if (place.handle.load() > kFilling && place.ordinal.load() == ordinal) return true;
   }
   return false;
+}
+
+bool room_for_context() {
+  for (const ContextPlace& place : table.contexts) {
+    if (place.handle.load(std::memory_order_relaxed) == 0) return true;
+  }
+  return false;
+}
+
+bool all_streams_are_known() {
+  return table.overflowed.load() == 0;
 }
 
 void green_context_made(CUgreenCtx green, CUdevice ordinal) {

@@ -45,6 +45,11 @@ void context_kept(CUcontext context);
 // contexts is full.
 bool has_context_on(CUdevice ordinal);
 
+// Whether one more context has a place in that table; and whether all streams and contexts had one,
+// so that unfinished_work() can say kNone.
+bool room_for_context();
+bool all_streams_are_known();
+
 // The same for green contexts: what was made of them ends with them.
 void green_context_made(CUgreenCtx green, CUdevice ordinal);
 void green_context_ends(CUgreenCtx green);

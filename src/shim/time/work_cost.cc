@@ -1,6 +1,9 @@
 // See work_cost.h.
 #include "shim/time/work_cost.h"
 
+#include "abi/region.h"
+#include "shim/time/tables.h"
+
 namespace allot::shim {
 namespace {
 
@@ -23,6 +26,7 @@ WorkCost* cost_of(uint64_t work) {
     if (known == 0 && place.work.compare_exchange_strong(known, work)) return &place;
     if (known == work) return &place;
   }
+  table_full(ALLOT_TABLE_COSTS);
   return nullptr;
 }
 

@@ -4,9 +4,11 @@
 // exchanges the numbers out of an account or a marker subtracts them: nothing is subtracted twice.
 #include "shim/time/work_in_flight.h"
 
+#include "abi/region.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/process.h"
 #include "shim/time/streams.h"
+#include "shim/time/tables.h"
 
 namespace allot::shim {
 namespace {
@@ -14,6 +16,9 @@ namespace {
 constexpr uint32_t kMarkers = 64;
 constexpr uint32_t kAccounts = 256;
 constexpr uint32_t kProbes = 8;
+constexpr uint32_t kForContextsWithFew = 16;  // the last markers: for contexts with less than kFew
+constexpr uint32_t kForContextsWithNone = 8;
+constexpr uint32_t kFew = 4;
 constexpr uint32_t kMostUnmarked = 16;  // submissions of a stream without a marker behind them
 
 enum MarkerState : uint32_t { kFree, kFilling, kOut, kAsking };
@@ -64,22 +69,25 @@ uint64_t stream_key(const Submission& submission, uint64_t context) {
   return reinterpret_cast<uint64_t>(submission.stream);
 }
 
-Account* account_of(uint64_t stream, uint64_t context) {
+// Where there is none left it is another stream's, too: a marker behind either takes over what both
+// have without one, 16 submissions or an eighth of the budget at most.
+Account& account_of(uint64_t stream, uint64_t context) {
   const uint64_t hash = (stream * 0x9E3779B97F4A7C15ull) >> 40;
   for (uint32_t i = 0; i < kProbes; ++i) {
     Account& account = accounts[(hash + i) & (kAccounts - 1)];
     uint64_t known = account.stream.load();
     if (known == stream) {
       if (account.context.load() != context) account.context.store(context);
-      return &account;
+      return account;
     }
     // An empty account may be another stream's from now on.
     if (account.count.load() == 0 && account.stream.compare_exchange_strong(known, stream)) {
       account.context.store(context);
-      return &account;
+      return account;
     }
   }
-  return nullptr;
+  table_full(ALLOT_TABLE_ACCOUNTS);
+  return accounts[hash & (kAccounts - 1)];
 }
 
 bool make_events(Marker& marker, uint64_t context) {
@@ -94,9 +102,22 @@ bool make_events(Marker& marker, uint64_t context) {
   return made;
 }
 
+// Whether one more marker may become this context's: the first contexts leave some to later ones.
+bool may_take_fresh(uint64_t context) {
+  uint32_t left = 0, own = 0;
+  for (const Marker& marker : markers) {
+    const uint64_t owner = marker.context.load();
+    left += owner == 0 ? 1u : 0u;
+    own += owner == context ? 1u : 0u;
+  }
+  if (left == 0 && own == 0) table_full(ALLOT_TABLE_MARKERS);
+  return left > (own == 0 ? 0 : own < kFew ? kForContextsWithNone : kForContextsWithFew);
+}
+
 // A marker with events of the current context, in state kFilling; -1 when there is none.
 int claim_marker(uint64_t context) {
   for (const bool fresh : {false, true}) {
+    if (fresh && !may_take_fresh(context)) return -1;
     for (uint32_t i = 0; i < kMarkers; ++i) {
       Marker& marker = markers[i];
       uint32_t free = kFree;
@@ -169,26 +190,22 @@ WorkTicket begin_work(const Submission& submission, uint64_t unknown_ns) {
 
 void end_work(const Submission& submission, const WorkTicket& work, CUresult result,
               uint64_t most_ns) {
-  Account* account = account_of(stream_key(submission, work.context), work.context);
-  if (result != CUDA_SUCCESS || (account == nullptr && work.marker < 0)) {
+  if (result != CUDA_SUCCESS) {
     if (work.marker >= 0) markers[work.marker].state.store(kFree);
     subtract(flying_ns, work.ns);
     subtract(flying_count, 1u);
     return;
   }
-  uint64_t ns = work.ns;
-  uint32_t count = 1;
-  if (account != nullptr) {
-    ns += account->ns.fetch_add(ns);
-    count += account->count.fetch_add(count);
-    if (work.marker < 0 && ns < most_ns && count < kMostUnmarked) return;
-  }
+  Account& account = account_of(stream_key(submission, work.context), work.context);
+  const uint64_t ns = work.ns + account.ns.fetch_add(work.ns);
+  const uint32_t count = 1 + account.count.fetch_add(1);
+  if (work.marker < 0 && ns < most_ns && count < kMostUnmarked) return;
   const int index = work.marker >= 0 ? work.marker : claim_marker(work.context);
   if (index < 0) return;  // all are out: the account waits for the next one
   Marker& marker = markers[index];
   // Taken before the event is recorded: what others add from now on is behind it.
-  marker.ns.store(account != nullptr ? account->ns.exchange(0) : ns);
-  marker.count.store(account != nullptr ? account->count.exchange(0) : count);
+  marker.ns.store(account.ns.exchange(0));
+  marker.count.store(account.count.exchange(0));
   // Without a context: it has ended meanwhile and nobody would query the marker any more.
   if (record(marker.behind, submission) && marker.context.load() == work.context) {
     out.fetch_add(1);
@@ -228,6 +245,14 @@ void ask_markers(uint64_t context) {
     marker_passed(marker);
   }
   restore_capture_mode(mode);
+}
+
+void ask_stream(const Submission& submission, uint64_t context) {
+  const CUstream stream = uses_own_stream(submission) ? CU_STREAM_PER_THREAD : submission.stream;
+  Account& account = account_of(stream_key(submission, context), context);
+  if (account.count.load() == 0 || real::cuStreamQuery(stream) != CUDA_SUCCESS) return;
+  unload(account);
+  passed.fetch_add(1);
 }
 
 void distrust_measurements() {

@@ -43,6 +43,10 @@ uint64_t markers_passed();   // ever: moves while work ends
 // measured.
 void ask_markers(uint64_t context);
 
+// The same of one stream, of the context that is current, where that context has no markers: all of
+// them are other contexts'. Must not be captured.
+void ask_stream(const Submission& submission, uint64_t context);
+
 // Work that is being measured waited for what was held back: nothing is learned from it.
 void distrust_measurements();
 
