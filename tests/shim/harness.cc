@@ -231,6 +231,18 @@ uint64_t ledger_charged(AllotKind kind, uint32_t gpu) {
   });
 }
 
+bool has_slot() {
+  return with_slice([](AllotSliceFile& file) -> uint64_t {
+           for (const uint64_t& word : file.slot_words) {
+             if (ALLOT_SLOT_STATE(word) == ALLOT_SLOT_LIVE &&
+                 ALLOT_SLOT_PID(word) == static_cast<uint32_t>(getpid())) {
+               return 1;
+             }
+           }
+           return 0;
+         }) != 0;
+}
+
 bool wait_until(const std::function<bool()>& condition) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (!condition()) {

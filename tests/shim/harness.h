@@ -84,6 +84,9 @@ uint64_t physical_used();
 uint64_t ledger_used(uint32_t gpu = 0);
 uint64_t ledger_charged(AllotKind kind, uint32_t gpu = 0);
 
+// Whether this process has a slot in its slice.
+bool has_slot();
+
 std::string library_folder();
 std::string sim_folder();
 

@@ -30,6 +30,7 @@
 #include "shim/memory/slabs.h"
 #include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/limits_read.h"
 #include "shim/process/log.h"
@@ -102,7 +103,7 @@ void forget_parent() {
   }
   process.visible_count = 0;
   process.refused_from = UINT32_MAX;
-  process.in_flight.store(0);
+  process.flights.store(0);
   process.device_count = 0;
   process.slice = {};
   process.fork_guard.store(nullptr);
@@ -356,7 +357,7 @@ CUresult init(unsigned flags) {
   State state = State::kOff;
   if (process.state.compare_exchange_strong(state, State::kStarting, std::memory_order_acq_rel)) {
     process.starter.store(sys::current_pid(), std::memory_order_release);
-    const Scope scope(Scope::Ours::kYes);
+    const OwnCall own;
     return start(flags);
   }
   wait_for_start();
@@ -376,6 +377,13 @@ __attribute__((destructor)) void process_ends() {
 }
 
 }  // namespace
+
+CUresult start_late() {
+  int count = 0;
+  const CUresult result = real::cuDeviceGetCount(&count);
+  if (result == CUDA_ERROR_NOT_INITIALIZED || result == CUDA_ERROR_DEINITIALIZED) return result;
+  return result == CUDA_SUCCESS ? init(0) : CUDA_SUCCESS;
+}
 
 void wait_for_start() {
   const sys::KeepErrno keep;
@@ -400,7 +408,8 @@ Device* current_device(CUcontext* context) {
 }
 
 std::span<const Hook> init_hooks() {
-  static constexpr Hook hooks[] = {hook<init>("cuInit")};
+  // It is what the guards of all others wait for.
+  static constexpr Hook hooks[] = {unguarded<init>("cuInit")};
   return hooks;
 }
 

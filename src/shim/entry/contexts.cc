@@ -18,9 +18,9 @@
 #include "shim/memory/slabs.h"
 #include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/process/swap_pass.h"
 #include "shim/time/agent.h"
 #include "shim/time/gpu_clients.h"
 #include "shim/time/rm_tracker.h"
@@ -90,10 +90,10 @@ void drop_context(CUcontext context, Device& device) {
 
 // Reserve, create, measure; `undo` destroys what was created.
 template <class Create, class Undo>
-CUresult create_on(CUdevice ordinal, Create create, Undo undo) {
+CUresult create_on(const Call& guard, CUdevice ordinal, Create create, Undo undo) {
   Device* device = device_of(ordinal);
   if (device == nullptr) return refused_gpu(ordinal) ? CUDA_ERROR_NOT_PERMITTED : create();
-  const MakingContextOn making(ordinal);
+  const MakingContextOn making(guard, ordinal);
   if (!ready_for_context(ordinal)) return CUDA_ERROR_NOT_PERMITTED;
   const uint64_t expected = learned_context_bytes(*device);
   if (!reserve(*device, ALLOT_KIND_DRIVER, expected)) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -131,13 +131,11 @@ CUdevice last(First, Rest... rest) {
 }
 
 template <auto& Create, class... A>
-CUresult context_create(CUcontext* out, A... rest_and_device) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr) return Create(out, rest_and_device...);
+CUresult context_create(const Taking& guard, CUcontext* out, A... rest_and_device) {
+  if (!guard.tracking() || out == nullptr) return Create(out, rest_and_device...);
   const CUdevice ordinal = last(rest_and_device...);
   const CUresult result = create_on(
-      ordinal, [&] { return Create(out, rest_and_device...); },
+      guard, ordinal, [&] { return Create(out, rest_and_device...); },
       [&] {
         real::cuCtxDestroy_v2(*out);
         *out = nullptr;
@@ -165,10 +163,8 @@ void made_context_ended(CUcontext context) {
 }
 
 template <auto& Destroy>
-CUresult context_destroy(CUcontext context) {
-  const Scope scope;
-  if (!scope.tracking()) return Destroy(context);
-  const SwapPass pass;
+CUresult context_destroy(const Moving& guard, CUcontext context) {
+  if (!guard.tracking()) return Destroy(context);
   context_ends(context);
   const CUresult result = Destroy(context);
   context_gone(context);  // also after an error: it may have been that of earlier work
@@ -177,10 +173,9 @@ CUresult context_destroy(CUcontext context) {
 }
 
 // cuCtxAttach and cuCtxDetach count: a context is made with 1 and ends at 0.
-CUresult context_attach(CUcontext* out, unsigned flags) {
-  const Scope scope;
+CUresult context_attach(const Observing& guard, CUcontext* out, unsigned flags) {
   const CUresult result = real::cuCtxAttach(out, flags);
-  if (result == CUDA_SUCCESS && scope.tracking() && out != nullptr) {
+  if (result == CUDA_SUCCESS && guard.tracking() && out != nullptr) {
     process.table.update(Tag::kContext, reinterpret_cast<uint64_t>(*out), [](Entry& e) {
       ++e.count;
       return true;
@@ -189,10 +184,8 @@ CUresult context_attach(CUcontext* out, unsigned flags) {
   return result;
 }
 
-CUresult context_detach(CUcontext context) {
-  const Scope scope;
-  if (!scope.tracking()) return real::cuCtxDetach(context);
-  const SwapPass pass;
+CUresult context_detach(const Moving& guard, CUcontext context) {
+  if (!guard.tracking()) return real::cuCtxDetach(context);
   context_ends(context);
   const CUresult result = real::cuCtxDetach(context);
   bool lives = result != CUDA_SUCCESS;
@@ -215,14 +208,12 @@ CUresult context_detach(CUcontext context) {
   return result;
 }
 
-CUresult primary_retain(CUcontext* out, CUdevice ordinal) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr || primary_active(ordinal)) {
+CUresult primary_retain(const Taking& guard, CUcontext* out, CUdevice ordinal) {
+  if (!guard.tracking() || out == nullptr || primary_active(ordinal)) {
     return real::cuDevicePrimaryCtxRetain(out, ordinal);
   }
   const CUresult result = create_on(
-      ordinal, [&] { return real::cuDevicePrimaryCtxRetain(out, ordinal); },
+      guard, ordinal, [&] { return real::cuDevicePrimaryCtxRetain(out, ordinal); },
       [&] {
         real::cuDevicePrimaryCtxRelease_v2(ordinal);
         *out = nullptr;
@@ -242,8 +233,7 @@ CUcontext primary_context(CUdevice ordinal) {
 
 // Brackets a call that may end the primary context of a device.
 template <class End>
-CUresult primary_may_end(CUdevice ordinal, bool always_ends, End end) {
-  const SwapPass pass;
+CUresult primary_may_end(const Moving&, CUdevice ordinal, bool always_ends, End end) {
   const CUcontext context = primary_context(ordinal);
   context_ends(context);
   const CUresult result = end();
@@ -257,29 +247,27 @@ CUresult primary_may_end(CUdevice ordinal, bool always_ends, End end) {
 }
 
 template <auto& End>
-CUresult primary_end(CUdevice ordinal, bool always_ends) {
-  const Scope scope;
-  if (!scope.tracking() || device_of(ordinal) == nullptr) return End(ordinal);
-  return primary_may_end(ordinal, always_ends, [ordinal] { return End(ordinal); });
+CUresult primary_end(const Moving& guard, CUdevice ordinal, bool always_ends) {
+  if (!guard.tracking() || device_of(ordinal) == nullptr) return End(ordinal);
+  return primary_may_end(guard, ordinal, always_ends, [ordinal] { return End(ordinal); });
 }
 
 template <auto& End>
-CUresult primary_release(CUdevice ordinal) {
-  return primary_end<End>(ordinal, false);
+CUresult primary_release(const Moving& guard, CUdevice ordinal) {
+  return primary_end<End>(guard, ordinal, false);
 }
 template <auto& End>
-CUresult primary_reset(CUdevice ordinal) {
-  return primary_end<End>(ordinal, true);
+CUresult primary_reset(const Moving& guard, CUdevice ordinal) {
+  return primary_end<End>(guard, ordinal, true);
 }
 
-CUresult green_create(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice ordinal, unsigned flags) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr) {
+CUresult green_create(const Taking& guard, CUgreenCtx* out, CUdevResourceDesc desc,
+                      CUdevice ordinal, unsigned flags) {
+  if (!guard.tracking() || out == nullptr) {
     return real::cuGreenCtxCreate(out, desc, ordinal, flags);
   }
   const CUresult result = create_on(
-      ordinal, [&] { return real::cuGreenCtxCreate(out, desc, ordinal, flags); },
+      guard, ordinal, [&] { return real::cuGreenCtxCreate(out, desc, ordinal, flags); },
       [&] {
         real::cuGreenCtxDestroy(*out);
         *out = nullptr;
@@ -292,10 +280,9 @@ CUresult green_create(CUgreenCtx* out, CUdevResourceDesc desc, CUdevice ordinal,
 }
 
 // A green context holds its device's primary one, so the last to go ends it.
-CUresult green_destroy(CUgreenCtx context) {
-  const Scope scope;
+CUresult green_destroy(const Moving& guard, CUgreenCtx context) {
   Entry known;
-  if (!scope.tracking() ||
+  if (!guard.tracking() ||
       !process.table.take(Tag::kGreen, reinterpret_cast<uint64_t>(context), &known)) {
     return real::cuGreenCtxDestroy(context);
   }
@@ -303,8 +290,8 @@ CUresult green_destroy(CUgreenCtx context) {
   CUcontext own = nullptr;
   if (real::cuCtxFromGreenCtx(&own, context) != CUDA_SUCCESS) own = nullptr;
   green_context_ends(context);
-  const CUresult result =
-      primary_may_end(ordinal, false, [context] { return real::cuGreenCtxDestroy(context); });
+  const CUresult result = primary_may_end(guard, ordinal, false,
+                                          [context] { return real::cuGreenCtxDestroy(context); });
   green_context_gone(context);
   if (result != CUDA_SUCCESS) {
     process.table.put(known);
@@ -318,11 +305,10 @@ CUresult green_destroy(CUgreenCtx context) {
 // Heaps for malloc() and printf() in kernels are as large as the program says, and the driver takes
 // them when a kernel wants them: reserved now, and kept as the least that the driver's own memory
 // is charged with. Other limits are small, or fit by the next reconciliation.
-CUresult set_limit(int limit, size_t value) {
-  const Scope scope;
+CUresult set_limit(const Taking& guard, int limit, size_t value) {
   const bool heap = limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE;
   CUcontext context = nullptr;
-  Device* device = scope.tracking() ? current_device(&context) : nullptr;
+  Device* device = guard.tracking() ? current_device(&context) : nullptr;
   size_t before = 0;
   if (device == nullptr || !heap || real::cuCtxGetLimit(&before, limit) != CUDA_SUCCESS ||
       value <= before) {

@@ -119,9 +119,10 @@ CUresult get_proc_address_v2(const char* name, void** function, int version, cuu
 }  // namespace
 
 std::span<const Hook> address_hooks() {
+  // Nothing is charged, and a program may ask before cuInit.
   static constexpr Hook hooks[] = {
-      hook<get_proc_address>("cuGetProcAddress"),
-      hook<get_proc_address_v2>("cuGetProcAddress_v2"),
+      unguarded<get_proc_address>("cuGetProcAddress"),
+      unguarded<get_proc_address_v2>("cuGetProcAddress_v2"),
   };
   return hooks;
 }

@@ -11,6 +11,7 @@
 #include "shim/memory/driver_memory.h"
 #include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 
@@ -75,13 +76,13 @@ uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR& d, unsigned levels) {
   return round_up(sum, kPage);
 }
 
-template <class Call, class Undo>
-CUresult create(uint64_t bytes, const void* const* out, Call call, Undo undo) {
+template <class Make, class Undo>
+CUresult create(const Call& guard, uint64_t bytes, const void* const* out, Make call, Undo undo) {
   CUcontext context = nullptr;
   Device* device = current_device(&context);
   if (device == nullptr) return call();
   keep_accounts(*device);
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   if (!reserve(*device, ALLOT_KIND_ARRAY, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   const CUresult result = call();
   if (result != CUDA_SUCCESS) {
@@ -102,64 +103,62 @@ CUresult create(uint64_t bytes, const void* const* out, Call call, Undo undo) {
 }
 
 // Calls create() above for the four ways to describe an array.
-template <class Handle, class Describe, class Call, class Undo>
-CUresult create_described(Handle* out, bool described, Describe describe, Call call, Undo undo) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr || !described) return call();
-  return create(describe(), reinterpret_cast<const void* const*>(out), call, undo);
+template <class Handle, class Describe, class Make, class Undo>
+CUresult create_described(const Taking& guard, Handle* out, bool described, Describe describe,
+                          Make call, Undo undo) {
+  if (!guard.tracking() || out == nullptr || !described) return call();
+  return create(guard, describe(), reinterpret_cast<const void* const*>(out), call, undo);
 }
 
-CUresult array_create(CUarray* out, const CUDA_ARRAY_DESCRIPTOR* d) {
+CUresult array_create(const Taking& guard, CUarray* out, const CUDA_ARRAY_DESCRIPTOR* d) {
   return create_described(
-      out, d != nullptr,
+      guard, out, d != nullptr,
       [d] {
         return array_bytes({d->Width, d->Height, 0, d->Format, d->NumChannels, 0}, 1);
       },
       [out, d] { return real::cuArrayCreate_v2(out, d); }, [out] { real::cuArrayDestroy(*out); });
 }
 
-CUresult array_create_v1(CUarray* out, const CUDA_ARRAY_DESCRIPTOR_v1* d) {
+CUresult array_create_v1(const Taking& guard, CUarray* out, const CUDA_ARRAY_DESCRIPTOR_v1* d) {
   return create_described(
-      out, d != nullptr,
+      guard, out, d != nullptr,
       [d] {
         return array_bytes({d->Width, d->Height, 0, d->Format, d->NumChannels, 0}, 1);
       },
       [out, d] { return real::cuArrayCreate(out, d); }, [out] { real::cuArrayDestroy(*out); });
 }
 
-CUresult array3d_create(CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR* d) {
+CUresult array3d_create(const Taking& guard, CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR* d) {
   return create_described(
-      out, d != nullptr, [d] { return array_bytes(*d, 1); },
+      guard, out, d != nullptr, [d] { return array_bytes(*d, 1); },
       [out, d] { return real::cuArray3DCreate_v2(out, d); }, [out] { real::cuArrayDestroy(*out); });
 }
 
-CUresult array3d_create_v1(CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR_v1* d) {
+CUresult array3d_create_v1(const Taking& guard, CUarray* out, const CUDA_ARRAY3D_DESCRIPTOR_v1* d) {
   return create_described(
-      out, d != nullptr,
+      guard, out, d != nullptr,
       [d] {
         return array_bytes({d->Width, d->Height, d->Depth, d->Format, d->NumChannels, d->Flags}, 1);
       },
       [out, d] { return real::cuArray3DCreate(out, d); }, [out] { real::cuArrayDestroy(*out); });
 }
 
-CUresult mipmapped_array_create(CUmipmappedArray* out, const CUDA_ARRAY3D_DESCRIPTOR* d,
-                                unsigned levels) {
+CUresult mipmapped_array_create(const Taking& guard, CUmipmappedArray* out,
+                                const CUDA_ARRAY3D_DESCRIPTOR* d, unsigned levels) {
   return create_described(
-      out, d != nullptr, [d, levels] { return array_bytes(*d, levels); },
+      guard, out, d != nullptr, [d, levels] { return array_bytes(*d, levels); },
       [out, d, levels] { return real::cuMipmappedArrayCreate(out, d, levels); },
       [out] { real::cuMipmappedArrayDestroy(*out); });
 }
 
-template <class Handle, class Call>
-CUresult destroy(Handle handle, Call call) {
-  const Scope scope;
+template <class Handle, class Destroy>
+CUresult destroy(const Observing& guard, Handle handle, Destroy call) {
   Entry entry;
-  if (!scope.tracking() ||
+  if (!guard.tracking() ||
       !process.table.take(Tag::kArray, reinterpret_cast<uint64_t>(handle), &entry)) {
     return call(handle);
   }
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const CUresult result = call(handle);
   if (result == CUDA_SUCCESS) {
     holder_of_memory_gone(entry.key);
@@ -170,12 +169,12 @@ CUresult destroy(Handle handle, Call call) {
   return result;
 }
 
-CUresult array_destroy(CUarray array) {
-  return destroy(array, [](CUarray a) { return real::cuArrayDestroy(a); });
+CUresult array_destroy(const Observing& guard, CUarray array) {
+  return destroy(guard, array, [](CUarray a) { return real::cuArrayDestroy(a); });
 }
 
-CUresult mipmapped_array_destroy(CUmipmappedArray array) {
-  return destroy(array, [](CUmipmappedArray a) { return real::cuMipmappedArrayDestroy(a); });
+CUresult mipmapped_array_destroy(const Observing& guard, CUmipmappedArray array) {
+  return destroy(guard, array, [](CUmipmappedArray a) { return real::cuMipmappedArrayDestroy(a); });
 }
 
 }  // namespace

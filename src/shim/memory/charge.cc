@@ -10,8 +10,8 @@
 #include "shim/memory/graph.h"
 #include "shim/memory/pool.h"
 #include "shim/memory/vmm.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/log.h"
-#include "shim/process/swap_pass.h"
 #include "shm/slice_file.h"
 #include "sys/keep_errno.h"
 

@@ -54,14 +54,13 @@ uint64_t with_headroom(const Device& device, uint64_t measured, uint64_t before)
 bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
   if (!swap_is_open()) return false;  // charged memory is not on the GPU now
-  const uint32_t finished = process.finished.load(std::memory_order_acquire);
-  const bool quiet_before = process.in_flight.load(std::memory_order_acquire) == 0;
+  const uint64_t flights = process.flights.load(std::memory_order_acquire);
   const uint64_t charged_before = tracked_bytes(gpu);
   uint64_t used = 0;
   if (!nvml_used_by_me(device, &used)) return false;
   const uint64_t charged_after = tracked_bytes(gpu);
-  const bool quiet = quiet_before && process.in_flight.load(std::memory_order_acquire) == 0 &&
-                     finished == process.finished.load(std::memory_order_acquire) &&
+  const bool quiet = flights % kFlightEnded == 0 &&
+                     flights == process.flights.load(std::memory_order_acquire) &&
                      charged_before == charged_after;
   const uint64_t charged = charged_before > charged_after ? charged_before : charged_after;
   const uint64_t measured = used > charged ? used - charged : 0;

@@ -24,13 +24,13 @@ struct Borrowed {
 };
 
 constexpr uint32_t kFirstRoom = 128;
-constinit SpinLock guard;
+constinit SpinLock borrowing;
 constinit Borrowed* list = nullptr;
 constinit uint32_t count = 0;
 constinit uint32_t room = 0;
 constinit std::atomic<uint32_t> uncharged{0};
 
-// `guard` is held.
+// `borrowing` is held.
 bool grow() {
   const uint32_t wider = room == 0 ? kFirstRoom : room * 2;
   const Result<void*> memory = sys::map_memory(uint64_t{wider} * sizeof(Borrowed));
@@ -43,7 +43,7 @@ bool grow() {
   return true;
 }
 
-// `guard` is held.
+// `borrowing` is held.
 Borrowed* find(uint64_t address) {
   for (uint32_t i = 0; i < count; ++i) {
     if (list[i].address == address) return &list[i];
@@ -52,13 +52,13 @@ Borrowed* find(uint64_t address) {
 }
 
 bool add(const Borrowed& fresh) {
-  guard.lock();
+  borrowing.lock();
   const bool fits = count < room || grow();
   if (fits) {
     list[count++] = fresh;
     if (!fresh.charged) uncharged.fetch_add(1, std::memory_order_release);
   }
-  guard.unlock();
+  borrowing.unlock();
   return fits;
 }
 
@@ -124,14 +124,14 @@ bool borrow(uint64_t address, uint64_t hash, uint64_t bytes, uint32_t gpu) {
 
 bool charge_import(uint64_t key, uint64_t bytes, uint32_t gpu) {
   Borrowed known = {key, kDescriptorOffer, 0, gpu, false};
-  guard.lock();
+  borrowing.lock();
   Borrowed* at = find(key);
   const bool there = at != nullptr;
   if (there) {
     known = *at;
     if (!known.charged && bytes > at->bytes) at->bytes = bytes;
   }
-  guard.unlock();
+  borrowing.unlock();
   if (bytes <= known.bytes || (there && !known.charged)) return true;
   if (!there && offered_by_another(kDescriptorOffer)) {
     return borrow(key, kDescriptorOffer, bytes, gpu);
@@ -140,24 +140,24 @@ bool charge_import(uint64_t key, uint64_t bytes, uint32_t gpu) {
   const uint64_t more = bytes - known.bytes;
   if (device == nullptr || !reserve(*device, ALLOT_KIND_IMPORT, more)) return false;
   if (!there && add({key, kDescriptorOffer, bytes, gpu, true})) return true;
-  guard.lock();
+  borrowing.lock();
   at = find(key);
   const bool grown = there && at != nullptr && at->charged;
   if (grown) at->bytes += more;
-  guard.unlock();
+  borrowing.unlock();
   if (!grown) release(*device, ALLOT_KIND_IMPORT, more);
   return grown;
 }
 
 void borrowed_closed(uint64_t address) {
   Borrowed gone = {};
-  guard.lock();
+  borrowing.lock();
   if (Borrowed* at = find(address)) {
     gone = *at;
     *at = list[--count];
     if (!gone.charged) uncharged.fetch_sub(1, std::memory_order_release);
   }
-  guard.unlock();
+  borrowing.unlock();
   if (gone.charged) release_now(gone.gpu, ALLOT_KIND_IMPORT, gone.bytes);
 }
 
@@ -165,21 +165,21 @@ void take_over_ended_loans() {
   if (uncharged.load(std::memory_order_acquire) == 0) return;
   for (uint32_t i = 0;; ++i) {
     Borrowed ended = {};
-    guard.lock();
+    borrowing.lock();
     const bool more = i < count;
     if (more && !list[i].charged && !offered_by_another(list[i].hash)) {
       list[i].charged = true;
       uncharged.fetch_sub(1, std::memory_order_release);
       ended = list[i];
     }
-    guard.unlock();
+    borrowing.unlock();
     if (ended.charged) charge_now(ended.gpu, ALLOT_KIND_IMPORT, ended.bytes);
     if (!more) return;
   }
 }
 
 void abandon_exports() {
-  guard.abandon();
+  borrowing.abandon();
   anything_offered.store(false);
   uncharged.store(0);
   list = nullptr;

@@ -11,9 +11,9 @@
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/process/swap_pass.h"
 #include "shim/time/submit.h"
 #include "sys/file.h"
 
@@ -127,23 +127,22 @@ CUresult launch(CUgraphExec exec, CUstream stream) {
 
 bool has_memory_nodes(CUgraphExec exec, Entry* known) {
   if (execs_with_memory.load(std::memory_order_acquire) == 0) return false;
-  const Scope scope;
-  return scope.tracking() &&
+  const auto guard = Observing::on_the_slow_way();
+  return guard.tracking() &&
          process.table.find(Tag::kExec, reinterpret_cast<uint64_t>(exec), known);
 }
 
-// A graph without memory nodes is submitted outside our Scope: inside it the gate takes the launch
+// A graph without memory nodes is submitted without our guard: inside it the gate takes the launch
 // for one of the driver's own and lets it pass, as it does with graphs that have such nodes
 // (docs/limits.md).
 template <auto& Submit>
 CUresult submit(CUgraphExec exec, CUstream stream) {
   Entry known;
   if (!has_memory_nodes(exec, &known)) return Submit(exec, stream);
-  const Scope scope;
-  const SwapPass pass;
+  const auto guard = Moving::on_the_slow_way();
   uint64_t prepaid[kMaxDevices] = {};
   uint32_t trims[kMaxDevices] = {};
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const bool granted = each_device(exec, known.owner, [&](Device& device, const Entry& entry) {
     const CUdevice i = ordinal_of(device);
     trims[i] = device.graph_trims.load(std::memory_order_acquire);
@@ -168,22 +167,18 @@ CUresult submit(CUgraphExec exec, CUstream stream) {
 }
 
 template <auto& Instantiate, class... A>
-CUresult instantiate(CUgraphExec* out, CUgraph graph, A... rest) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  const SwapPass pass;
+CUresult instantiate(const TakingMovable& guard, CUgraphExec* out, CUgraph graph, A... rest) {
   const CUresult result = Instantiate(out, graph, rest...);
-  if (result == CUDA_SUCCESS && scope.tracking()) {
+  if (result == CUDA_SUCCESS && guard.tracking()) {
     note_exec(*out, graph);
     keep_all_accounts();
   }
   return result;
 }
 
-CUresult exec_destroy(CUgraphExec exec) {
-  const Scope scope;
+CUresult exec_destroy(const Observing& guard, CUgraphExec exec) {
   Entry known;
-  if (scope.tracking() &&
+  if (guard.tracking() &&
       process.table.take(Tag::kExec, reinterpret_cast<uint64_t>(exec), &known)) {
     for (uint32_t i = 0; i < process.device_count; ++i) {
       Entry gone;
@@ -195,10 +190,9 @@ CUresult exec_destroy(CUgraphExec exec) {
   return real::cuGraphExecDestroy(exec);
 }
 
-CUresult graph_mem_trim(CUdevice ordinal) {
-  const Scope scope;
+CUresult graph_mem_trim(const Observing& guard, CUdevice ordinal) {
   const CUresult result = real::cuDeviceGraphMemTrim(ordinal);
-  Device* device = scope.tracking() ? device_of(ordinal) : nullptr;
+  Device* device = guard.tracking() ? device_of(ordinal) : nullptr;
   if (device != nullptr) {
     device->graph_trims.fetch_add(1, std::memory_order_acq_rel);
     settle(*device, 0);
@@ -240,10 +234,11 @@ std::span<const Hook> graph_hooks() {
       hook<instantiate<real::cuGraphInstantiateWithParams_ptsz, CUDA_GRAPH_INSTANTIATE_PARAMS*>>(
           "cuGraphInstantiateWithParams_ptsz"),
       hook<exec_destroy>("cuGraphExecDestroy"),
-      hook<submit<launch<submit_graph>>>("cuGraphLaunch"),
-      hook<submit<launch<submit_graph_ptsz>>>("cuGraphLaunch_ptsz"),
-      hook<submit<real::cuGraphUpload>>("cuGraphUpload"),
-      hook<submit<real::cuGraphUpload_ptsz>>("cuGraphUpload_ptsz"),
+      // Those without memory nodes are for the gate, which takes guarded calls for the driver's.
+      unguarded<submit<launch<submit_graph>>>("cuGraphLaunch"),
+      unguarded<submit<launch<submit_graph_ptsz>>>("cuGraphLaunch_ptsz"),
+      unguarded<submit<real::cuGraphUpload>>("cuGraphUpload"),
+      unguarded<submit<real::cuGraphUpload_ptsz>>("cuGraphUpload_ptsz"),
       hook<graph_mem_trim>("cuDeviceGraphMemTrim"),
   };
   return hooks;

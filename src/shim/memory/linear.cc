@@ -20,8 +20,8 @@
 #include "shim/memory/pool.h"
 #include "shim/memory/slabs.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/process.h"
-#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {
@@ -73,14 +73,14 @@ CUresult give_back(CUdeviceptr address) {
 }
 
 // Reserve, call, commit. `call` returns the bytes really taken in its argument.
-template <class Call>
-CUresult allocate(uint64_t estimate, CUdeviceptr* out, Call call) {
+template <class Make>
+CUresult allocate(const Call& guard, uint64_t estimate, CUdeviceptr* out, Make call) {
   CUcontext context = nullptr;
   Device* device = current_device(&context);
   uint64_t bytes = estimate;
   if (device == nullptr) return call(&bytes);
   keep_accounts(*device);
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const uint64_t charged = worst_case(estimate);
   if (!reserve(*device, ALLOT_KIND_LINEAR, charged)) return CUDA_ERROR_OUT_OF_MEMORY;
   const CUresult result = call(&bytes);
@@ -95,21 +95,16 @@ CUresult allocate(uint64_t estimate, CUdeviceptr* out, Call call) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult mem_alloc(CUdeviceptr* out, size_t bytes) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr || bytes == 0) return real::cuMemAlloc_v2(out, bytes);
-  const SwapPass pass;
-  return allocate(bytes, out, [&](uint64_t* taken) { return take(out, bytes, taken); });
+CUresult mem_alloc(const TakingMovable& guard, CUdeviceptr* out, size_t bytes) {
+  if (!guard.tracking() || out == nullptr || bytes == 0) return real::cuMemAlloc_v2(out, bytes);
+  return allocate(guard, bytes, out, [&](uint64_t* taken) { return take(out, bytes, taken); });
 }
 
 // The 32-bit entries from before CUDA 3.2.
-CUresult mem_alloc_v1(CUdeviceptr_v1* out, unsigned bytes) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr || bytes == 0) return real::cuMemAlloc(out, bytes);
+CUresult mem_alloc_v1(const Taking& guard, CUdeviceptr_v1* out, unsigned bytes) {
+  if (!guard.tracking() || out == nullptr || bytes == 0) return real::cuMemAlloc(out, bytes);
   CUdeviceptr wide = 0;
-  const CUresult result = allocate(bytes, &wide, [&](uint64_t*) {
+  const CUresult result = allocate(guard, bytes, &wide, [&](uint64_t*) {
     const CUresult r = real::cuMemAlloc(out, bytes);
     if (r == CUDA_SUCCESS) wide = *out;
     return r;
@@ -117,17 +112,14 @@ CUresult mem_alloc_v1(CUdeviceptr_v1* out, unsigned bytes) {
   return result;
 }
 
-CUresult mem_alloc_pitch(CUdeviceptr* out, size_t* pitch, size_t width, size_t height,
-                         unsigned element_bytes) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult mem_alloc_pitch(const TakingMovable& guard, CUdeviceptr* out, size_t* pitch, size_t width,
+                         size_t height, unsigned element_bytes) {
   uint64_t estimate = 0;
-  if (!scope.tracking() || out == nullptr || pitch == nullptr || width == 0 || height == 0 ||
+  if (!guard.tracking() || out == nullptr || pitch == nullptr || width == 0 || height == 0 ||
       __builtin_mul_overflow(round_up(width, kPitchAlign), uint64_t{height}, &estimate)) {
     return real::cuMemAllocPitch_v2(out, pitch, width, height, element_bytes);
   }
-  const SwapPass pass;
-  return allocate(estimate, out, [&](uint64_t* bytes) {
+  return allocate(guard, estimate, out, [&](uint64_t* bytes) {
     const bool known = element_bytes == 4 || element_bytes == 8 || element_bytes == 16;
     if (known && swap_alloc(out, estimate, bytes) == CUDA_SUCCESS) {
       *pitch = round_up(width, kPitchAlign);
@@ -139,15 +131,13 @@ CUresult mem_alloc_pitch(CUdeviceptr* out, size_t* pitch, size_t width, size_t h
   });
 }
 
-CUresult mem_alloc_pitch_v1(CUdeviceptr_v1* out, unsigned* pitch, unsigned width, unsigned height,
-                            unsigned element_bytes) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr || pitch == nullptr || width == 0 || height == 0) {
+CUresult mem_alloc_pitch_v1(const Taking& guard, CUdeviceptr_v1* out, unsigned* pitch,
+                            unsigned width, unsigned height, unsigned element_bytes) {
+  if (!guard.tracking() || out == nullptr || pitch == nullptr || width == 0 || height == 0) {
     return real::cuMemAllocPitch(out, pitch, width, height, element_bytes);
   }
   CUdeviceptr wide = 0;
-  return allocate(round_up(width, kPitchAlign) * height, &wide, [&](uint64_t* bytes) {
+  return allocate(guard, round_up(width, kPitchAlign) * height, &wide, [&](uint64_t* bytes) {
     const CUresult r = real::cuMemAllocPitch(out, pitch, width, height, element_bytes);
     if (r == CUDA_SUCCESS) {
       wide = *out;
@@ -157,12 +147,10 @@ CUresult mem_alloc_pitch_v1(CUdeviceptr_v1* out, unsigned* pitch, unsigned width
   });
 }
 
-CUresult mem_alloc_managed(CUdeviceptr* out, size_t bytes, unsigned flags) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult mem_alloc_managed(const Taking& guard, CUdeviceptr* out, size_t bytes, unsigned flags) {
   CUcontext context = nullptr;
   Device* device =
-      scope.tracking() && out != nullptr && bytes != 0 ? current_device(&context) : nullptr;
+      guard.tracking() && out != nullptr && bytes != 0 ? current_device(&context) : nullptr;
   if (device == nullptr) return real::cuMemAllocManaged(out, bytes, flags);
   keep_accounts(*device);
   const uint64_t charged = round_up(bytes, kPage);
@@ -186,15 +174,15 @@ CUresult mem_alloc_managed(CUdeviceptr* out, size_t bytes, unsigned flags) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-template <class Call>
-CUresult free_block(CUdeviceptr address, Call call) {
+template <class Make>
+CUresult free_block(const Call& guard, CUdeviceptr address, Make call) {
   Entry block;
   if (!take_block(address, &block)) {
     const CUresult result = call();
     if (result == CUDA_SUCCESS && address != 0) graph_memory_may_have_gone();
     return result;
   }
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const CUresult result = call();
   if (result == CUDA_SUCCESS) {
     block_freed(block);
@@ -204,17 +192,14 @@ CUresult free_block(CUdeviceptr address, Call call) {
   return result;
 }
 
-CUresult mem_free(CUdeviceptr address) {
-  const Scope scope;
-  if (!scope.tracking()) return real::cuMemFree_v2(address);
-  const SwapPass pass;
-  return free_block(address, [address] { return give_back(address); });
+CUresult mem_free(const Moving& guard, CUdeviceptr address) {
+  if (!guard.tracking()) return real::cuMemFree_v2(address);
+  return free_block(guard, address, [address] { return give_back(address); });
 }
 
-CUresult mem_free_v1(CUdeviceptr_v1 address) {
-  const Scope scope;
-  if (!scope.tracking()) return real::cuMemFree(address);
-  return free_block(address, [address] { return real::cuMemFree(address); });
+CUresult mem_free_v1(const Observing& guard, CUdeviceptr_v1 address) {
+  if (!guard.tracking()) return real::cuMemFree(address);
+  return free_block(guard, address, [address] { return real::cuMemFree(address); });
 }
 
 }  // namespace

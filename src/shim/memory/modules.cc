@@ -6,6 +6,7 @@
 #include "shim/memory/charge.h"
 #include "shim/memory/driver_memory.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 
@@ -14,30 +15,27 @@ namespace {
 
 enum class Loads : bool { kAtOnce, kLazily };
 
-template <auto& Call, Loads how, class... A>
-CUresult load(A... arguments) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking()) return Call(arguments...);
+template <auto& Load, Loads how, class... A>
+CUresult load(const Taking& guard, A... arguments) {
+  if (!guard.tracking()) return Load(arguments...);
   CUcontext context = nullptr;
   Device* device = current_device(&context);
   const bool first_lazy = how == Loads::kLazily && !process.loads_lazily.exchange(true);
-  if (device == nullptr) return Call(arguments...);  // without a context nothing is taken yet
+  if (device == nullptr) return Load(arguments...);  // without a context nothing is taken yet
   if (first_lazy) measure_driver_memory(*device, 0);
   if (room_left(*device) < kPage &&
       device->driver.bytes() < device->driver_measured.load() + kPage) {
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  const CUresult result = Call(arguments...);
+  const CUresult result = Load(arguments...);
   if (result == CUDA_SUCCESS) measure_driver_memory(*device, 0);
   return result;
 }
 
 template <auto& Unload, class Handle>
-CUresult unload(Handle handle) {
-  const Scope scope;
+CUresult unload(const Observing& guard, Handle handle) {
   const CUresult result = Unload(handle);
-  if (result == CUDA_SUCCESS && scope.tracking()) keep_all_accounts();
+  if (result == CUDA_SUCCESS && guard.tracking()) keep_all_accounts();
   return result;
 }
 

@@ -12,7 +12,7 @@
 
 #include "shim/memory/charge.h"
 #include "shim/process/cuda_calls.h"
-#include "shim/process/swap_pass.h"
+#include "shim/process/hook_guard.h"
 #include "shim/time/streams.h"
 #include "sys/file.h"
 

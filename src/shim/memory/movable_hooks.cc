@@ -7,8 +7,8 @@
 // swap/held_entries.cc.
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
-#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {
@@ -17,10 +17,10 @@ void pin(uint32_t why) {
   __atomic_fetch_or(&swap_entry().pins, why, __ATOMIC_SEQ_CST);
 }
 
-CUresult address_range(CUdeviceptr* base, size_t* bytes, CUdeviceptr address) {
-  const Scope scope;
+CUresult address_range(const Observing& guard, CUdeviceptr* base, size_t* bytes,
+                       CUdeviceptr address) {
   SwapBlock block;
-  if (!scope.tracking() || !swap_on() || !swap_blocks.find(address, &block)) {
+  if (!guard.tracking() || !swap_on() || !swap_blocks.find(address, &block)) {
     return real::cuMemGetAddressRange_v2(base, bytes, address);
   }
   if (base != nullptr) *base = block.base;
@@ -45,49 +45,45 @@ void correct(void* out, CUpointer_attribute which, const SwapBlock& block) {
   }
 }
 
-CUresult pointer_attribute(void* out, CUpointer_attribute which, CUdeviceptr address) {
-  const Scope scope;
+CUresult pointer_attribute(const Observing& guard, void* out, CUpointer_attribute which,
+                           CUdeviceptr address) {
   SwapBlock block;
-  if (!scope.tracking() || !swap_on() || !swap_blocks.find(address, &block)) {
+  if (!guard.tracking() || !swap_on() || !swap_blocks.find(address, &block)) {
     return real::cuPointerGetAttribute(out, which, address);
   }
-  const SwapPass pass;
+  const SwapPass pass(guard);
   const CUresult result = real::cuPointerGetAttribute(out, which, address);
   const bool told = which == CU_POINTER_ATTRIBUTE_CONTEXT && out != nullptr;
   if (result == CUDA_SUCCESS || told) correct(out, which, block);
   return told ? CUDA_SUCCESS : result;
 }
 
-CUresult pointer_attributes(unsigned count, CUpointer_attribute* which, void** out,
-                            CUdeviceptr address) {
-  const Scope scope;
+CUresult pointer_attributes(const Observing& guard, unsigned count, CUpointer_attribute* which,
+                            void** out, CUdeviceptr address) {
   SwapBlock block;
-  if (!scope.tracking() || !swap_on() || !swap_blocks.find(address, &block)) {
+  if (!guard.tracking() || !swap_on() || !swap_blocks.find(address, &block)) {
     return real::cuPointerGetAttributes(count, which, out, address);
   }
-  const SwapPass pass;
+  const SwapPass pass(guard);
   const CUresult result = real::cuPointerGetAttributes(count, which, out, address);
   for (unsigned i = 0; result == CUDA_SUCCESS && i < count; ++i) correct(out[i], which[i], block);
   return result;
 }
 
-CUresult set_attribute(const void* value, CUpointer_attribute which, CUdeviceptr address) {
-  const Scope scope;
-  const SwapPass pass;
+CUresult set_attribute(const Moving& guard, const void* value, CUpointer_attribute which,
+                       CUdeviceptr address) {
   const CUresult result = real::cuPointerSetAttribute(value, which, address);
-  if (result == CUDA_SUCCESS && scope.tracking() && which == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS &&
+  if (result == CUDA_SUCCESS && guard.tracking() && which == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS &&
       *static_cast<const unsigned*>(value) != 0 && swap_covers(address)) {
     pin(ALLOT_SWAP_PIN_SYNC);
   }
   return result;
 }
 
-CUresult handle_for_range(void* handle, CUdeviceptr address, size_t bytes,
+CUresult handle_for_range(const Moving& guard, void* handle, CUdeviceptr address, size_t bytes,
                           CUmemRangeHandleType type, unsigned long long flags) {
-  const Scope scope;
-  const SwapPass pass;
   const CUresult result = real::cuMemGetHandleForAddressRange(handle, address, bytes, type, flags);
-  if (result == CUDA_SUCCESS && scope.tracking() && swap_covers(address)) {
+  if (result == CUDA_SUCCESS && guard.tracking() && swap_covers(address)) {
     pin(ALLOT_SWAP_PIN_HANDLE);
   }
   return result;
@@ -104,13 +100,11 @@ bool device_of_context(CUcontext context, CUdevice* ordinal) {
 }
 
 // The current device gets access to all memory of the peer, now and later.
-CUresult enable_peer(CUcontext peer, unsigned flags) {
-  const Scope scope;
-  const SwapPass pass;
+CUresult enable_peer(const Moving& guard, CUcontext peer, unsigned flags) {
   const CUresult result = real::cuCtxEnablePeerAccess(peer, flags);
   CUdevice mine = 0;
   CUdevice theirs = 0;
-  if (result != CUDA_SUCCESS || !scope.tracking() || !swap_on()) return result;
+  if (result != CUDA_SUCCESS || !guard.tracking() || !swap_on()) return result;
   if (real::cuCtxGetDevice(&mine) != CUDA_SUCCESS || !device_of_context(peer, &theirs)) {
     return result;
   }

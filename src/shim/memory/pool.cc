@@ -19,10 +19,10 @@
 #include "shim/memory/movable.h"
 #include "shim/process/burst_counter.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 #include "shim/process/spin.h"
-#include "shim/process/swap_pass.h"
 #include "sys/file.h"
 
 namespace allot::shim {
@@ -216,16 +216,16 @@ Pool* meet_pool(CUmemoryPool handle) {
   return note_pool(handle, kWhereItIsUsed);
 }
 
-template <class Call, class Free>
-CUresult allocate(Device& device, Pool* pool, CUdeviceptr* out, size_t bytes, Call call,
-                  Free free) {
+template <class Make, class Free>
+CUresult allocate(const Call& guard, Device& device, Pool* pool, CUdeviceptr* out, size_t bytes,
+                  Make call, Free free) {
   if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;  // what cannot be accounted cannot be given
   keep_accounts(device);
   const uint32_t gpu = static_cast<uint32_t>(device.gpu);
   const CUmemoryPool handle = pool->handle.load(std::memory_order_acquire);
   uint32_t place = 0;
   if (find_pool(handle, &place) != pool) return call();  // destroyed meanwhile: the driver's error
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const uint64_t growth = round_up(bytes, kStep);
   uint64_t prepaid = growth;
   if (!reserve(device, ALLOT_KIND_POOL, growth)) {
@@ -256,26 +256,22 @@ CUresult allocate(Device& device, Pool* pool, CUdeviceptr* out, size_t bytes, Ca
 }
 
 template <auto& Alloc, auto& Free>
-CUresult mem_alloc_async(CUdeviceptr* out, size_t bytes, CUstream stream) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult mem_alloc_async(const Taking& guard, CUdeviceptr* out, size_t bytes, CUstream stream) {
   Device* device =
-      scope.tracking() && out != nullptr && bytes != 0 ? device_of_stream(stream) : nullptr;
+      guard.tracking() && out != nullptr && bytes != 0 ? device_of_stream(stream) : nullptr;
   CUmemoryPool pool = nullptr;
   if (device == nullptr || real::cuDeviceGetMemPool(&pool, ordinal_of(*device)) != CUDA_SUCCESS) {
     return Alloc(out, bytes, stream);
   }
   return allocate(
-      *device, note_pool(pool, ordinal_of(*device)), out, bytes,
+      guard, *device, note_pool(pool, ordinal_of(*device)), out, bytes,
       [&] { return Alloc(out, bytes, stream); }, [&] { Free(*out, stream); });
 }
 
 template <auto& Alloc, auto& Free>
-CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool pool,
-                                   CUstream stream) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
-  if (!scope.tracking() || out == nullptr || bytes == 0 || pool == nullptr) {
+CUresult mem_alloc_from_pool_async(const Taking& guard, CUdeviceptr* out, size_t bytes,
+                                   CUmemoryPool pool, CUstream stream) {
+  if (!guard.tracking() || out == nullptr || bytes == 0 || pool == nullptr) {
     return Alloc(out, bytes, pool, stream);
   }
   Pool* known = find_pool(pool);
@@ -289,7 +285,7 @@ CUresult mem_alloc_from_pool_async(CUdeviceptr* out, size_t bytes, CUmemoryPool 
   if (device == nullptr && refused_gpu(known->device.load())) return CUDA_ERROR_NOT_PERMITTED;
   if (device == nullptr) return Alloc(out, bytes, pool, stream);
   return allocate(
-      *device, known, out, bytes, [&] { return Alloc(out, bytes, pool, stream); },
+      guard, *device, known, out, bytes, [&] { return Alloc(out, bytes, pool, stream); },
       [&] { Free(*out, stream); });
 }
 
@@ -300,12 +296,10 @@ CUresult free_swapped(CUdeviceptr address, CUstream stream) {
 }
 
 template <auto& Free>
-CUresult mem_free_async(CUdeviceptr address, CUstream stream) {
-  const Scope scope;
-  const SwapPass pass;
+CUresult mem_free_async(const Moving& guard, CUdeviceptr address, CUstream stream) {
   Entry block;
-  if (!scope.tracking() || !take_block(address, &block)) return Free(address, stream);
-  const InFlight in_flight;
+  if (!guard.tracking() || !take_block(address, &block)) return Free(address, stream);
+  const InFlight in_flight(guard);
   const CUresult result =
       swap_owns(address) ? free_swapped(address, stream) : Free(address, stream);
   if (result != CUDA_SUCCESS) {
@@ -322,11 +316,9 @@ int place_of(const CUmemLocation& location, CUmemAllocationType type) {
   return type == CU_MEM_ALLOCATION_TYPE_MANAGED ? kWhereItIsUsed : kOnHost;
 }
 
-CUresult pool_create(CUmemoryPool* out, const CUmemPoolProps* props) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult pool_create(const Taking& guard, CUmemoryPool* out, const CUmemPoolProps* props) {
   const CUresult result = real::cuMemPoolCreate(out, props);
-  if (result != CUDA_SUCCESS || !scope.tracking()) return result;
+  if (result != CUDA_SUCCESS || !guard.tracking()) return result;
   // A pool of host memory takes nothing of the card, and is noted so that it stays uncharged.
   if (note_pool(*out, place_of(props->location, props->allocType)) != nullptr) return result;
   real::cuMemPoolDestroy(*out);
@@ -336,16 +328,15 @@ CUresult pool_create(CUmemoryPool* out, const CUmemPoolProps* props) {
 
 // The pools that every location has of itself, and the one that is set for it.
 template <auto& Get>
-CUresult pool_of_location(CUmemoryPool* out, CUmemLocation* location, CUmemAllocationType type) {
-  const Scope scope;
+CUresult pool_of_location(const Observing& guard, CUmemoryPool* out, CUmemLocation* location,
+                          CUmemAllocationType type) {
   const CUresult result = Get(out, location, type);
-  if (result == CUDA_SUCCESS && scope.tracking()) note_pool(*out, place_of(*location, type));
+  if (result == CUDA_SUCCESS && guard.tracking()) note_pool(*out, place_of(*location, type));
   return result;
 }
 
-CUresult pool_destroy(CUmemoryPool handle) {
-  const Scope scope;
-  Pool* pool = scope.tracking() ? find_pool(handle) : nullptr;
+CUresult pool_destroy(const Observing& guard, CUmemoryPool handle) {
+  Pool* pool = guard.tracking() ? find_pool(handle) : nullptr;
   if (pool == nullptr) return real::cuMemPoolDestroy(handle);
   // Its name goes first: another thread may create a pool at the same address once this one is
   // gone.
@@ -368,30 +359,28 @@ CUresult pool_destroy(CUmemoryPool handle) {
   return result;
 }
 
-CUresult pool_trim_to(CUmemoryPool handle, size_t keep) {
-  const Scope scope;
+CUresult pool_trim_to(const Observing& guard, CUmemoryPool handle, size_t keep) {
   const CUresult result = real::cuMemPoolTrimTo(handle, keep);
-  Pool* pool = scope.tracking() ? find_pool(handle) : nullptr;
+  Pool* pool = guard.tracking() ? find_pool(handle) : nullptr;
   if (pool != nullptr) settle(*pool, 0);
   return result;
 }
 
-CUresult pool_set_attribute(CUmemoryPool handle, CUmemPool_attribute attribute, void* value) {
-  const Scope scope;
+CUresult pool_set_attribute(const Observing& guard, CUmemoryPool handle,
+                            CUmemPool_attribute attribute, void* value) {
   const CUresult result = real::cuMemPoolSetAttribute(handle, attribute, value);
-  Pool* pool = scope.tracking() ? find_pool(handle) : nullptr;
+  Pool* pool = guard.tracking() ? find_pool(handle) : nullptr;
   if (pool != nullptr && attribute == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) settle(*pool, 0);
   return result;
 }
 
 // A pool gives memory back when the program waits for the GPU.
 template <auto& Wait, class... A>
-CUresult wait(A... arguments) {
-  const Scope scope;
+CUresult wait(const Observing& guard, A... arguments) {
   const CUresult result = Wait(arguments...);
   if (bursts_are_counted()) burst_ends();
   if (result == CUDA_SUCCESS && pools_used.load(std::memory_order_relaxed) != 0 &&
-      scope.tracking()) {
+      guard.tracking()) {
     settle_pools(true);
   }
   return result;

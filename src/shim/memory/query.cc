@@ -10,6 +10,7 @@
 #include "shim/memory/pool.h"
 #include "shim/process/burst_counter.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 
@@ -32,11 +33,10 @@ void view(Device& device, uint64_t* free_bytes, uint64_t* total_bytes) {
   *total_bytes = view.total_bytes;
 }
 
-CUresult mem_get_info(size_t* free_out, size_t* total_out) {
-  const Scope scope;
+CUresult mem_get_info(const Observing& guard, size_t* free_out, size_t* total_out) {
   const CUresult result = real::cuMemGetInfo_v2(free_out, total_out);
   CUcontext context = nullptr;
-  Device* device = result == CUDA_SUCCESS && scope.tracking() ? current_device(&context) : nullptr;
+  Device* device = result == CUDA_SUCCESS && guard.tracking() ? current_device(&context) : nullptr;
   if (device == nullptr) return result;
   uint64_t free_bytes = free_out ? *free_out : 0;
   uint64_t total_bytes = total_out ? *total_out : device->physical_bytes;
@@ -51,11 +51,10 @@ unsigned narrow(uint64_t bytes) {
 }
 
 // The 32-bit entry from before CUDA 3.2. The slice's figures come from the 64-bit entry.
-CUresult mem_get_info_v1(unsigned* free_out, unsigned* total_out) {
-  const Scope scope;
+CUresult mem_get_info_v1(const Observing& guard, unsigned* free_out, unsigned* total_out) {
   const CUresult result = real::cuMemGetInfo(free_out, total_out);
   CUcontext context = nullptr;
-  Device* device = result == CUDA_SUCCESS && scope.tracking() ? current_device(&context) : nullptr;
+  Device* device = result == CUDA_SUCCESS && guard.tracking() ? current_device(&context) : nullptr;
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   if (device == nullptr || real::cuMemGetInfo_v2(&free_bytes, &total_bytes) != CUDA_SUCCESS)
@@ -76,12 +75,13 @@ uint64_t total_of(CUdevice ordinal, uint64_t physical) {
   return ledger.view(static_cast<uint32_t>(device->gpu), physical, physical).total_bytes;
 }
 
-// A poll: this is how the agent notices the first call of an idle process after an eviction.
+// A poll: this is how the agent notices the first call of an idle process after an eviction. There
+// is no guard while nobody wants to know: a program polls all the time, and nothing is charged.
 template <auto& Query, class Handle>
 CUresult poll(Handle handle) {
   if (!calls_are_watched() && !bursts_are_counted()) [[likely]]
     return Query(handle);
-  const Scope scope;
+  const auto guard = Observing::on_the_slow_way();
   const CUresult result = Query(handle);
   if (result == CUDA_SUCCESS && bursts_are_counted()) burst_ends();
   return result;
@@ -89,17 +89,15 @@ CUresult poll(Handle handle) {
 
 constinit DriverCall<CUstream> stream_query_ptsz{"cuStreamQuery_ptsz"};
 
-CUresult device_total_mem(size_t* out, CUdevice ordinal) {
-  const Scope scope;
+CUresult device_total_mem(const Observing& guard, size_t* out, CUdevice ordinal) {
   const CUresult result = real::cuDeviceTotalMem_v2(out, ordinal);
-  if (result == CUDA_SUCCESS && scope.tracking() && out != nullptr) *out = total_of(ordinal, *out);
+  if (result == CUDA_SUCCESS && guard.tracking() && out != nullptr) *out = total_of(ordinal, *out);
   return result;
 }
 
-CUresult device_total_mem_v1(unsigned* out, CUdevice ordinal) {
-  const Scope scope;
+CUresult device_total_mem_v1(const Observing& guard, unsigned* out, CUdevice ordinal) {
   const CUresult result = real::cuDeviceTotalMem(out, ordinal);
-  Device* device = scope.tracking() ? device_of(ordinal) : nullptr;
+  Device* device = guard.tracking() ? device_of(ordinal) : nullptr;
   if (result == CUDA_SUCCESS && device != nullptr && out != nullptr) {
     *out = narrow(total_of(ordinal, device->physical_bytes));
   }
@@ -114,9 +112,9 @@ std::span<const Hook> query_hooks() {
       hook<mem_get_info>("cuMemGetInfo_v2"),
       hook<device_total_mem_v1>("cuDeviceTotalMem"),
       hook<device_total_mem>("cuDeviceTotalMem_v2"),
-      hook<poll<real::cuStreamQuery, CUstream>>("cuStreamQuery"),
-      hook<poll<stream_query_ptsz, CUstream>>("cuStreamQuery_ptsz"),
-      hook<poll<real::cuEventQuery, CUevent>>("cuEventQuery"),
+      unguarded<poll<real::cuStreamQuery, CUstream>>("cuStreamQuery"),
+      unguarded<poll<stream_query_ptsz, CUstream>>("cuStreamQuery_ptsz"),
+      unguarded<poll<real::cuEventQuery, CUevent>>("cuEventQuery"),
   };
   return hooks;
 }

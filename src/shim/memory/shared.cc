@@ -11,6 +11,7 @@
 #include "shim/memory/exported.h"
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/log.h"
 #include "shim/process/process.h"
@@ -40,19 +41,18 @@ void offer(uint64_t hash, CUdeviceptr address) {
   offer_block(base, hash, reinterpret_cast<uint64_t>(context));
 }
 
-CUresult ipc_get(CUipcMemHandle* out, CUdeviceptr address) {
-  const Scope scope;
+CUresult ipc_get(const Observing& guard, CUipcMemHandle* out, CUdeviceptr address) {
   const CUresult result = real::cuIpcGetMemHandle(out, address);
-  if (result == CUDA_SUCCESS && scope.tracking()) offer(hash_of_handle(out), address);
-  if (result != CUDA_SUCCESS && scope.tracking() && swap_covers(address)) log_no_ipc();
+  if (result == CUDA_SUCCESS && guard.tracking()) offer(hash_of_handle(out), address);
+  if (result != CUDA_SUCCESS && guard.tracking() && swap_covers(address)) log_no_ipc();
   return result;
 }
 
 // A block of a pool whose handle went to another process.
-CUresult pool_export_pointer(CUmemPoolPtrExportData* out, CUdeviceptr address) {
-  const Scope scope;
+CUresult pool_export_pointer(const Observing& guard, CUmemPoolPtrExportData* out,
+                             CUdeviceptr address) {
   const CUresult result = real::cuMemPoolExportPointer(out, address);
-  if (result == CUDA_SUCCESS && scope.tracking()) offer(hash_of_handle(out), address);
+  if (result == CUDA_SUCCESS && guard.tracking()) offer(hash_of_handle(out), address);
   return result;
 }
 
@@ -88,11 +88,9 @@ bool charge_opened(Device& device, CUcontext context, CUdeviceptr address, const
 }
 
 template <auto& Open>
-CUresult ipc_open(CUdeviceptr* out, CUipcMemHandle handle, unsigned flags) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult ipc_open(const Taking& guard, CUdeviceptr* out, CUipcMemHandle handle, unsigned flags) {
   CUcontext context = nullptr;
-  Device* device = scope.tracking() && out != nullptr ? current_device(&context) : nullptr;
+  Device* device = guard.tracking() && out != nullptr ? current_device(&context) : nullptr;
   if (device == nullptr) return Open(out, handle, flags);
   keep_accounts(*device);
   const CUresult result = Open(out, handle, flags);
@@ -103,9 +101,8 @@ CUresult ipc_open(CUdeviceptr* out, CUipcMemHandle handle, unsigned flags) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult ipc_close(CUdeviceptr address) {
-  const Scope scope;
-  if (!scope.tracking()) return real::cuIpcCloseMemHandle(address);
+CUresult ipc_close(const Observing& guard, CUdeviceptr address) {
+  if (!guard.tracking()) return real::cuIpcCloseMemHandle(address);
   Entry opened = {};
   bool last = false;
   process.table.update(Tag::kPointer, address, [&](Entry& e) {
@@ -128,11 +125,10 @@ CUresult ipc_close(CUdeviceptr address) {
   return result;
 }
 
-CUresult pool_import_pointer(CUdeviceptr* out, CUmemoryPool pool, CUmemPoolPtrExportData* data) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult pool_import_pointer(const Taking& guard, CUdeviceptr* out, CUmemoryPool pool,
+                             CUmemPoolPtrExportData* data) {
   CUcontext context = nullptr;
-  Device* device = scope.tracking() && out && data ? current_device(&context) : nullptr;
+  Device* device = guard.tracking() && out && data ? current_device(&context) : nullptr;
   if (device == nullptr) return real::cuMemPoolImportPointer(out, pool, data);
   keep_accounts(*device);
   const CUresult result = real::cuMemPoolImportPointer(out, pool, data);
@@ -142,11 +138,10 @@ CUresult pool_import_pointer(CUdeviceptr* out, CUmemoryPool pool, CUmemPoolPtrEx
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult import_external(CUexternalMemory* out, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* desc) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
+CUresult import_external(const Taking& guard, CUexternalMemory* out,
+                         const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* desc) {
   CUcontext context = nullptr;
-  Device* device = scope.tracking() && out && desc ? current_device(&context) : nullptr;
+  Device* device = guard.tracking() && out && desc ? current_device(&context) : nullptr;
   if (device == nullptr) return real::cuImportExternalMemory(out, desc);
   keep_accounts(*device);
   const uint64_t charged = round_up(desc->size, kPage);
@@ -167,10 +162,9 @@ CUresult import_external(CUexternalMemory* out, const CUDA_EXTERNAL_MEMORY_HANDL
   return result == CUDA_SUCCESS ? CUDA_ERROR_OUT_OF_MEMORY : result;
 }
 
-CUresult destroy_external(CUexternalMemory memory) {
-  const Scope scope;
+CUresult destroy_external(const Observing& guard, CUexternalMemory memory) {
   Entry entry;
-  if (!scope.tracking() ||
+  if (!guard.tracking() ||
       !process.table.take(Tag::kExternal, reinterpret_cast<uint64_t>(memory), &entry)) {
     return real::cuDestroyExternalMemory(memory);
   }

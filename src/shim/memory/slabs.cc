@@ -16,15 +16,15 @@ constexpr uint32_t kWords = 64;  // 4,096 places of 512 bytes
 constexpr uint16_t kNoBits = 0;  // Entry::extra of a slab without bits
 constexpr uint16_t kMaxSlabs = 32768;
 
-constinit SpinLock guard;
-constinit uint64_t* bits = nullptr;  // kMaxSlabs groups of kWords; written once, under guard
+constinit SpinLock placing;
+constinit uint64_t* bits = nullptr;  // kMaxSlabs groups of kWords; written once, under placing
 constinit uint16_t free_list[kMaxSlabs] = {};
 constinit uint32_t free_count = 0;
 constinit uint16_t next_unused = 1;
 
 uint16_t bits_take() {
   uint16_t place = kNoBits;
-  guard.lock();
+  placing.lock();
   if (bits == nullptr) {
     const Result<void*> memory = sys::map_memory(uint64_t{kMaxSlabs} * kWords * sizeof(uint64_t));
     if (memory) bits = static_cast<uint64_t*>(*memory);
@@ -36,16 +36,16 @@ uint16_t bits_take() {
       place = next_unused++;
     }
   }
-  guard.unlock();
+  placing.unlock();
   return place;
 }
 
 void bits_give_back(uint16_t place) {
   if (place == kNoBits) return;
   for (uint32_t i = 0; i < kWords; ++i) bits[uint32_t{place} * kWords + i] = 0;
-  guard.lock();
+  placing.lock();
   free_list[free_count++] = place;
-  guard.unlock();
+  placing.unlock();
 }
 
 // The word and the bit of `address` in its slab's group.
@@ -131,7 +131,7 @@ void slab_dropped(const Entry& slab) {
 }
 
 void abandon_slabs() {
-  guard.abandon();
+  placing.abandon();
   bits = nullptr;
   free_count = 0;
   next_unused = 1;

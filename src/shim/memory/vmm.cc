@@ -22,6 +22,7 @@
 #include "shim/memory/exported.h"
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 #include "shim/process/spin.h"
@@ -47,7 +48,7 @@ struct Descriptor {
 };
 constexpr int kEnded = -1;
 constexpr uint32_t kFirstRoom = 128;
-constinit SpinLock guard;
+constinit SpinLock listing;
 constinit Descriptor* descriptors = nullptr;
 constinit uint32_t descriptor_count = 0;
 constinit uint32_t descriptor_room = 0;
@@ -59,7 +60,7 @@ bool is_open(const Descriptor& known) {
   return now && now->device == known.device && now->inode == known.inode;
 }
 
-// Forgets the entries that match. `guard` is held.
+// Forgets the entries that match. `listing` is held.
 template <class Match>
 void forget_descriptors(Match match) {
   for (uint32_t i = 0; i < descriptor_count;) {
@@ -75,18 +76,18 @@ void forget_descriptors(Match match) {
 // less than 1 us.
 bool kept_by_descriptor(uint64_t serial) {
   bool open = false;
-  guard.lock();
+  listing.lock();
   forget_descriptors([&](const Descriptor& d) {
     if (d.serial != serial || d.fd == kEnded) return false;
     const bool closed = !is_open(d);
     open = open || !closed;
     return closed;
   });
-  guard.unlock();
+  listing.unlock();
   return open;
 }
 
-// `guard` is held. False when no memory can be had.
+// `listing` is held. False when no memory can be had.
 bool add_descriptor(const Descriptor& fresh) {
   if (descriptor_count == descriptor_room) {
     const uint32_t wider = descriptor_room == 0 ? kFirstRoom : descriptor_room * 2;
@@ -107,29 +108,29 @@ bool add_descriptor(const Descriptor& fresh) {
 bool note_descriptor(int fd, uint64_t serial) {
   const Result<sys::FileInfo> info = sys::info_of(fd);
   if (!info) return false;
-  guard.lock();
+  listing.lock();
   forget_descriptors([fd](const Descriptor& d) { return d.fd == fd; });
   const bool noted = add_descriptor({serial, info->device, info->inode, fd});
-  guard.unlock();
+  listing.unlock();
   return noted;
 }
 
 bool note_ended(uint64_t serial) {
-  guard.lock();
+  listing.lock();
   const bool noted = add_descriptor({serial, 0, 0, kEnded});
   if (noted) kept_by_descriptors.fetch_add(1, std::memory_order_release);
-  guard.unlock();
+  listing.unlock();
   return noted;
 }
 
 // The serial of the nth allocation that only descriptors keep, or 0.
 uint64_t nth_ended(uint32_t n) {
   uint64_t serial = 0;
-  guard.lock();
+  listing.lock();
   for (uint32_t i = 0; i < descriptor_count && serial == 0; ++i) {
     if (descriptors[i].fd == kEnded && n-- == 0) serial = descriptors[i].serial;
   }
-  guard.unlock();
+  listing.unlock();
   return serial;
 }
 
@@ -160,19 +161,17 @@ bool note_allocation(uint64_t handle, uint32_t gpu, uint64_t bytes, uint16_t fla
   return false;
 }
 
-CUresult mem_create(CUmemGenericAllocationHandle* out, size_t bytes,
+CUresult mem_create(const Taking& guard, CUmemGenericAllocationHandle* out, size_t bytes,
                     const CUmemAllocationProp* prop, unsigned long long flags) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
   Device* device = nullptr;
-  if (scope.tracking() && out != nullptr && prop != nullptr && bytes != 0 &&
+  if (guard.tracking() && out != nullptr && prop != nullptr && bytes != 0 &&
       prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
     device = device_of(prop->location.id);
     if (device == nullptr && refused_gpu(prop->location.id)) return CUDA_ERROR_NOT_PERMITTED;
   }
   if (device == nullptr) return real::cuMemCreate(out, bytes, prop, flags);
   keep_accounts(*device);
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const uint64_t charged = round_up(bytes, kPage);
   if (!reserve(*device, ALLOT_KIND_VMM, charged)) return CUDA_ERROR_OUT_OF_MEMORY;
   const CUresult result = real::cuMemCreate(out, bytes, prop, flags);
@@ -185,14 +184,13 @@ CUresult mem_create(CUmemGenericAllocationHandle* out, size_t bytes,
   return result == CUDA_SUCCESS ? CUDA_ERROR_OUT_OF_MEMORY : result;
 }
 
-CUresult mem_release(CUmemGenericAllocationHandle handle) {
-  const Scope scope;
+CUresult mem_release(const Observing& guard, CUmemGenericAllocationHandle handle) {
   Entry name;
-  if (!scope.tracking() || !process.table.find(Tag::kHandle, handle, &name)) {
+  if (!guard.tracking() || !process.table.find(Tag::kHandle, handle, &name)) {
     return real::cuMemRelease(handle);
   }
   // By its serial: once the driver has released the handle, another thread may get the same value.
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const CUresult result = real::cuMemRelease(handle);
   if (result == CUDA_SUCCESS) drop_vmm_reference(name.owner, handle);
   return result;
@@ -207,13 +205,12 @@ bool import_may_reach(uint64_t serial, uint64_t end) {
   return charge_import(import_key(serial), round_up(end, kPage), object.gpu());
 }
 
-CUresult mem_map(CUdeviceptr address, size_t bytes, size_t offset,
+CUresult mem_map(const Observing& guard, CUdeviceptr address, size_t bytes, size_t offset,
                  CUmemGenericAllocationHandle handle, unsigned long long flags) {
-  const Scope scope;
-  if (!scope.tracking()) return real::cuMemMap(address, bytes, offset, handle, flags);
+  if (!guard.tracking()) return real::cuMemMap(address, bytes, offset, handle, flags);
   uint64_t serial = 0;
   const bool ours = add_vmm_reference(handle, &serial);
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   CUresult result = ours && !import_may_reach(serial, offset + bytes)
                         ? CUDA_ERROR_OUT_OF_MEMORY
                         : real::cuMemMap(address, bytes, offset, handle, flags);
@@ -278,12 +275,11 @@ class TakenMappings {
 };
 
 // As for memory of cuMemAlloc: that is what movable memory is to the program.
-CUresult mem_unmap(CUdeviceptr address, size_t bytes) {
-  const Scope scope;
+CUresult mem_unmap(const Observing& guard, CUdeviceptr address, size_t bytes) {
   if (swap_covers(address)) return CUDA_ERROR_INVALID_VALUE;
-  if (!scope.tracking()) return real::cuMemUnmap(address, bytes);
+  if (!guard.tracking()) return real::cuMemUnmap(address, bytes);
   TakenMappings mappings(address, bytes);
-  const InFlight in_flight;
+  const InFlight in_flight(guard);
   const CUresult result = real::cuMemUnmap(address, bytes);
   if (result == CUDA_SUCCESS) {
     mappings.end();
@@ -293,22 +289,19 @@ CUresult mem_unmap(CUdeviceptr address, size_t bytes) {
   return result;
 }
 
-CUresult mem_retain(CUmemGenericAllocationHandle* out, void* address) {
-  const Scope scope;
+CUresult mem_retain(const Observing& guard, CUmemGenericAllocationHandle* out, void* address) {
   if (swap_covers(reinterpret_cast<CUdeviceptr>(address))) return CUDA_ERROR_INVALID_VALUE;
   const CUresult result = real::cuMemRetainAllocationHandle(out, address);
   uint64_t serial = 0;
-  if (result == CUDA_SUCCESS && scope.tracking()) add_vmm_reference(*out, &serial);
+  if (result == CUDA_SUCCESS && guard.tracking()) add_vmm_reference(*out, &serial);
   return result;
 }
 
-CUresult mem_import(CUmemGenericAllocationHandle* out, void* shareable,
+CUresult mem_import(const Taking& guard, CUmemGenericAllocationHandle* out, void* shareable,
                     CUmemAllocationHandleType type) {
-  const Scope scope;
-  if (scope.refusing()) return CUDA_ERROR_NOT_PERMITTED;
   const CUresult result = real::cuMemImportFromShareableHandle(out, shareable, type);
   uint64_t serial = 0;
-  if (result != CUDA_SUCCESS || !scope.tracking() || add_vmm_reference(*out, &serial)) {
+  if (result != CUDA_SUCCESS || !guard.tracking() || add_vmm_reference(*out, &serial)) {
     return result;
   }
   CUmemAllocationProp prop = {};
@@ -326,12 +319,11 @@ CUresult mem_import(CUmemGenericAllocationHandle* out, void* shareable,
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult mem_export(void* out, CUmemGenericAllocationHandle handle, CUmemAllocationHandleType type,
-                    unsigned long long flags) {
-  const Scope scope;
+CUresult mem_export(const Observing& guard, void* out, CUmemGenericAllocationHandle handle,
+                    CUmemAllocationHandleType type, unsigned long long flags) {
   const CUresult result = real::cuMemExportToShareableHandle(out, handle, type, flags);
   Entry name;
-  if (result != CUDA_SUCCESS || !scope.tracking() ||
+  if (result != CUDA_SUCCESS || !guard.tracking() ||
       !process.table.find(Tag::kHandle, handle, &name)) {
     return result;
   }
@@ -351,10 +343,10 @@ CUresult mem_export(void* out, CUmemGenericAllocationHandle handle, CUmemAllocat
   return result;
 }
 
-CUresult multicast_create(CUmemGenericAllocationHandle* out, const CUmulticastObjectProp* prop) {
-  const Scope scope;
+CUresult multicast_create(const Taking& guard, CUmemGenericAllocationHandle* out,
+                          const CUmulticastObjectProp* prop) {
   const CUresult result = real::cuMulticastCreate(out, prop);
-  if (result == CUDA_SUCCESS && scope.tracking()) note_allocation(*out, 0, 0, kMulticast);
+  if (result == CUDA_SUCCESS && guard.tracking()) note_allocation(*out, 0, 0, kMulticast);
   return result;
 }
 
@@ -395,9 +387,9 @@ void settle_exported_allocations() {
       ++n;
       continue;
     }
-    guard.lock();
+    listing.lock();
     forget_descriptors([serial](const Descriptor& d) { return d.serial == serial; });
-    guard.unlock();
+    listing.unlock();
     Entry object;
     if (!process.table.take(Tag::kObject, serial, &object)) continue;  // another thread was first
     kept_by_descriptors.fetch_sub(1, std::memory_order_release);
@@ -406,7 +398,7 @@ void settle_exported_allocations() {
 }
 
 void abandon_vmm() {
-  guard.abandon();
+  listing.abandon();
   descriptors = nullptr;
   descriptor_count = descriptor_room = 0;
   kept_by_descriptors.store(0);

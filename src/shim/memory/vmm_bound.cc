@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "shim/memory/vmm.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
 #include "shim/process/spin.h"
@@ -25,13 +26,13 @@ struct Binding {
 };
 
 constexpr uint32_t kFirstRoom = 128;
-constinit SpinLock guard;
+constinit SpinLock listing;
 constinit Binding* list = nullptr;
 constinit uint32_t count = 0;
 constinit uint32_t room = 0;
 constinit std::atomic<bool> anything_bound{false};
 
-// `guard` is held.
+// `listing` is held.
 bool grow() {
   const uint32_t wider = room == 0 ? kFirstRoom : room * 2;
   const Result<void*> memory = sys::map_memory(uint64_t{wider} * sizeof(Binding));
@@ -50,13 +51,13 @@ void drop_matching(Match match) {
   if (!anything_bound.load(std::memory_order_acquire)) return;
   for (;;) {
     uint64_t serial = 0;
-    guard.lock();
+    listing.lock();
     for (uint32_t i = 0; i < count && serial == 0; ++i) {
       if (!match(list[i])) continue;
       serial = list[i].serial;
       list[i] = list[--count];
     }
-    guard.unlock();
+    listing.unlock();
     if (serial == 0) return;
     drop_vmm_reference(serial, 0);
   }
@@ -67,7 +68,7 @@ void drop_matching(Match match) {
 bool bind_memory(uint64_t holder, CUdevice device, uint64_t place, uint64_t bytes,
                  uint64_t serial) {
   uint64_t before = 0;
-  guard.lock();
+  listing.lock();
   anything_bound.store(true, std::memory_order_release);
   Binding* at = nullptr;
   for (uint32_t i = 0; i < count && at == nullptr; ++i) {
@@ -80,7 +81,7 @@ bool bind_memory(uint64_t holder, CUdevice device, uint64_t place, uint64_t byte
     at = &list[count++];
   }
   if (at != nullptr) *at = {holder, place, bytes, serial, device};
-  guard.unlock();
+  listing.unlock();
   if (before != 0) drop_vmm_reference(before, 0);
   return at != nullptr;
 }
@@ -114,9 +115,9 @@ uint64_t array_of(const CUarrayMapInfo& info) {
 }
 
 template <auto& Map>
-CUresult map_array(CUarrayMapInfo* infos, unsigned entries, CUstream stream) {
-  const Scope scope;
-  if (!scope.tracking() || infos == nullptr) return Map(infos, entries, stream);
+CUresult map_array(const Observing& guard, CUarrayMapInfo* infos, unsigned entries,
+                   CUstream stream) {
+  if (!guard.tracking() || infos == nullptr) return Map(infos, entries, stream);
   // References first: released handles may be the last ones otherwise.
   unsigned taken = 0;
   for (; taken < entries; ++taken) {
@@ -138,12 +139,11 @@ CUresult map_array(CUarrayMapInfo* infos, unsigned entries, CUstream stream) {
   return result;
 }
 
-CUresult multicast_bind_mem(CUmemGenericAllocationHandle multicast, size_t offset,
-                            CUmemGenericAllocationHandle memory, size_t memory_offset, size_t bytes,
-                            unsigned long long flags) {
-  const Scope scope;
+CUresult multicast_bind_mem(const Observing& guard, CUmemGenericAllocationHandle multicast,
+                            size_t offset, CUmemGenericAllocationHandle memory,
+                            size_t memory_offset, size_t bytes, unsigned long long flags) {
   uint64_t serial = 0;
-  if (!scope.tracking() || !add_vmm_reference(memory, &serial)) {
+  if (!guard.tracking() || !add_vmm_reference(memory, &serial)) {
     return real::cuMulticastBindMem(multicast, offset, memory, memory_offset, bytes, flags);
   }
   CUmemAllocationProp prop = {};
@@ -160,11 +160,11 @@ CUresult multicast_bind_mem(CUmemGenericAllocationHandle multicast, size_t offse
 }
 
 // Binds what is mapped at an address: each mapping that begins there.
-CUresult multicast_bind_addr(CUmemGenericAllocationHandle multicast, size_t offset,
-                             CUdeviceptr address, size_t bytes, unsigned long long flags) {
-  const Scope scope;
+CUresult multicast_bind_addr(const Observing& guard, CUmemGenericAllocationHandle multicast,
+                             size_t offset, CUdeviceptr address, size_t bytes,
+                             unsigned long long flags) {
   const CUresult result = real::cuMulticastBindAddr(multicast, offset, address, bytes, flags);
-  if (result != CUDA_SUCCESS || !scope.tracking()) return result;
+  if (result != CUDA_SUCCESS || !guard.tracking()) return result;
   CUmemGenericAllocationHandle memory = 0;
   for (uint64_t at = address; at - address < bytes; at += kPage) {
     Entry mapping;
@@ -184,18 +184,17 @@ CUresult multicast_bind_addr(CUmemGenericAllocationHandle multicast, size_t offs
   return result;
 }
 
-CUresult multicast_unbind(CUmemGenericAllocationHandle multicast, CUdevice device, size_t offset,
-                          size_t bytes) {
-  const Scope scope;
+CUresult multicast_unbind(const Observing& guard, CUmemGenericAllocationHandle multicast,
+                          CUdevice device, size_t offset, size_t bytes) {
   const CUresult result = real::cuMulticastUnbind(multicast, device, offset, bytes);
-  if (result == CUDA_SUCCESS && scope.tracking()) unbind_memory(multicast, device, offset, bytes);
+  if (result == CUDA_SUCCESS && guard.tracking()) unbind_memory(multicast, device, offset, bytes);
   return result;
 }
 
 }  // namespace
 
 void abandon_bound_memory() {
-  guard.abandon();
+  listing.abandon();
   anything_bound.store(false);
   list = nullptr;
   count = room = 0;

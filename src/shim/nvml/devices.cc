@@ -82,15 +82,15 @@ nvmlReturn_t index_of(nvmlDevice_t device, unsigned* out) {
 
 std::span<const Hook> nvml_device_hooks() {
   static constexpr Hook hooks[] = {
-      hook<device_count>("nvmlDeviceGetCount"),
-      hook<device_count>("nvmlDeviceGetCount_v2"),
-      hook<by_index>("nvmlDeviceGetHandleByIndex"),
-      hook<by_index>("nvmlDeviceGetHandleByIndex_v2"),
-      hook<by_name<real_by_uuid>>("nvmlDeviceGetHandleByUUID"),
-      hook<by_name<real_by_bus>>("nvmlDeviceGetHandleByPciBusId"),
-      hook<by_name<real_by_bus>>("nvmlDeviceGetHandleByPciBusId_v2"),
-      hook<by_name<real_by_serial>>("nvmlDeviceGetHandleBySerial"),
-      hook<index_of>("nvmlDeviceGetIndex"),
+      nvml_hook<device_count>("nvmlDeviceGetCount"),
+      nvml_hook<device_count>("nvmlDeviceGetCount_v2"),
+      nvml_hook<by_index>("nvmlDeviceGetHandleByIndex"),
+      nvml_hook<by_index>("nvmlDeviceGetHandleByIndex_v2"),
+      nvml_hook<by_name<real_by_uuid>>("nvmlDeviceGetHandleByUUID"),
+      nvml_hook<by_name<real_by_bus>>("nvmlDeviceGetHandleByPciBusId"),
+      nvml_hook<by_name<real_by_bus>>("nvmlDeviceGetHandleByPciBusId_v2"),
+      nvml_hook<by_name<real_by_serial>>("nvmlDeviceGetHandleBySerial"),
+      nvml_hook<index_of>("nvmlDeviceGetIndex"),
   };
   return hooks;
 }

@@ -73,9 +73,9 @@ nvmlReturn_t shut_down() {
 
 std::span<const Hook> nvml_memory_hooks() {
   static constexpr Hook hooks[] = {
-      hook<memory_info>("nvmlDeviceGetMemoryInfo"),
-      hook<memory_info_v2>("nvmlDeviceGetMemoryInfo_v2"),
-      hook<shut_down>("nvmlShutdown"),
+      nvml_hook<memory_info>("nvmlDeviceGetMemoryInfo"),
+      nvml_hook<memory_info_v2>("nvmlDeviceGetMemoryInfo_v2"),
+      nvml_hook<shut_down>("nvmlShutdown"),
   };
   return hooks;
 }

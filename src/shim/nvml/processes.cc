@@ -84,16 +84,16 @@ nvmlReturn_t detail_list(nvmlDevice_t handle, nvmlProcessDetailList_t* list) {
 
 std::span<const Hook> nvml_process_hooks() {
   static constexpr Hook hooks[] = {
-      hook<process_list<V1, compute_v1>>("nvmlDeviceGetComputeRunningProcesses"),
-      hook<process_list<V2, compute_v2>>("nvmlDeviceGetComputeRunningProcesses_v2"),
-      hook<process_list<V2, compute_v3>>("nvmlDeviceGetComputeRunningProcesses_v3"),
-      hook<process_list<V1, graphics_v1>>("nvmlDeviceGetGraphicsRunningProcesses"),
-      hook<process_list<V2, graphics_v2>>("nvmlDeviceGetGraphicsRunningProcesses_v2"),
-      hook<process_list<V2, graphics_v3>>("nvmlDeviceGetGraphicsRunningProcesses_v3"),
-      hook<process_list<V1, mps_v1>>("nvmlDeviceGetMPSComputeRunningProcesses"),
-      hook<process_list<V2, mps_v2>>("nvmlDeviceGetMPSComputeRunningProcesses_v2"),
-      hook<process_list<V2, mps_v3>>("nvmlDeviceGetMPSComputeRunningProcesses_v3"),
-      hook<detail_list>("nvmlDeviceGetRunningProcessDetailList"),
+      nvml_hook<process_list<V1, compute_v1>>("nvmlDeviceGetComputeRunningProcesses"),
+      nvml_hook<process_list<V2, compute_v2>>("nvmlDeviceGetComputeRunningProcesses_v2"),
+      nvml_hook<process_list<V2, compute_v3>>("nvmlDeviceGetComputeRunningProcesses_v3"),
+      nvml_hook<process_list<V1, graphics_v1>>("nvmlDeviceGetGraphicsRunningProcesses"),
+      nvml_hook<process_list<V2, graphics_v2>>("nvmlDeviceGetGraphicsRunningProcesses_v2"),
+      nvml_hook<process_list<V2, graphics_v3>>("nvmlDeviceGetGraphicsRunningProcesses_v3"),
+      nvml_hook<process_list<V1, mps_v1>>("nvmlDeviceGetMPSComputeRunningProcesses"),
+      nvml_hook<process_list<V2, mps_v2>>("nvmlDeviceGetMPSComputeRunningProcesses_v2"),
+      nvml_hook<process_list<V2, mps_v3>>("nvmlDeviceGetMPSComputeRunningProcesses_v3"),
+      nvml_hook<detail_list>("nvmlDeviceGetRunningProcessDetailList"),
   };
   return hooks;
 }

@@ -14,8 +14,6 @@
 // destructor that runs, a lock.
 #pragma once
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstdint>
 
@@ -24,7 +22,6 @@
 #include "driver/cuda_abi.h"
 #include "shim/process/pointer_table.h"
 #include "shim/process/settled_charge.h"
-#include "shim/process/submit_watch.h"
 #include "shm/slice_file.h"
 #include "sys/process.h"
 
@@ -32,6 +29,7 @@ namespace allot::shim {
 
 inline constexpr uint32_t kMaxDevices = 64;
 inline constexpr uint64_t kMiB = 1024 * 1024;
+inline constexpr uint64_t kFlightEnded = uint64_t{1} << 32;  // of Process::flights
 inline constexpr uint64_t kPage = 2 * kMiB;  // the driver's granule for everything but small blocks
 
 enum class State : uint32_t { kOff, kStarting, kOn, kDisabled, kRefused };
@@ -68,10 +66,9 @@ struct Process {
   Device devices[kMaxDevices];
   PointerTable table;
 
-  // Operations between their charge and their end, and how many have ended. While the first is 0
-  // and the second does not change, the ledger and the driver agree.
-  std::atomic<uint32_t> in_flight{0};
-  std::atomic<uint32_t> finished{0};
+  // Operations between their charge and their end (low half), and how many have ended (high half).
+  // While the first is 0 and the second does not change, the ledger and the driver agree.
+  std::atomic<uint64_t> flights{0};
   std::atomic<uint64_t> next_reconcile_ms{0};
   std::atomic<bool> loads_lazily{false};  // loads a kernel at its first launch: keep headroom
   std::atomic<uint32_t> reconcile_turn{0};
@@ -80,12 +77,8 @@ struct Process {
 
 extern constinit Process process;
 
-// Waits while another thread of this process joins its slice and initialises the driver: until then
-// nothing is charged and no limit holds. Returns at once in a child that was forked meanwhile.
-void wait_for_start();
-
 // Depth of hooks on this thread: the driver may call its own exported entries and so enter a hook
-// again.
+// again (hook_guard.h).
 extern constinit thread_local uint32_t hook_depth __attribute__((tls_model("initial-exec")));
 
 // True in a child that was forked after the process attached. One load, except on kernels without
@@ -95,70 +88,6 @@ inline bool forked_child() {
   if (guard != nullptr) return guard->load(std::memory_order_relaxed) == 0;
   return process.compare_pids.load(std::memory_order_relaxed) && process.pid != sys::current_pid();
 }
-
-// While one lives, pthread_cancel waits: a thread that ended inside the driver would take with it
-// what its call had charged, its counts here and in the gates, and the driver's own locks. The
-// cancellation takes effect at the thread's next cancellation point after the call.
-class HoldCancellation {
- public:
-  explicit HoldCancellation(bool really) {
-    if (really) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_);
-  }
-  ~HoldCancellation() {
-    if (before_ == PTHREAD_CANCEL_ENABLE) pthread_setcancelstate(before_, nullptr);
-  }
-  HoldCancellation(const HoldCancellation&) = delete;
-  HoldCancellation& operator=(const HoldCancellation&) = delete;
-
- private:
-  int before_ = PTHREAD_CANCEL_DISABLE;
-};
-
-// The first object of every hook. tracking(): charge this call. The thread is not cancelled while
-// the outermost one lives.
-class Scope {
- public:
-  Scope() : outer_(hook_depth == 0), hold_(outer_), watched_(outer_ && calls_are_watched()) {
-    ++hook_depth;
-    if (outer_ && process.state.load(std::memory_order_acquire) == State::kStarting) [[unlikely]]
-      wait_for_start();
-    if (watched_) watched_call_begins();
-  }
-  // For calls that we make on a thread of ours.
-  enum class Ours { kYes };
-  explicit Scope(Ours) : outer_(hook_depth++ == 0), hold_(outer_), watched_(false) {}
-  ~Scope() {
-    if (watched_) watched_call_ends();
-    --hook_depth;
-  }
-  Scope(const Scope&) = delete;
-  Scope& operator=(const Scope&) = delete;
-
-  bool tracking() const {
-    return outer_ && process.state.load(std::memory_order_acquire) == State::kOn && !forked_child();
-  }
-  // The slice could not be set up and fails closed: refuse GPU work.
-  bool refusing() const {
-    return outer_ && process.state.load(std::memory_order_acquire) == State::kRefused;
-  }
-
- private:
-  bool outer_;
-  HoldCancellation hold_;
-  bool watched_;
-};
-
-// Brackets the time from a charge to the end of the driver call it is for.
-class InFlight {
- public:
-  InFlight() { process.in_flight.fetch_add(1, std::memory_order_acq_rel); }
-  ~InFlight() {
-    process.finished.fetch_add(1, std::memory_order_acq_rel);
-    process.in_flight.fetch_sub(1, std::memory_order_acq_rel);
-  }
-  InFlight(const InFlight&) = delete;
-  InFlight& operator=(const InFlight&) = delete;
-};
 
 // The device with this ordinal if its memory is accounted, else null.
 inline Device* device_of(CUdevice ordinal) {

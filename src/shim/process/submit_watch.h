@@ -13,7 +13,7 @@ inline constexpr uint32_t kWakeOnSubmit = 1;  // the agent wants to be woken by 
 inline constexpr uint32_t kGate = 2;          // every submission passes time/launch_gate.h
 inline constexpr uint32_t kCapture = 4;       // a stream is being captured; time/streams.h owns it
 inline constexpr uint32_t kSwap = 8;          // every submission passes swap_gate.h; never cleared
-inline constexpr uint32_t kBursts = 32;  // bursts are counted (burst_counter.h)
+inline constexpr uint32_t kBursts = 32;       // bursts are counted (burst_counter.h)
 inline constexpr uint32_t kRefuse = 16;  // the slice fails closed and its GPU time cannot be held
 inline constexpr uint32_t kUnheld = 64;  // the same, for want of a place in a table
 

@@ -15,6 +15,7 @@
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/guest_thread.h"
+#include "shim/process/hook_guard.h"
 #include "shim/swap/swap.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
@@ -148,7 +149,7 @@ void copy_pieces() {
 void* helper_main(void*) {
   name_guest_thread("allot-copier");
   {
-    const Scope scope;
+    const OwnCall own;
     relax_capture_mode();
     copy_pieces();
   }

@@ -2,8 +2,8 @@
 // driver looks at the addresses that they get (copies in graphs, textures), or the GPU reads and
 // writes there (values that streams wait for and write).
 #include "shim/process/driver_call.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
-#include "shim/process/swap_pass.h"
 
 namespace allot::shim {
 namespace {
@@ -54,9 +54,7 @@ ALLOT_HELD_ENTRIES(ALLOT_HELD_CALL)
 #undef ALLOT_HELD_CALL
 
 template <auto& Entry, class... A>
-CUresult held(A... arguments) {
-  const Scope scope;
-  const SwapPass pass;
+CUresult held(const Moving&, A... arguments) {
   return Entry(arguments...);
 }
 

@@ -16,6 +16,7 @@
 #include "shim/memory/movable.h"
 #include "shim/process/cuda_calls.h"
 #include "shim/process/guest_thread.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/swap_gate.h"
 #include "shim/time/prober.h"
 #include "shim/time/stream_table.h"
@@ -169,8 +170,7 @@ void obey(uint32_t order) {
 
 void* swap_main(void*) {
   name_guest_thread("allot-swap");
-  // What the driver calls of its own entries meanwhile is no call of the program.
-  const Scope scope;
+  const OwnCall own;
   bool relaxed = false;
   uint32_t obeyed = 0;
   while (running.load(std::memory_order_acquire)) {

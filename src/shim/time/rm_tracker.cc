@@ -219,7 +219,7 @@ void rm_take_hold() {
   rm::changed();
 }
 
-MakingContextOn::MakingContextOn(int ordinal) : outer_(making_on) {
+MakingContextOn::MakingContextOn(const Call&, int ordinal) : outer_(making_on) {
   if (known_ordinal(ordinal)) makers[ordinal].fetch_add(1);
   making_on = ordinal;
 }

@@ -68,10 +68,12 @@ void rm_take_hold();
 // Channels have been refreshed.
 void rm_close_old_copies();
 
-// While one lives, contexts made by this thread are on that GPU.
+class Call;  // process/hook_guard.h
+
+// While one lives, contexts made by this thread are on that GPU. Inside a hook only.
 class MakingContextOn {
  public:
-  explicit MakingContextOn(int ordinal);
+  MakingContextOn(const Call&, int ordinal);
   ~MakingContextOn();
   MakingContextOn(const MakingContextOn&) = delete;
   MakingContextOn& operator=(const MakingContextOn&) = delete;

@@ -6,9 +6,9 @@
 // stream.
 #include "abi/region.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/hook_lists.h"
 #include "shim/process/process.h"
-#include "shim/process/swap_pass.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
@@ -49,10 +49,8 @@ bool captured_now(CUstream stream, bool per_thread) {
 }
 
 template <auto& Begin, bool per_thread, class... A>
-CUresult begin_capture(CUstream stream, A... rest) {
-  const Scope scope;
-  if (!scope.tracking()) return Begin(stream, rest...);
-  const SwapPass pass;
+CUresult begin_capture(const Moving& guard, CUstream stream, A... rest) {
+  if (!guard.tracking()) return Begin(stream, rest...);
   one_capture_more();
   StreamPlace* place = find_stream(number(stream));
   uint32_t nobody = 0;
@@ -75,9 +73,8 @@ CUresult begin_capture(CUstream stream, A... rest) {
 }
 
 template <auto& End, bool per_thread>
-CUresult end_capture(CUstream stream, CUgraph* graph) {
-  const Scope scope;
-  if (!scope.tracking()) return End(stream, graph);
+CUresult end_capture(const Observing& guard, CUstream stream, CUgraph* graph) {
+  if (!guard.tracking()) return End(stream, graph);
   StreamPlace* place = find_stream(number(stream));
   const bool before =
       place != nullptr ? place->capturer.load() != 0 : captured_now(stream, per_thread);
@@ -92,13 +89,14 @@ CUresult end_capture(CUstream stream, CUgraph* graph) {
   return result;
 }
 
+// Without a guard while nothing is captured: it changes nothing then.
 template <auto& Wait>
 CUresult wait_event(CUstream stream, CUevent event, unsigned flags) {
   if ((submit_watch.load(std::memory_order_relaxed) & kCapture) == 0) [[likely]] {
     return Wait(stream, event, flags);
   }
-  const Scope scope;
-  StreamPlace* place = scope.tracking() ? find_stream(number(stream)) : nullptr;
+  const auto guard = Observing::on_the_slow_way();
+  StreamPlace* place = guard.tracking() ? find_stream(number(stream)) : nullptr;
   if (place != nullptr) {
     place->joined_epoch.store(table.epoch.load());
     wait_until_not_asked(table.asked_stream, number(stream));
@@ -120,17 +118,16 @@ uint64_t current_context() {
 }
 
 template <auto& Create, class... A>
-CUresult create(CUstream* out, A... rest) {
-  const Scope scope;
+CUresult create(const Observing& guard, CUstream* out, A... rest) {
   const CUresult result = Create(out, rest...);
-  if (result == CUDA_SUCCESS && scope.tracking()) add_stream(*out, current_context());
+  if (result == CUDA_SUCCESS && guard.tracking()) add_stream(*out, current_context());
   return result;
 }
 
-CUresult create_green(CUstream* out, CUgreenCtx green, unsigned flags, int priority) {
-  const Scope scope;
+CUresult create_green(const Observing& guard, CUstream* out, CUgreenCtx green, unsigned flags,
+                      int priority) {
   const CUresult result = real::cuGreenCtxStreamCreate(out, green, flags, priority);
-  if (result != CUDA_SUCCESS || !scope.tracking()) return result;
+  if (result != CUDA_SUCCESS || !guard.tracking()) return result;
   const uint32_t end = table.contexts_high.load();
   for (uint32_t i = 0; i < end; ++i) {
     const ContextPlace& place = table.contexts[i];
@@ -143,10 +140,9 @@ CUresult create_green(CUstream* out, CUgreenCtx green, unsigned flags, int prior
   return result;
 }
 
-CUresult context_of_green(CUcontext* out, CUgreenCtx green) {
-  const Scope scope;
+CUresult context_of_green(const Observing& guard, CUcontext* out, CUgreenCtx green) {
   const CUresult result = real::cuCtxFromGreenCtx(out, green);
-  if (result != CUDA_SUCCESS || !scope.tracking()) return result;
+  if (result != CUDA_SUCCESS || !guard.tracking()) return result;
   const uint32_t end = table.contexts_high.load();
   for (uint32_t i = 0; i < end; ++i) {
     const ContextPlace& place = table.contexts[i];
@@ -160,9 +156,8 @@ CUresult context_of_green(CUcontext* out, CUgreenCtx green) {
 // Gone before the driver is called: a handle that it gives out again must not be taken for this
 // one.
 template <auto& Destroy>
-CUresult destroy(CUstream stream) {
-  const Scope scope;
-  StreamPlace* place = scope.tracking() ? find_stream(number(stream)) : nullptr;
+CUresult destroy(const Observing& guard, CUstream stream) {
+  StreamPlace* place = guard.tracking() ? find_stream(number(stream)) : nullptr;
   if (place != nullptr) {
     capture_ended(*place);
     place->handle.store(0);
@@ -231,8 +226,8 @@ std::span<const Hook> stream_hooks() {
       hook<context_of_green>("cuCtxFromGreenCtx"),
       hook<destroy<real::cuStreamDestroy>>("cuStreamDestroy"),
       hook<destroy<real::cuStreamDestroy_v2>>("cuStreamDestroy_v2"),
-      hook<wait_event<real::cuStreamWaitEvent>>("cuStreamWaitEvent"),
-      hook<wait_event<real::cuStreamWaitEvent_ptsz>>("cuStreamWaitEvent_ptsz"),
+      unguarded<wait_event<real::cuStreamWaitEvent>>("cuStreamWaitEvent"),
+      unguarded<wait_event<real::cuStreamWaitEvent_ptsz>>("cuStreamWaitEvent_ptsz"),
       hook<begin_capture<real::cuStreamBeginCapture, false>>("cuStreamBeginCapture"),
       hook<begin_capture<real::cuStreamBeginCapture_ptsz, true>>("cuStreamBeginCapture_ptsz"),
       hook<begin_capture<real::cuStreamBeginCapture_v2, false, Mode>>("cuStreamBeginCapture_v2"),

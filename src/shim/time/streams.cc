@@ -3,6 +3,7 @@
 
 #include "abi/region.h"
 #include "shim/process/cuda_calls.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/process.h"
 #include "shim/time/stream_table.h"
 #include "shim/time/submit.h"
@@ -252,8 +253,7 @@ Work unfinished_work(int gpu) {
   const bool certain = all_streams_are_known();
   if (!context_on(gpu)) return certain ? Work::kNone : Work::kUnknown;
   if (submissions_under_way() != 0) return Work::kUnfinished;
-  // What the driver calls of its own entries meanwhile is no call of the program.
-  const Scope scope(Scope::Ours::kYes);
+  const OwnCall ours;
   if (!mode_relaxed) {
     relax_capture_mode();
     mode_relaxed = true;
