@@ -109,6 +109,10 @@ Gpu::Memory Gpu::memory() const {
 }
 
 uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s, bool stopped) {
+  if (stopped && target_us > kBetweenStopsUs) {
+    const auto brief = static_cast<double>(calibrate_spin(gpu, kBetweenStopsUs, warm_s, true));
+    return static_cast<uint64_t>(std::round(brief * target_us / kBetweenStopsUs));
+  }
   constexpr uint64_t kFirstGuess = 10000;
   constexpr uint64_t kMost = uint64_t{1} << 40;
   uint64_t iterations = kFirstGuess;

@@ -99,7 +99,8 @@ double device_us(const Gpu& gpu, unsigned launches, Submit submit) {
 // How many spin steps take about `target_us` of device time on this GPU, found by measuring; at
 // least 1. `warm_s`: seconds of load before the first figure counts, so that clocks have risen.
 // `stopped`: this process is stopped now and then; the fastest of many runs counts, not the median
-// of a few.
+// of a few, and what is longer than kBetweenStopsUs is worked out from kernels of that length.
+inline constexpr double kBetweenStopsUs = 500;  // a ceiling of 1 % leaves that much in a period
 uint64_t calibrate_spin(const Gpu& gpu, double target_us, double warm_s, bool stopped = false);
 
 }  // namespace allot::bench

@@ -73,12 +73,21 @@ double measure_fastest_us(const Gpu& gpu, const Work& work, double expected_us) 
   return fastest;
 }
 
+// What a launch of `kernels` takes alone, by kernels short enough to run between two stops.
+double work_out_solo_us(const Gpu& gpu, uint64_t iterations, unsigned kernels) {
+  const uint64_t brief =
+      std::min(iterations, calibrate_spin(gpu, kBetweenStopsUs, kLoadWarmSeconds, true));
+  const double us = measure_fastest_us(gpu, Work(gpu, brief, false), kBetweenStopsUs);
+  return us * static_cast<double>(iterations) / static_cast<double>(brief) * kernels;
+}
+
 std::string calibration_note(const SliceLimit& limit) {
   const bool ceiling = limit.max_permille != 0;
   const uint32_t permille = ceiling ? limit.max_permille : limit.share_permille;
   return fmt::format(
-      "calibrated in slice {} ({} {}.{} %): solo_us is the fastest of many runs, too long if each "
-      "run was interrupted; measure it without the slice and give --solo-us to be sure",
+      "calibrated in slice {} ({} {}.{} %): solo_us is worked out from the fastest of many short "
+      "runs, too long if each was interrupted; measure it without the slice and give --solo-us to "
+      "be sure",
       limit.slice, ceiling ? "ceiling" : "share", permille / 10, permille % 10);
 }
 
@@ -94,8 +103,9 @@ nlohmann::ordered_json run_load(const LoadOptions& options) {
   const Work work(gpu, iterations, options.graph);
   const double expected_us = options.kernel_us * (options.graph ? kGraphKernels : 1);
   const double solo_us = options.solo_us > 0 ? options.solo_us
-                         : limit.limited()   ? measure_fastest_us(gpu, work, expected_us)
-                                             : measure_solo_us(gpu, work, expected_us);
+                         : limit.limited()
+                             ? work_out_solo_us(gpu, iterations, options.graph ? kGraphKernels : 1)
+                             : measure_solo_us(gpu, work, expected_us);
 
   PerSecond done;
   uint64_t launches = 0;

@@ -122,12 +122,36 @@ TEST(ShareReport, AReturnFromIdlingIsTimedFromTheMomentItBegan) {
   EXPECT_NEAR(result["max_ms"].get<double>(), 26, 3);
 }
 
+TEST(ShareReport, TheTextFitsATerminal) {
+  std::vector<SliceRun> runs;
+  for (const char* load : {"full", "graph", "long", "step", "wait", "request", "mixed", "bursty"})
+    runs.push_back(slice(std::string("share=10,max=100,load=") + load, {0.1}));
+  nlohmann::ordered_json result;
+  result["phases"].push_back(phase_json(runs, phase_of(runs, 0, 1000)));
+  nlohmann::ordered_json& slices = result["phases"][0]["slices"];
+  for (nlohmann::ordered_json& one : slices) {
+    one["native"]["achieved"] = 1.0;
+    one["waits"] = {
+        {"p50", 12345.678}, {"p99", 12345.678}, {"p999", 12345.678}, {"max", 12345.678}};
+    one["promises"] = nlohmann::ordered_json::array();
+    for (int i = 0; i < 3; ++i) {
+      one["promises"].push_back({{"what", "stalls: p99 of its operations, ms"},
+                                 {"value", 12345.67},
+                                 {"kind", "at_most"},
+                                 {"limit", 12345.67},
+                                 {"kept", false}});
+    }
+  }
+  std::istringstream lines(phases_text(result));
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80u) << line;
+}
+
 TEST(ShareReport, TheTextHasALineASlice) {
   const std::vector<SliceRun> runs = {slice("share=30", {0.3}), slice("share=70", {0.7})};
   nlohmann::ordered_json result;
   result["phases"].push_back(phase_json(runs, phase_of(runs, 0, 1000)));
   const std::string text = phases_text(result);
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 8) << text;
   EXPECT_NE(text.find("100.0 % of alone"), std::string::npos) << text;
 }
 

@@ -86,16 +86,21 @@ std::string kinds_of(const SliceGpuView& gpu) {
   return text;
 }
 
+// A line, broken where it does not fit the screen.
+void tell(const std::string& line) {
+  print(wrapped(line, screen_width(), 9) + "\n");
+}
+
 // What the program itself said, in a sentence.
 bool tell_program(const Actor& actor, const json& said) {
   const bool oom = said.value("refused_with", json()) == "CUDA_ERROR_OUT_OF_MEMORY";
   const uint64_t granted = said.value("granted_bytes", uint64_t{0});
   const json before = said.value("memory_before", json::object());
-  print(fmt::format("  {:<6} sees a GPU of {} MiB; took {} MiB in steps of 64, then got {}\n",
-                    actor.name, before.value("total", uint64_t{0}) / kMiB, granted / kMiB,
-                    said.value("refused_with", json()).is_string()
-                        ? said["refused_with"].get<std::string>()
-                        : "no refusal"));
+  tell(fmt::format("  {:<6} sees a GPU of {} MiB; took {} MiB in steps of 64, then got {}",
+                   actor.name, before.value("total", uint64_t{0}) / kMiB, granted / kMiB,
+                   said.value("refused_with", json()).is_string()
+                       ? said["refused_with"].get<std::string>()
+                       : "no refusal"));
   return oom && granted > 0 && granted <= actor.limit_bytes &&
          before.value("total", uint64_t{0}) == actor.limit_bytes &&
          said.value("mismatches", 1) == 0;
@@ -105,13 +110,13 @@ bool tell_program(const Actor& actor, const json& said) {
 bool tell_region(const Actor& actor, const RegionView& region, const json& said) {
   const SliceView* slice = slice_named(region, actor.name);
   if (slice == nullptr || slice->gpus.empty()) {
-    print(fmt::format("  {:<6} is not in the region\n", actor.name));
+    tell(fmt::format("  {:<6} is not in the region", actor.name));
     return false;
   }
   const SliceGpuView& gpu = slice->gpus[0];
-  print(fmt::format("  {:<6} {} of {} MiB in use ({}), {} requests refused, pid {}\n", actor.name,
-                    gpu.used_bytes / kMiB, gpu.limit_bytes / kMiB, kinds_of(gpu), gpu.refused,
-                    slice->processes.empty() ? 0 : slice->processes[0].pid));
+  tell(fmt::format("  {:<6} {} of {} MiB in use ({}), {} requests refused, pid {}", actor.name,
+                   gpu.used_bytes / kMiB, gpu.limit_bytes / kMiB, kinds_of(gpu), gpu.refused,
+                   slice->processes.empty() ? 0 : slice->processes[0].pid));
   // Held: full to within one step, not a byte over, and the region agrees with the program.
   return slice->software() && gpu.limit_bytes == actor.limit_bytes &&
          gpu.used_bytes <= gpu.limit_bytes && gpu.used_bytes + kStepBytes > gpu.limit_bytes &&
@@ -131,16 +136,18 @@ json answer_of(const Actor& actor, bench::Child& child) {
 bool play() {
   const Actor alice = {"alice", "3G", 3072 * kMiB};
   const Actor bob = {"bob", "5G", 5120 * kMiB};
-  print(
-      "Two programs share one software GPU of 16 GiB. It is allot's own simulation of a GPU, and "
-      "its\n"
-      "memory is this machine's: the demo needs no real GPU. Both programs take memory until they "
-      "are\n"
-      "refused.\n\n"
-      "  $ allot run --sim=16G --gpu-mem 3G --name alice -- allot bench alloc --step 64M --hold "
-      "60\n"
-      "  $ allot run --sim=16G --gpu-mem 5G --name bob   -- allot bench alloc --step 64M --hold "
-      "60\n\n");
+  print(wrapped("Two programs share one software GPU of 16 GiB. It is allot's own simulation of a "
+                "GPU, and its memory is this machine's: the demo needs no real GPU. Both programs "
+                "take memory until they are refused.",
+                screen_width(), 0) +
+        "\n\n");
+  for (const Actor& actor : {alice, bob}) {
+    print(
+        fmt::format("  $ allot run --sim=16G --gpu-mem {} --name {} -- \\\n"
+                    "      allot bench alloc --step 64M --hold 60\n",
+                    actor.limit_text, actor.name));
+  }
+  print("\n");
   bench::Child first = start(alice);
   bench::Child second = start(bob);
   const json alice_said = answer_of(alice, first);
@@ -149,7 +156,10 @@ bool play() {
   bool held = tell_program(alice, alice_said);
   held = tell_program(bob, bob_said) && held;
 
-  print("\nWhat the region says while both hold their memory ('allot ps' shows the same):\n");
+  print("\n");
+  print(wrapped("What the region says while both hold their memory ('allot ps' shows the same):",
+                screen_width(), 0) +
+        "\n");
   const RegionView together = read_region();
   held = tell_region(alice, together, alice_said) && held;
   held = tell_region(bob, together, bob_said) && held;
@@ -158,8 +168,8 @@ bool play() {
   if (const pid_t victim = bob_said.value("pid", 0); victim > 1) kill(victim, SIGKILL);
   const int bob_status = second.wait(kPatienceSeconds);
   const RegionView alone = read_region();
-  print(fmt::format(
-      "  bob    ended with status {}, {}\n", bob_status,
+  tell(fmt::format(
+      "  bob    ended with status {}, {}", bob_status,
       slice_named(alone, "bob") == nullptr ? "its slice is gone" : "its slice is STILL THERE"));
   held = bob_status == kExitSignalBase + SIGKILL && slice_named(alone, "bob") == nullptr && held;
   held = tell_region(alice, alone, alice_said) && held;
