@@ -20,6 +20,7 @@ enum class Errc : uint8_t {
   kOverLimit,     // the request does not fit into the slice
   kUnsupported,   // this machine or driver cannot do it
   kSystem,        // a system call failed; os_errno says how
+  kNotAFile,      // a link, a folder, a pipe or a device where a file or folder must be
 };
 
 struct Error {

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/cpus/cpu_slices.h"
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
 #include "cli/output.h"
@@ -41,9 +42,17 @@ std::string count_text(size_t count) {
   return fmt::format("{} process{}", count, count == 1 ? "" : "es");
 }
 
+// A slice that is frozen does not run when it comes back.
+std::string also_frozen(OpenSlice& slice, const std::string& name, bool out) {
+  const uint32_t flags = __atomic_load_n(&slice->file->header.flags, __ATOMIC_ACQUIRE);
+  if (out || (flags & ALLOT_SLICE_FROZEN) == 0) return "";
+  return fmt::format("; it is frozen: 'allot thaw {}' lets it run", name);
+}
+
 void work(const EvictOrRestoreOptions& options, bool out) {
   const char* command = out ? "evict" : "restore";
   check_name(command, options.name);
+  refuse_cpus_alone(command, options.name);
   MoveOptions move;
   move.timeout_seconds = options.timeout_seconds;
   if (options.way) move.way = parse_swap("--swap", *options.way) ? Way::kFast : Way::kDriver;
@@ -55,10 +64,13 @@ void work(const EvictOrRestoreOptions& options, bool out) {
     return;
   }
   const std::string how =
-      moved.nothing ? "already; "
-                    : fmt::format("{} in {:.2f} s; ", size_text(moved.bytes), moved.seconds);
-  print(fmt::format("{}: {} ({}{})\n", options.name, out ? "evicted" : "restored", how,
-                    count_text(moved.processes.size())));
+      moved.bytes == 0 ? ""
+                       : fmt::format("{} {}; ", size_text(moved.bytes), within_text(moved.seconds));
+  const char* done = out             ? moved.nothing ? "was evicted already" : "evicted"
+                     : moved.nothing ? "was not evicted"
+                                     : "restored";
+  print(fmt::format("{}: {} ({}{}){}\n", options.name, done, how,
+                    count_text(moved.processes.size()), also_frozen(slice, options.name, out)));
 }
 
 void add(CLI::App& app, const char* command, const char* what, const char* waits,

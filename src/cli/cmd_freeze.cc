@@ -7,17 +7,19 @@
 // not happen here: "frozen" said of work that still runs.
 #include <poll.h>
 
+#include <algorithm>
 #include <set>
 
 #include "cli/commands.h"
+#include "cli/cpus/cpu_slices.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/region/agent_view.h"
 #include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
+#include "cli/usage.h"
 #include "core/ledger.h"
 #include "core/shared.h"
-#include "cli/usage.h"
 #include "shm/slice_file.h"
 #include "sys/clock.h"
 
@@ -40,7 +42,7 @@ struct Progress {
 Progress look(const shm::Slice& slice) {
   Progress progress;
   for (const ClientView& client : read_clients(*slice.file)) {
-    if (client.untouched() || has_ended(slice, client)) continue;
+    if (client.untouched() || client.detached() || has_ended(slice, client)) continue;
     if (client.frozen()) {
       progress.stopped.insert(client.pid);
     } else {
@@ -68,19 +70,32 @@ void refuse_observed(const shm::Slice& slice, const std::string& name) {
   }
 }
 
-// Work that no client shows has no agent to pause it. Where the slice fails closed there is none.
+bool limits_time(const AllotSliceFile& file) {
+  if (core::load(file.header.priority) != ALLOT_PRIORITY_NORMAL) return true;
+  for (const AllotGpu& gpu : file.gpus) {
+    if (core::load(gpu.share_permille) != 0 || core::load(gpu.max_permille) != 0) return true;
+  }
+  return false;
+}
+
+// Work that no client shows has no agent to pause it. There is none where such work is refused:
+// where the slice fails closed and limits GPU time.
 void refuse_unheld(const shm::Slice& slice, const std::string& name) {
   const AllotSliceFile& file = *slice.file;
-  if ((core::load(file.header.flags) & ALLOT_SLICE_FAIL_CLOSED) != 0) return;
+  const bool closed = (core::load(file.header.flags) & ALLOT_SLICE_FAIL_CLOSED) != 0;
+  if (closed && limits_time(file)) return;
+  std::set<uint32_t> pids;
   for (uint32_t i = 0; i < core::slots_of(file); ++i) {
     const uint64_t word = core::load(file.slot_words[i]);
-    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE || core::load(file.slots[i].unheld_gpus) == 0)
-      continue;
-    refuse(
-        "freeze: the GPU work of process {} in '{}' is not held (more than {} GPU clients in this "
-        "slice), so it cannot be paused; end some of the slice's processes",
-        ALLOT_SLOT_PID(word), name, ALLOT_MAX_CLIENTS);
+    if (ALLOT_SLOT_STATE(word) == ALLOT_SLOT_LIVE && core::load(file.slots[i].unheld_gpus) != 0)
+      pids.insert(ALLOT_SLOT_PID(word));
   }
+  if (pids.empty()) return;
+  const std::string others = pids.size() == 1 ? "" : fmt::format(" and {} more", pids.size() - 1);
+  refuse(
+      "freeze: the GPU work of process {}{} in '{}' is not held (more than {} GPU clients in this "
+      "slice), so it cannot be paused; nothing was changed. End some of the slice's processes",
+      *pids.begin(), others, name, ALLOT_MAX_CLIENTS);
 }
 
 // Looks until `done` or the time is over, at least once.
@@ -94,18 +109,33 @@ Progress wait_until(const shm::Slice& slice, double seconds, Done done) {
   }
 }
 
-std::string processes_text(size_t count) {
-  if (count == 0) return "none of its processes uses a GPU";
+std::string processes_text(size_t count, const shm::Slice& slice) {
+  const std::vector<ClientView> clients = read_clients(*slice.file);
+  const bool away = std::any_of(clients.begin(), clients.end(),
+                                [](const ClientView& client) { return client.detached(); });
+  if (count == 0) return away ? "its memory is on the host" : "none of its processes uses a GPU";
   return fmt::format("{} process{}", count, count == 1 ? "" : "es");
+}
+
+uint32_t flags_of(const shm::Slice& slice) {
+  return core::load(slice.file->header.flags);
+}
+
+// What also is so of the slice, and how to change it.
+std::string also_evicted(const shm::Slice& slice, const std::string& name, const char* text) {
+  if ((flags_of(slice) & ALLOT_SLICE_EVICTED) == 0) return "";
+  return fmt::format("; {}: 'allot restore {}' brings it back", text, name);
 }
 
 void freeze(const FreezeOptions& options) {
   check_name("freeze", options.name);
+  refuse_cpus_alone("freeze", options.name);
   OpenSlice slice("freeze", options.name);
   shm::reclaim_dead(*slice);
   refuse_observed(*slice, options.name);
   refuse_unheld(*slice, options.name);
-  __atomic_fetch_or(&slice->file->header.flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+  const uint32_t before =
+      __atomic_fetch_or(&slice->file->header.flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
   slice.tell_agents();
   const Progress progress = wait_until(*slice, options.timeout_seconds, [](const Progress& p) {
     return p.running.empty() && p.silent.empty();
@@ -118,14 +148,19 @@ void freeze(const FreezeOptions& options) {
         "watch it with 'allot ps', or undo it with 'allot thaw {}'",
         options.name, pids_text(pids), options.timeout_seconds, options.name);
   }
-  print(fmt::format("{}: frozen ({})\n", options.name, processes_text(progress.stopped.size())));
+  print(fmt::format("{}: {} ({}){}\n", options.name,
+                    (before & ALLOT_SLICE_FROZEN) != 0 ? "was frozen already" : "frozen",
+                    processes_text(progress.stopped.size(), *slice),
+                    also_evicted(*slice, options.name, "it is evicted, too")));
 }
 
 void thaw(const FreezeOptions& options) {
   check_name("thaw", options.name);
+  refuse_cpus_alone("thaw", options.name);
   OpenSlice slice("thaw", options.name);
   shm::reclaim_dead(*slice);
-  __atomic_fetch_and(&slice->file->header.flags, ~ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+  const uint32_t before =
+      __atomic_fetch_and(&slice->file->header.flags, ~ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
   slice.tell_agents();
   const Progress progress = wait_until(*slice, options.timeout_seconds,
                                        [](const Progress& p) { return p.stopped.empty(); });
@@ -136,7 +171,10 @@ void thaw(const FreezeOptions& options) {
         options.name, pids_text(progress.stopped), options.timeout_seconds);
   }
   const size_t count = progress.running.size() + progress.silent.size();
-  print(fmt::format("{}: thawed ({})\n", options.name, processes_text(count)));
+  print(fmt::format("{}: {} ({}){}\n", options.name,
+                    (before & ALLOT_SLICE_FROZEN) != 0 ? "thawed" : "was not frozen",
+                    processes_text(count, *slice),
+                    also_evicted(*slice, options.name, "but it is evicted and does not run")));
 }
 
 void add(CLI::App& app, const char* command, const char* what, const char* footer,

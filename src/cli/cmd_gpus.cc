@@ -1,4 +1,5 @@
 // allot gpus: the GPUs, and what the slices use and were promised of each.
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -119,10 +120,23 @@ struct GpusOptions {
   std::string sim;
 };
 
+// Without a driver, slices may still run: on the software GPU.
+void refuse_for_software_slices(const DriverFiles& driver, const RegionView& region) {
+  if (!driver.cuda.empty() || !driver.nvml.empty()) return;
+  const auto software = std::count_if(region.slices.begin(), region.slices.end(),
+                                      [](const SliceView& slice) { return slice.software(); });
+  if (software == 0) return;
+  refuse("there is no NVIDIA driver; {} on the software GPU: 'allot gpus --sim' lists that one",
+         software == 1 ? "a slice runs" : fmt::format("{} slices run", software));
+}
+
 void gpus(const GpusOptions& options) {
   only_look();
-  const Inventory inventory = need_gpus(options.sim.empty() ? find_driver() : use_sim(options.sim));
-  const std::map<Uuid, Taken> taken = taken_of(read_region());
+  const DriverFiles driver = options.sim.empty() ? find_driver() : use_sim(options.sim);
+  const RegionView region = read_region();
+  refuse_for_software_slices(driver, region);
+  const Inventory inventory = need_gpus(driver);
+  const std::map<Uuid, Taken> taken = taken_of(region);
   if (options.as_json) {
     print_json(gpus_json(inventory, taken));
   } else {

@@ -82,6 +82,7 @@ json process_json(const SliceView& slice, const ProcessView& process) {
     gpus.push_back(gpu);
   }
   return {{"pid", process.pid},
+          {"foreign", process.foreign},
           {"command", process.command},
           {"level", level_text(process.level)},
           {"reason", reason_name(process.reason)},
@@ -127,6 +128,7 @@ json slice_json(const SliceView& slice) {
           {"swap", slice.eviction_way()},
           {"launcher_pid", slice.launcher_pid},
           {"launcher_alive", slice.launcher_alive},
+          {"launcher_foreign", slice.launcher_foreign},
           {"created_unix_ns", slice.created_unix_ns},
           {"unknown_symbols", slice.unknown_symbols},
           {"path", slice.path},

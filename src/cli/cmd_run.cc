@@ -116,7 +116,7 @@ bool check_preload(const std::string& file, bool closed) {
 DriverFiles driver_files(const RunOptions& options, bool closed) {
   if (!options.sim.empty()) {
     const DriverFiles sim = use_sim(options.sim);
-    refuse_other_sizes(sim);
+    refuse_other_sizes(sim, options.sim != "default");
     return sim;
   }
   DriverFiles driver = find_driver();

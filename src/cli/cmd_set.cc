@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/cpus/cpu_slices.h"
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
 #include "cli/launch/admission.h"
@@ -216,6 +217,7 @@ void check_form(const SetOptions& options) {
 
 void set(const SetOptions& options) {
   check_form(options);
+  refuse_cpus_alone("set", options.name);
   OpenSlice slice("set", options.name);
   shm::reclaim_dead(*slice);
   const Inventory mine = gpus_of(*slice);

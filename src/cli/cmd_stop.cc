@@ -1,26 +1,24 @@
 // allot stop: end everything that runs in a slice, as docker stop does: SIGTERM, and SIGKILL for
 // what is left after a while.
 //
-// In the slice is who holds a slot of it, who was started with it in the environment, and who
-// inherited the launcher's descriptor. The launcher gets no signal: it ends with its program and
-// removes the slice. What must not happen here: a signal to a process that got the number of one
-// that has ended meanwhile; so each is held by a pidfd and looked at again before it is signalled.
+// The launcher gets no signal: it ends with its program and removes the slice. But a stopped one is
+// continued, and where its program cannot be seen from here it is told instead: it passes signals
+// on. This command itself may be in the slice; it does not count.
 #include <poll.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <set>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
+#include "cli/region/region_view.h"
 #include "cli/slice_spec.h"
+#include "cli/stop_members.h"
 #include "cli/usage.h"
-#include "core/shared.h"
-#include "shm/living.h"
 #include "sys/clock.h"
 #include "sys/process.h"
 
@@ -28,101 +26,172 @@ namespace allot::cli {
 namespace {
 
 constexpr int kStopLookMs = 20;
-constexpr double kKillPatienceSeconds = 10;  // for the kernel to end what was killed
+constexpr double kKillPatienceSeconds = 10;   // for the kernel to end what was killed
+constexpr double kHiddenPatienceSeconds = 1;  // for whoever is in use of it and not to be seen
 
 struct StopOptions {
   std::string name;
   double timeout_seconds = 10;
 };
 
-using Pids = std::set<uint32_t>;
+// What one round of signals came to.
+struct Told {
+  Pids pids;          // who got it
+  Pids denied;        // whom we may not signal
+  bool over = false;  // nobody is left
+  bool hidden = false;
+};
 
-bool add_pid(void* pids, uint32_t pid) {
-  static_cast<Pids*>(pids)->insert(pid);
-  return true;
-}
+class Stopping {
+ public:
+  Stopping(const StopOptions& options, const Ending& ending, const shm::Slice* slice)
+      : options_(options), ending_(ending), slice_(slice) {}
 
-// Processes that may be signalled. A process of another pid namespace has another number here; it
-// is found in /proc where that namespace is below ours.
-Pids members(const shm::Slice& slice) {
-  Pids pids;
-  const shm::Living living(slice);
-  const AllotSliceFile& file = *slice.file;
-  const auto home = sys::pid_namespace(sys::Root{}, 0);
-  const uint32_t high = core::slots_of(file);
-  for (uint32_t i = 0; home && i < high; ++i) {
-    const uint64_t word = core::load(file.slot_words[i]);
-    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_LIVE || !living.slot(i)) continue;
-    if (core::load(file.slots[i].pid_namespace) == *home) pids.insert(ALLOT_SLOT_PID(word));
-  }
-  shm::visit_members(slice, add_pid, &pids);
-  const auto launcher = static_cast<uint32_t>(std::max(file.header.launcher_pid, 0));
-  const bool became_program = pids.contains(launcher) && !living.launcher_waits();
-  if (!became_program) pids.erase(launcher);
-  pids.erase(0);
-  pids.erase(sys::current_pid());
-  return pids;
-}
-
-// The number may be another process's by now: hold it, then look again.
-void signal_member(const shm::Slice& slice, uint32_t pid, int number) {
-  const long held = syscall(SYS_pidfd_open, pid, 0);
-  if (held < 0) {
-    if (errno == ENOSYS && members(slice).contains(pid)) kill(static_cast<pid_t>(pid), number);
-    return;
-  }
-  const sys::Fd pidfd(static_cast<int>(held));
-  if (members(slice).contains(pid)) syscall(SYS_pidfd_send_signal, pidfd.get(), number, nullptr, 0);
-}
-
-bool still_used(const shm::Slice& slice) {
-  return (core::load(slice.file->header.flags) & ALLOT_SLICE_LEAVING) == 0 &&
-         shm::slice_in_use(slice);
-}
-
-// Signals each member once, newcomers too, until nobody is left or the time is over.
-Pids signal_all(const shm::Slice& slice, int number, double seconds) {
-  const uint64_t end = sys::monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
-  Pids told;
-  for (;;) {
-    const Pids here = members(slice);
-    for (const uint32_t pid : here) {
-      if (told.insert(pid).second) signal_member(slice, pid, number);
+  // Signals each member once, newcomers too, until nobody is left, nobody can be reached, or the
+  // time is over.
+  Told signal_all(int number, double seconds) {
+    const uint64_t begin = sys::monotonic_ns();
+    Told told;
+    bool launcher_told = false;
+    double unreachable_since = -1;
+    for (;;) {
+      const Pids here = ending_.members();
+      for (const uint32_t pid : here) {
+        if (told.pids.contains(pid) || told.denied.contains(pid)) continue;
+        const int why = signal_one(ending_.members, pid, number);
+        if (why == EPERM) told.denied.insert(pid);
+        if (why == 0) told.pids.insert(pid);
+        if (why == 0 && number == SIGTERM) signal_one(ending_.members, pid, SIGCONT);
+      }
+      told.over = !ending_.used();
+      if (told.over) return told;
+      const double past = static_cast<double>(sys::monotonic_ns() - begin) / 1e9;
+      if (past >= seconds) return told;
+      if (here.empty()) {
+        wake_launcher();
+        told.hidden = !why_hidden().empty();
+        if (told.hidden && !launcher_told) launcher_told = tell_launcher(number, &told);
+      }
+      const bool reached =
+          launcher_told || (here.empty() ? !told.hidden : !told.denied.contains(*here.begin()));
+      if (reached) {
+        unreachable_since = -1;
+      } else if (unreachable_since < 0) {
+        unreachable_since = past;
+      } else if (past - unreachable_since >= kHiddenPatienceSeconds) {
+        return told;
+      }
+      poll(nullptr, 0, kStopLookMs);
     }
-    if (!still_used(slice)) return told;
-    if (sys::monotonic_ns() >= end) return told;
+  }
+
+  // Why there is still somebody.
+  [[noreturn]] void refuse_left(const Told& told) const {
+    const Pids left = ending_.members();
+    if (!told.denied.empty()) {
+      refuse("stop: '{}': process {} may not be signalled by this user; ask its owner or root",
+             options_.name, pids_text(told.denied));
+    }
+    if (const std::string why = why_hidden(); left.empty() && !why.empty()) {
+      refuse(
+          "stop: '{}' is still in use, but its processes cannot be seen from here: {}; run the "
+          "command where 'allot run' was started",
+          options_.name, why);
+    }
+    const Pids launcher = ending_.launcher();
+    if (left.empty() && !launcher.empty()) {
+      refuse(
+          "stop: nothing is left in '{}' but 'allot run' (process {}), which has not noticed; "
+          "end it: kill {}",
+          options_.name, pids_text(launcher), pids_text(launcher));
+    }
+    refuse("stop: '{}' is still in use{}; see 'allot ps {}'", options_.name,
+           left.empty() ? "" : " by process " + pids_text(left) + ", which SIGKILL has not ended",
+           options_.name);
+  }
+
+  static std::string pids_text(const Pids& pids) {
+    std::string text;
+    for (const uint32_t pid : pids) text += fmt::format("{}{}", text.empty() ? "" : ", ", pid);
+    return text;
+  }
+
+ private:
+  std::string why_hidden() const { return slice_ == nullptr ? "" : hidden_why(*slice_); }
+
+  // A launcher that was stopped (Ctrl-Z, SIGSTOP) does not see that its program has ended.
+  void wake_launcher() const {
+    for (const uint32_t pid : ending_.launcher()) {
+      const auto process = sys::read_process(sys::Root{}, pid);
+      if (process && process->state == 'T') signal_one(ending_.launcher, pid, SIGCONT);
+    }
+  }
+
+  // It passes on what can be caught.
+  bool tell_launcher(int number, Told* told) const {
+    if (number == SIGKILL) return false;
+    bool any = false;
+    for (const uint32_t pid : ending_.launcher()) {
+      const int why = signal_one(ending_.launcher, pid, number);
+      if (why == EPERM) told->denied.insert(pid);
+      if (why == 0) told->pids.insert(pid);
+      any = any || why == 0;
+    }
+    return any;
+  }
+
+  const StopOptions& options_;
+  const Ending& ending_;
+  const shm::Slice* slice_;
+};
+
+void note_own_shell(const StopOptions& options, const Ending& ending) {
+  if (ending.members().contains(static_cast<uint32_t>(getppid())))
+    note(fmt::format("stop: this shell is in '{}' and ends with it", options.name));
+}
+
+// Its launcher is faster, or was killed. One that ends only now leaves the file to us, who are in
+// the slice.
+void remove(const Ending& ending, const std::string& path) {
+  constexpr int kLooks = 100;
+  for (int i = 0; i < kLooks; ++i) {
+    const Result<void> removed = shm::remove_slice(path.c_str(), sys::current_pid());
+    if (removed || removed.error().code != Errc::kExists || ending.after_us()) return;
     poll(nullptr, 0, kStopLookMs);
   }
 }
 
-std::string pids_line(const Pids& pids) {
-  std::string text;
-  for (const uint32_t pid : pids) text += fmt::format("{}{}", text.empty() ? "" : ", ", pid);
-  return text;
+void end(const StopOptions& options, const Ending& ending, OpenSlice* slice) {
+  note_own_shell(options, ending);
+  Stopping stopping(options, ending, slice == nullptr ? nullptr : &**slice);
+  Told told = stopping.signal_all(SIGTERM, options.timeout_seconds);
+  Pids killed;
+  if (!told.over && told.denied.empty()) {
+    killed = ending.members();
+    if (!killed.empty() || !told.hidden)
+      told.over = stopping.signal_all(SIGKILL, kKillPatienceSeconds).over;
+  }
+  if (!told.over) stopping.refuse_left(told);
+  if (slice != nullptr) remove(ending, slice->path());
+  std::string text = fmt::format("{}: stopped ({} process{}", options.name, told.pids.size(),
+                                 told.pids.size() == 1 ? "" : "es");
+  if (!killed.empty())
+    text += fmt::format("; killed after {} s: {}", options.timeout_seconds,
+                        Stopping::pids_text(killed));
+  print(text + ")\n");
 }
 
 void stop(const StopOptions& options) {
   check_name("stop", options.name);
+  const std::string folder = region_folder(false);
+  const bool of_gpus =
+      !folder.empty() && access(slice_path(folder, options.name).c_str(), F_OK) == 0;
+  if (!of_gpus) {
+    if (const Ending cpus = ending_of_cpus(options.name); cpus.used)
+      return end(options, cpus, nullptr);
+  }
   OpenSlice slice("stop", options.name);
-  if (members(*slice).contains(static_cast<uint32_t>(getppid())))
-    note(fmt::format("stop: this shell is in '{}' and ends with it", options.name));
-  const Pids asked = signal_all(*slice, SIGTERM, options.timeout_seconds);
-  Pids killed;
-  if (still_used(*slice)) {
-    killed = members(*slice);
-    signal_all(*slice, SIGKILL, kKillPatienceSeconds);
-  }
-  if (still_used(*slice)) {
-    const Pids left = members(*slice);
-    refuse("stop: '{}' is still in use{}; it may be in another container, or another user's",
-           options.name, left.empty() ? "" : " by process " + pids_line(left));
-  }
-  shm::remove_slice(slice.path().c_str(), 0);  // its launcher is faster, or was killed
-  std::string text = fmt::format("{}: stopped ({} process{}", options.name, asked.size(),
-                                 asked.size() == 1 ? "" : "es");
-  if (!killed.empty())
-    text += fmt::format("; killed after {} s: {}", options.timeout_seconds, pids_line(killed));
-  print(text + ")\n");
+  end(options, ending_of(*slice), &slice);
 }
 
 }  // namespace
@@ -142,6 +211,7 @@ void add_stop(CLI::App& app, int* exit_status) {
       "not;\n"
       "after the timeout SIGKILL to those that are left. 'allot run' then ends as its program "
       "did.\n"
+      "A slice of CPUs alone is ended too. A process that is stopped (SIGSTOP) is continued.\n"
       "\n"
       "Examples:\n"
       "  allot stop alice\n"

@@ -46,6 +46,8 @@ std::string describe(const Error& error) {
     case Errc::kUnsupported:
       text = "not supported on this machine";
       break;
+    case Errc::kNotAFile:
+      return "not a regular file";
     case Errc::kSystem:
       return describe_errno(error.os_errno);
     default:

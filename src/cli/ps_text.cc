@@ -94,7 +94,8 @@ std::string held_text(const SliceView& slice, const ProcessView& process) {
 }
 
 void add_process(const PsRow& row, const ProcessView& process, size_t width, Table* table) {
-  std::string line = fmt::format("  {}  {}", process.pid, process.command);
+  std::string line = fmt::format("  {}{}  {}", process.pid,
+                                 process.foreign ? " in another container" : "", process.command);
   if (row.only_cpus) {
     table->note(cut(line, width));
     return;
@@ -115,6 +116,11 @@ Colour colour_of(const std::string& state) {
   if (state == "frozen" || state == "freezing") return Colour::kBlue;
   if (state == "evicted" || state == "evicting") return Colour::kMagenta;
   return Colour::kPlain;
+}
+
+std::string launcher_text(const SliceView& slice) {
+  return fmt::format("{}{}", slice.launcher_pid,
+                     slice.launcher_foreign ? " in another container (pid namespace)" : "");
 }
 
 void add_row(const PsRow& row, bool say_software, size_t width, Table* table) {
@@ -141,12 +147,12 @@ void add_row(const PsRow& row, bool say_software, size_t width, Table* table) {
   for (const ProcessView& process : slice.processes) add_process(row, process, width, table);
   if (slice.processes.empty() && slice.launcher_pid > 0 && !row.only_cpus)
     table->note(slice.launcher_alive
-                    ? fmt::format("  no process on a GPU yet; launcher {}", slice.launcher_pid)
+                    ? fmt::format("  no process on a GPU yet; launcher {}", launcher_text(slice))
                     : "  no process on a GPU");
   if (slice.launcher_pid > 0 && !slice.launcher_alive && !row.only_cpus)
     table->note(fmt::format(
         "  its launcher, {}, has ended; what it started runs on: 'allot stop {}' ends it",
-        slice.launcher_pid, slice.name));
+        launcher_text(slice), slice.name));
 }
 
 // What all slices have of one GPU.

@@ -204,10 +204,14 @@ struct OpenFile {
 Result<OpenFile> open_regular(int folder, const char* name, bool writable) {
   const int mode = writable ? O_RDWR : O_RDONLY;
   auto fd = sys::open_at(folder, name, mode | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
-  if (!fd) return tl::unexpected<Error>(fd.error());
+  if (!fd) {
+    auto there = sys::info_at(folder, name);
+    if (there && !S_ISREG(there->mode)) return fail(Errc::kNotAFile, fd.error().os_errno);
+    return tl::unexpected<Error>(fd.error());
+  }
   auto info = sys::info_of(fd->get());
   if (!info) return tl::unexpected<Error>(info.error());
-  if (!S_ISREG(info->mode)) return fail(Errc::kNoPermission);
+  if (!S_ISREG(info->mode)) return fail(Errc::kNotAFile);
   const uint32_t user = sys::user_id();
   if (writable && info->uid != user && user != 0) return fail(Errc::kNoPermission);
   return OpenFile{std::move(*fd), *info, {}, false};

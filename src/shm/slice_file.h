@@ -83,7 +83,8 @@ Result<Slice> create_slice(const char* folder, const NewSlice& slice);
 // it copies the file, so that nothing its owner does later (truncate it, say) can hurt the reader.
 // Of another user's slice in a folder of all users it copies the head: `head_only` is set, no slot
 // is in use, and clients with a recent heartbeat have their slot word.
-// Errors: kNotFound (also: of an earlier boot), kNoPermission, kWrongVersion, kDamaged, kSystem.
+// Errors: kNotFound (also: of an earlier boot), kNoPermission, kNotAFile (a link, a pipe),
+// kWrongVersion, kDamaged, kSystem.
 Result<Slice> open_slice(const char* path, bool writable);
 
 // Unmaps the file and drops the lock of this process's slot; the Slice is empty afterwards.

@@ -84,12 +84,12 @@ TEST_F(Folder, AnotherUsersSliceCannotBeChanged) {
        {Words{"set", "a", "--gpu-mem", "1G"}, Words{"set", "a", "--priority", "high"},
         Words{"freeze", "a"}, Words{"thaw", "a"}, Words{"evict", "a"}, Words{"restore", "a"}}) {
     SCOPED_TRACE(words[0]);
-    expect_one_line(as_nobody(words), {"'a' is another user's slice", "only its owner"});
+    expect_one_line(as_nobody(words), {"'a' is another user's slice, root's", "only its owner"});
   }
   // Not by a link of their own either.
   std::filesystem::create_symlink(region() + "/a.slice", region() + "/b.slice");
   ASSERT_EQ(lchown((region() + "/b.slice").c_str(), kNobody, kNobody), 0);
-  expect_one_line(as_nobody({"freeze", "b"}), {"'b'"});
+  expect_one_line(as_nobody({"freeze", "b"}), {"b.slice is a link"});
   // Nor does it become theirs because they ask for it.
   expect_one_line(as_nobody({"run", "--sim", "--name", "a", "--", "true"}),
                   {"'a' is root's; choose another name"});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <sstream>
 
 #include "tests/e2e/machine.h"
 
@@ -184,13 +185,17 @@ TEST_F(Listing, AFrozenSliceIsShownAndFreezingItAgainIsFine) {
   for (int round = 0; round < 2; ++round) {
     const Outcome got = allot({"freeze", "a"});
     EXPECT_EQ(got.status, 0) << got.err;
-    EXPECT_EQ(got.out, "a: frozen (none of its processes uses a GPU)\n");
+    EXPECT_EQ(got.out, std::string("a: ") + (round == 0 ? "frozen" : "was frozen already") +
+                           " (none of its processes uses a GPU)\n");
     EXPECT_EQ(slice("a")["frozen"], true);
     EXPECT_EQ(slice("a")["gpus"][0]["state"], "frozen");
     EXPECT_NE(allot({"ps"}).out.find("frozen"), std::string::npos);
   }
   for (int round = 0; round < 2; ++round) {
-    EXPECT_EQ(allot({"thaw", "a"}).status, 0);
+    const Outcome thawed = allot({"thaw", "a"});
+    EXPECT_EQ(thawed.status, 0);
+    EXPECT_EQ(thawed.out, std::string("a: ") + (round == 0 ? "thawed" : "was not frozen") +
+                              " (none of its processes uses a GPU)\n");
     EXPECT_EQ(slice("a")["frozen"], false);
   }
 }
@@ -301,6 +306,21 @@ TEST_F(Listing, TheDemoHoldsBothPrograms) {
   EXPECT_NE(got.out.find("software GPU"), std::string::npos);
   EXPECT_NE(got.out.find("CUDA_ERROR_OUT_OF_MEMORY"), std::string::npos);
   EXPECT_NE(got.out.find("Both were held"), std::string::npos);
+  std::istringstream lines(got.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80u) << line;
+}
+
+TEST_F(Listing, WithoutADriverGpusNamesTheSlicesOnTheSoftwareGpu) {
+  environment["ALLOT_REAL_CUDA"] = "/nonexistent/libcuda.so.1";
+  environment["ALLOT_REAL_NVML"] = "/nonexistent/libnvidia-ml.so.1";
+  EXPECT_EQ(allot({"gpus"}).err.find("software GPU: "), std::string::npos);
+  const auto program =
+      start({"run", "--sim", "--name", "a", "--", "sh", "-c", "echo ready; read x"});
+  ASSERT_EQ(program->line(), "ready");
+  const Outcome got = allot({"gpus"});
+  EXPECT_EQ(got.status, 125);
+  EXPECT_NE(got.err.find("a slice runs on the software GPU: 'allot gpus --sim'"), std::string::npos)
+      << got.err;
 }
 
 }  // namespace

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 namespace allot::e2e {
 
@@ -32,7 +35,30 @@ Machine::Machine() {
                  {"CUDA_VISIBLE_DEVICES", ""}, {"LD_PRELOAD", ALLOT_SANITIZER_PRELOAD}};
 }
 
+// Whoever a test has started and left, by the folder in its environment: "cat (4711)".
+std::map<pid_t, std::string> Machine::left_behind() const {
+  std::map<pid_t, std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    if (pid <= 0 || pid == getpid()) continue;
+    const auto text = [&](const char* file) {
+      std::ifstream stream(entry.path() / file, std::ios::binary);
+      return std::string((std::istreambuf_iterator<char>(stream)),
+                         std::istreambuf_iterator<char>());
+    };
+    if (text("environ").find(folder_) != std::string::npos) left[pid] = text("comm");
+  }
+  return left;
+}
+
 Machine::~Machine() {
+  // What is being killed may take a moment.
+  if (!wait_until([this] { return left_behind().empty(); })) {
+    for (const auto& [pid, name] : left_behind()) {
+      ADD_FAILURE() << "the test left process " << pid << " behind: " << name;
+      kill(pid, SIGKILL);
+    }
+  }
   std::error_code ignored;
   std::filesystem::remove_all(folder_, ignored);
 }

@@ -48,6 +48,7 @@ class Machine : public testing::Test {
   std::map<std::string, std::string> environment;
 
  private:
+  std::map<pid_t, std::string> left_behind() const;
   std::string folder_;
 };
 

@@ -2,6 +2,9 @@
 // whether it was kept.
 #pragma once
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <fstream>
 
 #include "tests/e2e/machine.h"
@@ -15,6 +18,11 @@ class MovingSlices : public Machine {
   // `flags` go to every slice's run; `last_bytes` is the last of a holder's three blocks.
   MovingSlices(std::vector<std::string> flags, uint64_t last_bytes)
       : flags_(std::move(flags)), last_bytes_(last_bytes) {}
+
+  // The `cat` of a pair waits for somebody to open its pipe, also when its reader was killed.
+  ~MovingSlices() override {
+    close(open((folder() + "/second.in").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+  }
 
   nlohmann::json slice(const std::string& name) {
     const nlohmann::json all = json_of({"ps", "--json"});

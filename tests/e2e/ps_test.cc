@@ -206,7 +206,7 @@ class JsonFields : public Machine {
     if (value.is_object()) {
       for (const auto& [key, item] : value.items()) {
         keys->insert(key);
-        collect(item, keys);
+        if (key != "ps") collect(item, keys);  // that is a process of `allot ps --json`
       }
     } else if (value.is_array()) {
       for (const json& item : value) collect(item, keys);
@@ -226,6 +226,20 @@ class JsonFields : public Machine {
          it != std::sregex_iterator(); ++it)
       words.insert((*it)[1]);
     return words;
+  }
+  // bench/README.md has every field of the output, in `backquotes` or in "quotation marks".
+  static void in_bench_page(const json& output) {
+    std::ifstream file(ALLOT_SOURCE "/bench/README.md");
+    const std::string page((std::istreambuf_iterator<char>(file)),
+                           std::istreambuf_iterator<char>());
+    std::set<std::string> keys;
+    collect(output, &keys);
+    for (const std::string& key : keys) {
+      if (key[0] == '{') continue;  // a load, in `calibrations`
+      const bool there = page.find("`" + key + "`") != std::string::npos ||
+                         page.find("\"" + key + "\"") != std::string::npos;
+      EXPECT_TRUE(there) << key << " is not in bench/README.md";
+    }
   }
   static void compare(const std::string& section, const json& output,
                       const std::set<std::string>& values) {
@@ -288,6 +302,16 @@ TEST_F(JsonFields, OfBenchAgree) {
     all.push_back(json_of(line));
   }
   compare("allot bench", all, {});
+}
+
+TEST_F(JsonFields, OfBenchShareAndHooksAreInTheirPage) {
+  in_bench_page(
+      json_of({"bench", "share", "--sim", "--native", "--seconds", "1.2", "--slice",
+               "full:30,max=50", "--slice", "request:20", "--phase", "max=60/share=25", "--json"}));
+  in_bench_page(json_of({"bench", "share", "--sim", "--seconds", "1.2", "--slice", "bursty:50",
+                         "--slice", "step:40", "--json"}));
+  in_bench_page(json_of(
+      {"run", "--sim", "--", ALLOT_BINARY, "bench", "hooks", "--seconds", "0.1", "--json"}));
 }
 
 // A process of the test that does nothing, to give CPUs to.

@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 
 #include "tests/e2e/machine.h"
@@ -95,6 +96,94 @@ TEST_F(Stop, WhatDoesNotObeyIsKilledAfterTheTimeout) {
   EXPECT_LT(now() - before, 8);
   EXPECT_FALSE(goes_on(shell));
   EXPECT_EQ(command_->wait(), 128 + SIGKILL);
+}
+
+TEST_F(Stop, ASliceOfCpusAloneIsEndedAndOtherCommandsSayWhatItIs) {
+  const auto program =
+      start({"run", "--cpus", "1", "--name", "c", "--", "sh", "-c", "sleep 300 & echo here; wait"});
+  ASSERT_EQ(program->line(), "here");
+  for (const Words& words : {Words{"freeze", "c"}, Words{"thaw", "c"}, Words{"evict", "c"},
+                             Words{"restore", "c"}, Words{"set", "c", "--gpu-mem", "1G"}}) {
+    const Outcome got = allot(words);
+    EXPECT_EQ(got.status, 125);
+    EXPECT_NE(got.err.find(words[0] + ": 'c' is a slice of CPUs alone"), std::string::npos)
+        << got.err;
+  }
+  const double before = now();
+  const Outcome stopped = allot({"stop", "c"});
+  EXPECT_EQ(stopped.status, 0) << stopped.err;
+  EXPECT_TRUE(stopped.out.starts_with("c: stopped (2 processes)")) << stopped.out;
+  EXPECT_LT(now() - before, 5);
+  EXPECT_EQ(program->wait(), 128 + SIGTERM);
+  EXPECT_TRUE(slices().empty());
+}
+
+TEST_F(Stop, AStoppedLauncherOrProgramIsContinuedAndEnds) {
+  for (const bool launcher : {true, false}) {
+    SCOPED_TRACE(launcher ? "launcher" : "program");
+    const pid_t program = begin("echo here $$; exec sleep 300");
+    ASSERT_GT(program, 1);
+    kill(launcher ? command_->pid() : program, SIGSTOP);
+    const double before = now();
+    const Outcome stopped = allot({"stop", "a"});
+    EXPECT_EQ(stopped.status, 0) << stopped.err;
+    EXPECT_LT(now() - before, 5);
+    EXPECT_EQ(stopped.out, "a: stopped (1 process)\n");
+    EXPECT_EQ(command_->wait(), 128 + SIGTERM);
+  }
+}
+
+TEST_F(Stop, FromInsideTheSliceItEndsEverythingElse) {
+  const std::string log = folder() + "/log";
+  environment["ALLOT"] = ALLOT_BINARY;
+  environment["LOG"] = log;
+  // As the program itself, from a shell that does not obey, and from one that it ends.
+  for (const char* form :
+       {"exec $ALLOT stop a >$LOG 2>&1", "trap '' TERM; $ALLOT stop a --timeout 0.2 >$LOG 2>&1",
+        "setsid sh -c '$ALLOT stop a >$LOG 2>&1' & wait"}) {
+    SCOPED_TRACE(form);
+    std::filesystem::remove(log);
+    const double before = now();
+    const auto command = start({"run", "--sim", "--name", "a", "--", "sh", "-c", form});
+    command->wait();
+    EXPECT_LT(now() - before, 5);
+    std::string said;
+    EXPECT_TRUE(wait_until([&] {
+      std::ifstream file(log);
+      said.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+      return said.find("a: stopped (") != std::string::npos;
+    })) << said;
+    EXPECT_TRUE(wait_until([&] { return slices().empty() && region_files().empty(); }));
+  }
+}
+
+TEST_F(Stop, FromAUserNamespaceTheLauncherIsToldAndWhatIsHiddenIsSaid) {
+  const auto inside = [&](const Words& more) {
+    Words words = {"unshare", "-Ur", ALLOT_BINARY, "stop", "a"};
+    words.insert(words.end(), more.begin(), more.end());
+    Command command(words, environment);
+    command.close_input();
+    const int status = command.wait();
+    return Outcome{status, command.out(), command.err()};
+  };
+  Command probe({"unshare", "-Ur", "true"}, {});
+  if (probe.wait() != 0) GTEST_SKIP() << "no user namespaces here";
+  double before = now();
+  begin("echo here $$; exec sleep 300");
+  const Outcome stopped = inside({});
+  EXPECT_EQ(stopped.status, 0) << stopped.err;
+  EXPECT_LT(now() - before, 5);
+  EXPECT_EQ(command_->wait(), 128 + SIGTERM);
+
+  const pid_t sleeper = begin("setsid sleep 300 >/dev/null 2>&1 & echo here $!; wait");
+  before = now();
+  const Outcome hidden = inside({"--timeout", "5"});
+  EXPECT_EQ(hidden.status, 125) << hidden.out;
+  EXPECT_NE(hidden.err.find("cannot be seen from here"), std::string::npos) << hidden.err;
+  EXPECT_LT(now() - before, 10);
+  EXPECT_TRUE(goes_on(sleeper));
+  EXPECT_EQ(allot({"stop", "a"}).status, 0);
+  EXPECT_FALSE(goes_on(sleeper));
 }
 
 TEST_F(Stop, ASliceThatIsNotThereIsAnError) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,5 +22,19 @@ struct CpuSliceView {
 // Reads the leases of `folder`; makes nothing there. `problem` says why they could not be read,
 // else it stays empty. May wait some seconds for a run that places its CPUs.
 std::vector<CpuSliceView> read_cpu_slices(const std::string& folder, std::string* problem);
+
+// The processes in the slices of CPUs called `name`, and the commands that wait for them; nothing
+// when there is no such slice. A slice without a group is its program and what that has started.
+struct CpuMembers {
+  std::set<uint32_t> members, launchers;
+};
+std::optional<CpuMembers> read_cpu_members(const std::string& folder, const std::string& name);
+
+// For commands that are about GPUs: refuses (125) when `name` is a slice of CPUs alone.
+#ifdef ALLOT_HAVE_CPUS
+void refuse_cpus_alone(const std::string& command, const std::string& name);
+#else
+inline void refuse_cpus_alone(const std::string&, const std::string&) {}
+#endif
 
 }  // namespace allot::cli

@@ -60,6 +60,8 @@ struct MoveOptions {
 Moved evict(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 Moved restore(OpenSlice& slice, const std::string& name, const MoveOptions& options);
 
+std::string within_text(double seconds);  // "in 0.52 s"; "at once" for what is too short to show
+
 // Bytes of host memory that a process may still take: the least that the machine and its cgroups
 // have left.
 uint64_t host_room(uint32_t pid);

@@ -27,6 +27,8 @@ constexpr uint64_t kHostMargin = 256ull << 20;
 constexpr double kLeastBytesPerSecond = 100e6;  // a slower move is abandoned
 constexpr double kMoveSeconds = 60;
 constexpr int kLookMs = 2;
+constexpr double kShownSeconds = 0.005;  // less is shown as 0.00 s
+constexpr double kRatedSeconds = 0.05;   // a rate over less than that says little
 constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
 // Only one command at a time works on a slice.
@@ -90,9 +92,13 @@ double move_limit(const Target& target) {
   return kMoveSeconds + static_cast<double>(target.process.bytes) / kLeastBytesPerSecond;
 }
 
+std::string within_text(double seconds) {
+  return seconds < kShownSeconds ? "at once" : fmt::format("in {:.2f} s", seconds);
+}
+
 std::string speed_text(uint64_t bytes, double seconds) {
-  if (seconds <= 0) return "at once";
-  return fmt::format("in {:.2f} s, {:.2f} GB/s", seconds,
+  if (bytes == 0 || seconds < kRatedSeconds) return within_text(seconds);
+  return fmt::format("{}, {:.2f} GB/s", within_text(seconds),
                      static_cast<double>(bytes) / 1e9 / seconds);
 }
 

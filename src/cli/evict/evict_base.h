@@ -49,6 +49,7 @@ struct Target {
 
 std::string who(const Target& target);  // "python (process 4711)"
 double move_limit(const Target& target);
+// within_text with the rate, where there was enough to measure one: "in 0.52 s, 9.80 GB/s".
 std::string speed_text(uint64_t bytes, double seconds);
 
 class MoveBase {

@@ -36,12 +36,20 @@ std::string list_of(const Inventory& inventory) {
   return out.empty() ? "none" : out;
 }
 
+// What may be a UUID or the beginning of one: with a digit of it, not only the word before them.
+bool looks_like_uuid(std::string_view text) {
+  if (text.starts_with("gpu-") || text.starts_with("mig-")) text.remove_prefix(4);
+  return text.find_first_not_of("0123456789abcdef-") == std::string_view::npos &&
+         text.find_first_not_of('-') != std::string_view::npos;
+}
+
 bool selects(const Gpu& gpu, std::string_view selector) {
   const bool instance = gpu.uuid_text.starts_with("MIG-");  // shares its GPU's index: only by UUID
   if (all_digits(selector) && selector.size() <= 3) {
     return !instance && std::to_string(gpu.index) == selector;
   }
   const std::string wanted = lower(selector);
+  if (!looks_like_uuid(wanted)) return false;
   const std::string uuid = lower(gpu.uuid_text);
   const size_t dash = uuid.find('-');
   return uuid.starts_with(wanted) || std::string_view(uuid).substr(dash + 1).starts_with(wanted);
@@ -81,6 +89,13 @@ const Gpu& find_gpu(const Inventory& inventory, std::string_view flag, std::stri
              flag, selector);
     }
     found = &gpu;
+  }
+  if (found == nullptr && !(all_digits(selector) && selector.size() <= 3) &&
+      !looks_like_uuid(lower(selector))) {
+    refuse(
+        "{}: '{}' is neither the number of a GPU nor a UUID or its first digits; this machine "
+        "has: {}; see 'allot gpus'",
+        flag, shown(selector), list_of(inventory));
   }
   if (found == nullptr) {
     refuse("{}: no GPU '{}' on this machine, which has: {}; see 'allot gpus'", flag, selector,

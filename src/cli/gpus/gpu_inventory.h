@@ -52,8 +52,9 @@ std::string uuid_to_text(const Uuid& uuid, std::string_view prefix = "GPU");
 // The bytes of such a text, with or without its prefix; false when it is not a whole UUID.
 bool uuid_from_text(std::string_view text, Uuid* uuid);
 
-// The GPU that `selector` means: an index, a UUID, or the beginning of one (with or without
-// "GPU-"). Throws a Failure (exit 125) that lists the GPUs when none or several match.
+// The GPU that `selector` means: an index, a UUID, or the beginning of one (with or without "GPU-",
+// and a digit at least). Throws a Failure (exit 125) that lists the GPUs when none or
+// several match, or it can be no GPU anywhere.
 const Gpu& find_gpu(const Inventory& inventory, std::string_view flag, std::string_view selector);
 
 // One GPU of a slice and its limit.

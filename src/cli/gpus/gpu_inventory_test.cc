@@ -56,6 +56,15 @@ TEST(FindGpu, ByIndexUuidAndBeginning) {
   EXPECT_EQ(find_gpu(kTwo, "--gpu", "gpu-1ACC0000-0000-0000-0000-000000000002").index, 1u);
 }
 
+TEST(FindGpu, LettersBeforeTheDigitsAreNoUuid) {
+  const Inventory one = machine({kTwo.gpus[0].uuid_text});
+  for (const char* text : {"G", "GPU", "gpu-", "GP", "-", "----", "x", "MIG-", "GPU-1a2x"}) {
+    const std::string line = complaint([&] { find_gpu(one, "--gpu", text); }, kExitRefused);
+    EXPECT_NE(line.find("first digits"), std::string::npos) << line;
+  }
+  EXPECT_EQ(find_gpu(one, "--gpu", "gpu-1A2B").index, 0u);
+}
+
 TEST(FindGpu, SaysWhatThereIsWhenNothingMatches) {
   const std::string line = complaint([] { find_gpu(kTwo, "--gpu", "7"); }, kExitRefused);
   EXPECT_NE(line.find("'7'"), std::string::npos) << line;

@@ -11,6 +11,7 @@
 #include "abi/env.h"
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
+#include "cli/output.h"
 #include "cli/region/region_view.h"
 
 namespace allot::cli {
@@ -72,12 +73,12 @@ bool is_on(const SliceView& slice, const Inventory& machine) {
 
 }  // namespace
 
-void refuse_other_sizes(const DriverFiles& sim) {
+void refuse_other_sizes(const DriverFiles& sim, bool typed) {
   const char* given = std::getenv(ALLOT_ENV_SIM_GPUS);
   if (given == nullptr || *given == '\0') return;
   const std::string wanted = given;
   const RegionView region = read_region();
-  if (region.slices.empty()) return;
+  if (region.slices.empty() && !typed) return;
   const Setting look(ALLOT_ENV_SIM_LOOK, "1");
   const Inventory asked = ask_driver(sim);
   const Setting no_sizes(ALLOT_ENV_SIM_GPUS, nullptr);
@@ -90,6 +91,9 @@ void refuse_other_sizes(const DriverFiles& sim) {
         "sizes, end its slices ('allot stop {}'), or set {} to another folder",
         sizes_text(sizes_of(stands)), slice.name, wanted, slice.name, ALLOT_ENV_SIM_DIR);
   }
+  if (!typed || stands.gpus.empty()) return;
+  note(fmt::format("the software GPU is {} from now on, also for --sim without sizes; it was {}",
+                   sizes_text(sizes_of(asked)), sizes_text(sizes_of(stands))));
 }
 
 }  // namespace allot::cli

@@ -6,10 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
-
 #include "cli/failure.h"
 #include "cli/launch/admission.h"
+#include "cli/region/file_words.h"
 #include "cli/region/region_view.h"
 #include "shm/living.h"
 
@@ -30,28 +29,19 @@ namespace {
         "no program uses it",
         name, describe(error), path);
   }
+  if (error.code == Errc::kNotAFile) {
+    refuse("--name: '{}' is taken: {} is {}, not a slice's file; choose another name, or remove it",
+           name, path, kind_of_file(path));
+  }
+  const std::string folder = path.substr(0, path.rfind('/'));
   if (error.code == Errc::kNoPermission) {
     struct stat about = {};
-    if (lstat(path.c_str(), &about) == 0 && about.st_uid != geteuid()) {
+    if (lstat(path.c_str(), &about) == 0 && about.st_uid != geteuid())
       refuse("--name: '{}' is {}'s; choose another name", name, owner_text(about.st_uid));
-    }
-    const std::string folder = path.substr(0, path.rfind('/'));
     const std::string fault = folder_fault(folder);
-    refuse("cannot make {}: {}", path,
-           !fault.empty()
-               ? folder + ": " + fault
-               : describe(error) +
-                     "; give yourself write permission on that folder, or set ALLOT_DIR to "
-                     "another");
+    if (!fault.empty()) refuse("cannot make {}: {}: {}", path, folder, fault);
   }
-  if (error.os_errno == EFBIG) {
-    refuse(
-        "cannot make {}: it is larger than this shell may write; raise the limit (ulimit -f) to "
-        "{} KiB",
-        path, (sizeof(AllotSliceFile) + 1023) / 1024);
-  }
-  refuse("cannot make {}: {}; free some shared memory, or set ALLOT_DIR to another folder", path,
-         describe(error));
+  refuse("cannot make {}: {}; {}", path, describe(error), advice_for(error, folder));
 }
 
 // Programs of another version may be using a file of that version; create_slice would replace it.

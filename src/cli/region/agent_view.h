@@ -30,6 +30,7 @@ struct ClientView {
   bool active() const { return (flags & ALLOT_CLIENT_ACTIVE) != 0; }
   bool open() const { return (flags & ALLOT_CLIENT_OPEN) != 0; }
   bool saturates() const { return (flags & ALLOT_CLIENT_SATURATES) != 0; }
+  bool detached() const { return (flags & ALLOT_CLIENT_DETACHED) != 0; }
   bool frozen() const { return (flags & ALLOT_CLIENT_FROZEN) != 0; }
   // Nothing of this process has run on the GPU yet, so there is nothing to limit.
   bool untouched() const { return level == ALLOT_LEVEL_AUTO && !active(); }

@@ -82,6 +82,9 @@ TEST(Tables, WhatDoesNotFitIsSaid) {
   EXPECT_EQ(unheld_text(slice, process), "not held: more than 256 GPU clients in this slice");
   process.gpus_beyond = 1;
   slice.flags = ALLOT_SLICE_FAIL_CLOSED;
+  EXPECT_EQ(unheld_text(slice, process).substr(0, 9), "not held:") << "nothing is to be held";
+  slice.gpus.emplace_back();
+  slice.gpus[0].max_permille = 300;
   EXPECT_EQ(unheld_text(slice, process),
             "refused: more than 256 GPU clients in this slice; 1 of the GPUs that it sees is "
             "refused: a slice holds 16");

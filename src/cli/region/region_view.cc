@@ -16,10 +16,12 @@
 #include "abi/env.h"
 #include "cli/failure.h"
 #include "cli/output.h"
+#include "cli/region/file_words.h"
 #include "core/shared.h"
 #include "shm/living.h"
 #include "shm/slice_file.h"
 #include "sys/clock.h"
+#include "sys/process.h"
 
 namespace allot::cli {
 
@@ -82,6 +84,7 @@ uint64_t idle_since(const AllotSlot& slot, const std::vector<ClientView>& client
 void copy_processes(const shm::Slice& slice, SliceView* view) {
   const AllotSliceFile& file = *slice.file;
   const shm::Living living(slice);
+  const Result<uint64_t> home = sys::pid_namespace(sys::Root{}, 0);
   const uint32_t high = std::min(load(file.header.slots_high), ALLOT_MAX_SLOTS);
   for (uint32_t i = 0; i < high; ++i) {
     const uint64_t word = __atomic_load_n(&file.slot_words[i], __ATOMIC_ACQUIRE);
@@ -98,7 +101,9 @@ void copy_processes(const shm::Slice& slice, SliceView* view) {
       process.level = client.level;
       process.reason = client.reason;
     }
-    process.command = command_line(process.pid, bounded_text(slot.command, sizeof slot.command));
+    process.foreign = home && load(slot.pid_namespace) != *home;
+    const std::string name = bounded_text(slot.command, sizeof slot.command);
+    process.command = process.foreign ? name : command_line(process.pid, name);
     process.evicted = load(slot.evicted);
     const AllotSwap& swap = file.swaps[i];
     const bool swapped = process.evicted == ALLOT_EVICTED_FAST && load(swap.owner) == word;
@@ -148,6 +153,8 @@ SliceView copy_slice(const std::string& path, const shm::Slice& slice) {
     copy_processes(slice, &view);
   }
   view.launcher_alive = shm::Living(slice).launcher();
+  const Result<uint64_t> home = sys::pid_namespace(sys::Root{}, 0);
+  view.launcher_foreign = home && header.pid_namespace != *home;
   return view;
 }
 
@@ -219,7 +226,9 @@ std::string region_folder(bool create) {
   const std::string where =
       chosen != nullptr ? fmt::format("{}={}", ALLOT_ENV_DIR, shown(chosen)) : std::string(folder);
   const std::string fault = folder_fault(folder);
-  refuse("{}: {}", where, fault.empty() ? describe(found.error()) : fault);
+  refuse(
+      "{}: {}", where,
+      fault.empty() ? describe(found.error()) + "; " + advice_for(found.error(), folder) : fault);
 }
 
 std::string slice_path(const std::string& folder, const std::string& name) {
@@ -247,7 +256,7 @@ UnreadableSlice unreadable(const std::string& path, const Error& error) {
   struct stat about = {};
   if (lstat(path.c_str(), &about) != 0) return file;
   if (!S_ISREG(about.st_mode)) {
-    return {path, "not a file; remove it", false};
+    return {path, kind_of_file(path) + ", not a slice's file; remove it", false};
   }
   if (error.code == Errc::kNoPermission) {
     file.reason = fmt::format("{}'s, and only they may read it", owner_text(about.st_uid));
@@ -322,6 +331,13 @@ const char* SliceView::eviction_way() const {
   return fast ? "fast" : "driver";
 }
 
+bool SliceView::refuses_unheld() const {
+  const bool limited = std::any_of(gpus.begin(), gpus.end(), [](const SliceGpuView& gpu) {
+    return gpu.share_permille != 0 || gpu.max_permille != 0;
+  });
+  return fail_closed() && (limited || frozen() || priority != ALLOT_PRIORITY_NORMAL);
+}
+
 const char* kind_text(unsigned kind) {
   static constexpr std::array<const char*, ALLOT_KINDS> kTexts = {
       "linear", "array", "managed", "pool", "vmm", "graph", "import", "driver"};
@@ -332,7 +348,7 @@ std::string unheld_text(const SliceView& slice, const ProcessView& process) {
   std::string text;
   if (process.unheld_gpus != 0) {
     text = fmt::format("{}: more than {} GPU clients in this slice",
-                       slice.fail_closed() ? "refused" : "not held", ALLOT_MAX_CLIENTS);
+                       slice.refuses_unheld() ? "refused" : "not held", ALLOT_MAX_CLIENTS);
   }
   if (process.gpus_beyond != 0) {
     text += fmt::format("{}{} of the GPUs that it sees {} {}: a slice holds {}",

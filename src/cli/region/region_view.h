@@ -31,6 +31,7 @@ struct ProcessView {
   uint32_t unheld_gpus = 0;     // a bit per entry of SliceView::gpus: no GPU client was left there
   uint32_t gpus_beyond = 0;     // GPUs that it sees and the slice's file has no room for
   uint32_t full_tables = 0;     // ALLOT_TABLE_*
+  bool foreign = false;         // its pid is a number of another pid namespace
 };
 
 struct SliceGpuView {
@@ -59,6 +60,7 @@ struct SliceView {
   uint32_t level = 0;  // asked for
   int32_t launcher_pid = 0;
   bool launcher_alive = false;
+  bool launcher_foreign = false;  // its pid is a number of another pid namespace
   uint64_t created_unix_ns = 0;
   uint32_t unknown_symbols = 0;
   bool head_only = false;  // another user's: what its processes hold is not for us to see
@@ -75,6 +77,8 @@ struct SliceView {
   const char* eviction_way() const;
   bool software() const { return (flags & ALLOT_SLICE_SOFTWARE) != 0; }
   bool fail_closed() const { return (flags & ALLOT_SLICE_FAIL_CLOSED) != 0; }
+  // Whether work that nobody can hold is refused: a slice that fails closed and limits GPU time.
+  bool refuses_unheld() const;
 };
 
 struct UnreadableSlice {

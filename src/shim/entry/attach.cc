@@ -395,9 +395,13 @@ void wait_for_start() {
   }
 }
 
-bool must_hold_time() {
+bool time_limited() {
   const uint32_t flags = core::load(process.slice.file->header.flags);
-  return slice_fails_closed() && (limits_time() || (flags & ALLOT_SLICE_FROZEN) != 0);
+  return limits_time() || (flags & ALLOT_SLICE_FROZEN) != 0;
+}
+
+bool must_hold_time() {
+  return slice_fails_closed() && time_limited();
 }
 
 Device* current_device(CUcontext* context) {

@@ -108,6 +108,8 @@ inline CUdevice ordinal_of(const Device& device) {
 // The slice fails closed and its GPU time is limited: by a share, a ceiling, a priority or a
 // freeze.
 bool must_hold_time();
+// Whether the slice limits GPU time, or is frozen.
+bool time_limited();
 
 // The accounted device of the current context, and the context itself; null if either is missing.
 Device* current_device(CUcontext* context);

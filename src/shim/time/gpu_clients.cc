@@ -51,6 +51,8 @@ void say_unheld(uint32_t ordinal, bool unheld) {
     return;
   }
   __atomic_fetch_or(&gpus, bit, __ATOMIC_RELAXED);
+  // Without a limit of time there is nothing to hold: the slot alone says it, for a freeze.
+  if (!time_limited()) return;
   log_no_slice("its GPU time cannot be held: the slice has 256 GPU clients already", 0,
                must_hold_time());
 }
