@@ -45,7 +45,7 @@
 
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
-#define ALLOT_REGION_MINOR 4u
+#define ALLOT_REGION_MINOR 5u
 #define ALLOT_REGION_SUFFIX ".slice"
 #define ALLOT_BODY_SUFFIX ".body"
 #define ALLOT_MAX_GPUS 16u
@@ -205,7 +205,12 @@ typedef struct AllotHeader {
   uint32_t held;            /* atomic; AllotHeld: BY_LOCK = takers of slots lock them first */
   /* atomic; descriptor by which launcher and heirs hold ALLOT_LOCK_MEMBERS; 0 = none */
   uint32_t members_fd;
-  uint8_t reserved[4096 - 204];
+  /* Since 1.5; where `minor` is less they are not kept. Only commands write them. */
+  uint32_t evictions;    /* atomic; how often it was evicted */
+  uint64_t frozen_clock; /* atomic; time in which it was frozen: even = 2 x ns so far; odd = it is
+                            frozen, 2 x (CLOCK_MONOTONIC of the freeze - ns before it) + 1 */
+  uint32_t restores;     /* atomic; how often it came back */
+  uint8_t reserved[4096 - 220];
 } AllotHeader;
 
 /* 16 bytes, aligned to 16, read and written only as a whole. */
@@ -304,6 +309,23 @@ enum AllotSwapResult {
 #define ALLOT_SWAP_SERIAL(word) ((uint32_t)(word) >> 8)
 #define ALLOT_SWAP_STATE(word) ((uint32_t)(word)&0xffu)
 
+/* What a process has had and done, summed over its GPUs (since 1.5). The counters only grow. They
+ * are of the process in slot i while `counted` is 1 + the generation of slot_words[i] and `pid` its
+ * pid; after its end they stay until another process takes the slot. A process that calls exec goes
+ * on with them. The sums of a slice are in AllotHeader and AllotGpu. */
+typedef struct AllotCounters {
+  uint32_t counted;           /* atomic; 0 = nobody's */
+  uint32_t pid;               /* atomic */
+  uint64_t start_time;        /* atomic */
+  uint64_t time_used_ns;      /* atomic; GPU time */
+  uint64_t time_throttled_ns; /* atomic; time in which it had work that could not run */
+  uint64_t frozen_ns;         /* atomic; time in which its slice was frozen, as its agent saw it */
+  uint64_t refused;           /* atomic; requests for memory refused at the limit */
+  uint32_t evictions;         /* atomic; a command writes it */
+  uint32_t restores;          /* atomic; a command writes it */
+  uint64_t reserved;
+} AllotCounters;
+
 typedef struct AllotSwap {
   uint64_t owner;       /* atomic; the slot word of the process that obeys; 0 = none */
   uint32_t order;       /* atomic; futex; the command writes it. The process obeys the latest one */
@@ -315,7 +337,8 @@ typedef struct AllotSwap {
   uint64_t moved_bytes; /* atomic; of the move under way, or the last one */
   uint64_t drain_ns;    /* atomic; how long the last drain took */
   uint64_t move_ns;     /* atomic; the last move */
-  uint8_t reserved[72];
+  AllotCounters counters; /* of the slot's process, whether it swaps fast or not */
+  uint8_t reserved[8];
   uint64_t movable[ALLOT_MAX_GPUS]; /* atomic; bytes whose backing can be swapped */
 } AllotSwap;
 

@@ -57,7 +57,10 @@ AT(AllotHeader, wake_seq, 188);
 AT(AllotHeader, latency_us, 192);
 AT(AllotHeader, held, 196);
 AT(AllotHeader, members_fd, 200);
-AT(AllotHeader, reserved, 204);
+AT(AllotHeader, evictions, 204);
+AT(AllotHeader, frozen_clock, 208);
+AT(AllotHeader, restores, 216);
+AT(AllotHeader, reserved, 220);
 
 AT(AllotAccount, used_bytes, 0);
 AT(AllotAccount, generation, 8);
@@ -112,6 +115,18 @@ AT(AllotExport, handle_hash, 0);
 AT(AllotExport, slot, 8);
 AT(AllotExport, slot_generation, 12);
 
+AT(AllotCounters, counted, 0);
+AT(AllotCounters, pid, 4);
+AT(AllotCounters, start_time, 8);
+AT(AllotCounters, time_used_ns, 16);
+AT(AllotCounters, time_throttled_ns, 24);
+AT(AllotCounters, frozen_ns, 32);
+AT(AllotCounters, refused, 40);
+AT(AllotCounters, evictions, 48);
+AT(AllotCounters, restores, 52);
+AT(AllotCounters, reserved, 56);
+static_assert(sizeof(AllotCounters) == 64);
+
 AT(AllotSwap, owner, 0);
 AT(AllotSwap, order, 8);
 AT(AllotSwap, answer, 12);
@@ -122,7 +137,8 @@ AT(AllotSwap, pins, 28);
 AT(AllotSwap, moved_bytes, 32);
 AT(AllotSwap, drain_ns, 40);
 AT(AllotSwap, move_ns, 48);
-AT(AllotSwap, reserved, 56);
+AT(AllotSwap, counters, 56);
+AT(AllotSwap, reserved, 120);
 AT(AllotSwap, movable, 128);
 
 AT(AllotSliceFile, header, 0);

@@ -18,6 +18,7 @@
 #include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
 #include "cli/usage.h"
+#include "core/counters.h"
 #include "core/ledger.h"
 #include "core/shared.h"
 #include "shm/slice_file.h"
@@ -136,6 +137,7 @@ void freeze(const FreezeOptions& options) {
   refuse_unheld(*slice, options.name);
   const uint32_t before =
       __atomic_fetch_or(&slice->file->header.flags, ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+  core::turn_clock(slice->file->header.frozen_clock, true, sys::monotonic_ns());
   slice.tell_agents();
   const Progress progress = wait_until(*slice, options.timeout_seconds, [](const Progress& p) {
     return p.running.empty() && p.silent.empty();
@@ -161,6 +163,7 @@ void thaw(const FreezeOptions& options) {
   shm::reclaim_dead(*slice);
   const uint32_t before =
       __atomic_fetch_and(&slice->file->header.flags, ~ALLOT_SLICE_FROZEN, __ATOMIC_SEQ_CST);
+  core::turn_clock(slice->file->header.frozen_clock, false, sys::monotonic_ns());
   slice.tell_agents();
   const Progress progress = wait_until(*slice, options.timeout_seconds,
                                        [](const Progress& p) { return p.stopped.empty(); });

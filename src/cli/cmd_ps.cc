@@ -68,6 +68,14 @@ json window_json(const SliceView& slice, size_t gpu) {
   return client == nullptr ? json(nullptr) : json(client->window_permille / 10.0);
 }
 
+json counters_json(const std::optional<AllotCounters>& counters) {
+  if (!counters) return nullptr;
+  return {
+      {"time_used_ns", counters->time_used_ns}, {"time_throttled_ns", counters->time_throttled_ns},
+      {"frozen_ns", counters->frozen_ns},       {"refused", counters->refused},
+      {"evictions", counters->evictions},       {"restores", counters->restores}};
+}
+
 json process_json(const SliceView& slice, const ProcessView& process) {
   json gpus = json::array();
   for (size_t i = 0; i < slice.gpus.size() && i < process.charges.size(); ++i) {
@@ -90,6 +98,7 @@ json process_json(const SliceView& slice, const ProcessView& process) {
           {"host_bytes", process.host_bytes},
           {"gpus_beyond", process.gpus_beyond},
           {"full_tables", table_names(process.full_tables)},
+          {"counters", counters_json(process.counters)},
           {"gpus", gpus}};
 }
 
@@ -131,6 +140,9 @@ json slice_json(const SliceView& slice) {
           {"launcher_foreign", slice.launcher_foreign},
           {"created_unix_ns", slice.created_unix_ns},
           {"unknown_symbols", slice.unknown_symbols},
+          {"frozen_ns", slice.counts ? json(slice.frozen_ns) : json(nullptr)},
+          {"evictions", slice.counts ? json(slice.evictions) : json(nullptr)},
+          {"restores", slice.counts ? json(slice.restores) : json(nullptr)},
           {"path", slice.path},
           {"cpus", nullptr},
           {"gpus", gpus},
@@ -155,7 +167,7 @@ json row_json(const PsRow& row) {
 struct PsOptions {
   std::vector<std::string> names;
   std::string user, sort = "name";
-  bool wide = false, as_json = false;
+  bool wide = false, as_json = false, counters = false;
 };
 
 uint32_t uid_of(const std::string& user) {
@@ -306,7 +318,8 @@ void ps(const PsOptions& options) {
   sort_rows(options.sort, &rows);
   const bool all = options.names.empty() && options.user.empty();
   if (!options.as_json) {
-    print(ps_text(rows, region, all, options.wide ? Table::kNoLimit : screen_width()));
+    const size_t width = options.wide ? Table::kNoLimit : screen_width();
+    print(options.counters ? counters_text(rows, width) : ps_text(rows, region, all, width));
     ps_notes(region);
     return;
   }
@@ -336,6 +349,9 @@ void add_ps(CLI::App& app, int* exit_status) {
       ->type_name("KEY");
   sub->add_flag("--wide", options->wide,
                 "do not drop columns or shorten lines to fit the terminal");
+  sub->add_flag("--counters", options->counters,
+                "what each slice and process has had so far: GPU time, time held back and frozen, "
+                "evictions, refusals");
   sub->add_flag("--json", options->as_json, "machine-readable output; fields in docs/commands.md");
   sub->footer(
       "One line for each slice and GPU; below it its processes, with what they hold by kind "
@@ -352,6 +368,7 @@ void add_ps(CLI::App& app, int* exit_status) {
       "Examples:\n"
       "  allot ps\n"
       "  allot ps 'job*' --sort used\n"
+      "  allot ps --counters\n"
       "  allot ps --json | jq '.slices[].name'");
   sub->callback([options, exit_status] {
     ps(*options);

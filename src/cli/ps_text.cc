@@ -274,4 +274,42 @@ std::string ps_text(const std::vector<PsRow>& rows, const RegionView& region, bo
   return text;
 }
 
+std::string counters_text(const std::vector<PsRow>& rows, size_t width) {
+  Table table(std::vector<Column>{{"NAME", 0, 8},
+                                  {"USER", 2, 0},
+                                  {"GPU", 0, 0},
+                                  {"TIME", 0, 0},
+                                  {"HELD-BACK", 0, 0},
+                                  {"REFUSED", 0, 0},
+                                  {"FROZEN", 0, 0},
+                                  {"EVICTED", 1, 0}});
+  for (const PsRow& row : rows) {
+    const SliceView& slice = row.slice;
+    if (row.only_cpus) continue;
+    const std::string frozen = slice.counts ? seconds_text(slice.frozen_ns) : "-";
+    const std::string evicted = slice.counts ? std::to_string(slice.evictions) : "-";
+    for (size_t i = 0; i < slice.gpus.size(); ++i) {
+      const SliceGpuView& gpu = slice.gpus[i];
+      table.row({i == 0 ? slice.name : "", i == 0 ? slice.user : "", gpu_label(slice, gpu, false),
+                 seconds_text(gpu.time_used_ns), seconds_text(gpu.time_throttled_ns),
+                 std::to_string(gpu.refused), i == 0 ? frozen : "", i == 0 ? evicted : ""});
+    }
+    if (slice.gpus.empty())
+      table.row({slice.name, slice.user, "-", "-", "-", "-", frozen, evicted});
+    for (const ProcessView& process : slice.processes) {
+      table.note(cut(fmt::format("  {}  {}", process.pid, process.command), width));
+      if (!process.counters) continue;
+      const AllotCounters& its = *process.counters;
+      table.note(fmt::format("        {} used, {} held back, {} refused, {} frozen, evicted {} "
+                             "time{}",
+                             seconds_text(its.time_used_ns), seconds_text(its.time_throttled_ns),
+                             its.refused, seconds_text(its.frozen_ns), its.evictions,
+                             its.evictions == 1 ? "" : "s"),
+                 8);
+    }
+  }
+  const std::string text = table.text(width);
+  return rows.empty() ? "no slices\n" : text;
+}
+
 }  // namespace allot::cli

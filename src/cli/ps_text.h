@@ -35,4 +35,7 @@ bool natural_less(const std::string& a, const std::string& b);
 std::string slice_state(const SliceView& slice, size_t gpu);
 uint64_t sum_of_kinds(const ByKind& kinds);
 
+// The same slices by what they and their processes have had so far.
+std::string counters_text(const std::vector<PsRow>& rows, size_t width);
+
 }  // namespace allot::cli

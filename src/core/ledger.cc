@@ -3,6 +3,7 @@
 // word after it; a wait without a bound; an index from the file used unchecked.
 #include "core/ledger.h"
 
+#include "core/counters.h"
 #include "core/shared.h"
 
 namespace allot::core {
@@ -85,8 +86,15 @@ bool Ledger::reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes) 
     if (step == Step::kTaken) return true;
     if (step == Step::kRefused) break;
   }
-  __atomic_fetch_add(&file_->gpus[gpu].refused, 1, __ATOMIC_RELAXED);
   return false;
+}
+
+void Ledger::count_refusal(SlotId slot, uint32_t gpu) {
+  if (gpu >= ALLOT_MAX_GPUS) return;
+  count(file_->gpus[gpu].refused, 1);
+  if (slot.index >= ALLOT_MAX_SLOTS) return;
+  AllotCounters* mine = counters_of(*file_, slot.index, load(file_->slot_words[slot.index]));
+  if (mine != nullptr) count(mine->refused, 1);
 }
 
 Ledger::Step Ledger::try_reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes) {

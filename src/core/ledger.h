@@ -115,6 +115,10 @@ class Ledger {
   // lock-free; neither allocates nor blocks.
   bool reserve(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
 
+  // Counts a request that the caller refuses its program: once, however often it tried to reserve.
+  // Any thread of the process that owns the slot; lock-free.
+  void count_refusal(SlotId slot, uint32_t gpu);
+
   // Charges `bytes` even above the limit, because the driver has taken them already. Does nothing
   // if the slot is no longer live. Threads as reserve().
   void charge(SlotId slot, uint32_t gpu, AllotKind kind, uint64_t bytes);
@@ -165,6 +169,8 @@ class Ledger {
   void recount_all();
   void retire(uint32_t index, uint64_t word);
   void retire_own(const SlotOwner& owner);
+  AllotCounters counters_so_far(const SlotOwner& owner) const;
+  void start_counters(SlotId slot, const SlotOwner& owner, const AllotCounters& before);
   bool judge(uint32_t index, AliveFn alive, void* context, Dead& dead);
 
   AllotSliceFile* file_;

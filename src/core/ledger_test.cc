@@ -1,6 +1,7 @@
 // The ledger seen by one thread: each promise of ledger.h, and random sequences of operations
 // beside a model that keeps plain sums.
 #include "core/ledger.h"
+#include "core/counters.h"
 
 #include <gtest/gtest.h>
 
@@ -39,7 +40,10 @@ TEST(Ledger, ChargesUpToTheLimitAndNotABytePast) {
   EXPECT_TRUE(ledger.reserve(slot, 0, ALLOT_KIND_POOL, 0));
   EXPECT_EQ(ledger.charged(slot, 0, ALLOT_KIND_LINEAR), 600u);
   EXPECT_EQ(ledger.charged(slot, 0, ALLOT_KIND_POOL), 400u);
-  EXPECT_EQ(file->gpus[0].refused, 2u);
+  EXPECT_EQ(file->gpus[0].refused, 0u) << "a caller may try again";
+  ledger.count_refusal(slot, 0);
+  EXPECT_EQ(file->gpus[0].refused, 1u);
+  EXPECT_EQ(file->swaps[slot.index].counters.refused, 1u);
   ledger.release(slot, 0, ALLOT_KIND_LINEAR, 600);
   EXPECT_EQ(ledger.used(0), 400u);
   EXPECT_EQ(file->gpus[0].peak_bytes, 1000u);
@@ -485,6 +489,84 @@ TEST(LedgerThreads, ARecountOfManySlotsGetsThrough) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(ledger.used(0), 2000u);
   EXPECT_EQ(file->gpus[0].recount_turn, 0u);
+}
+
+// ---- counters ------------------------------------------------------------------------------
+
+TEST(Counters, OfAProcessStayUntilAnotherProcessTakesTheSlot) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  const SlotId first = *ledger.take_slot(owner_of(7));
+  AllotCounters* its = counters_of(*file.get(), first.index, file->slot_words[first.index]);
+  ASSERT_NE(its, nullptr);
+  count(its->time_used_ns, 500);
+  ledger.count_refusal(first, 0);
+  std::set<uint32_t> living;
+  EXPECT_EQ(ledger.reclaim(in_set, &living), 1u);
+  EXPECT_EQ(its->time_used_ns, 500u) << "of a process that has ended";
+  EXPECT_EQ(file->gpus[0].refused, 1u);
+  const SlotId second = *ledger.take_slot(owner_of(8));
+  ASSERT_EQ(second.index, first.index);
+  EXPECT_EQ(its->time_used_ns, 0u);
+  EXPECT_EQ(its->refused, 0u);
+  EXPECT_EQ(counters_of(*file.get(), second.index, file->slot_words[second.index]), its);
+}
+
+// exec: the slot of the earlier image is retired by the new one, or by somebody else before.
+TEST(Counters, AProcessThatCallsExecContinuesItsOwn) {
+  for (const bool reclaimed : {false, true}) {
+    TestFile file(1000);
+    Ledger ledger = file.ledger();
+    const SlotId other = *ledger.take_slot(owner_of(6));
+    const SlotId first = *ledger.take_slot(owner_of(7));
+    count(file->swaps[first.index].counters.time_used_ns, 500);
+    count(file->swaps[first.index].counters.frozen_ns, 300);
+    ledger.count_refusal(first, 0);
+    std::set<uint32_t> living = {6};
+    if (reclaimed) ledger.reclaim(in_set, &living);
+    ledger.end_slot(other);  // so that its place may be another
+    const SlotId again = *ledger.take_slot(owner_of(7));
+    const AllotCounters& its = file->swaps[again.index].counters;
+    EXPECT_EQ(its.time_used_ns, 500u);
+    EXPECT_EQ(its.frozen_ns, 300u);
+    EXPECT_EQ(its.refused, 1u);
+    // Another process with the same number is another process.
+    living = {};
+    ledger.reclaim(in_set, &living);
+    SlotOwner stranger = owner_of(7);
+    stranger.start_time += 1;
+    const SlotId last = *ledger.take_slot(stranger);
+    EXPECT_EQ(file->swaps[last.index].counters.time_used_ns, 0u);
+  }
+}
+
+// Region 1.4 takes a slot without a word of the counters: what is there is another process's.
+TEST(Counters, OfAnEarlierProcessAreNotTakenForThoseOfALibraryThatKeepsNone) {
+  TestFile file(1000);
+  Ledger ledger = file.ledger();
+  const SlotId first = *ledger.take_slot(owner_of(7));
+  count(file->swaps[first.index].counters.refused, 5);
+  const uint64_t later = ALLOT_SLOT_WORD(ALLOT_SLOT_LIVE, first.generation + 1, 7);
+  file->slot_words[first.index] = later;
+  EXPECT_EQ(counters_of(*file.get(), first.index, later), nullptr);
+  ledger.count_refusal({first.index, first.generation + 1}, 0);
+  EXPECT_EQ(file->swaps[first.index].counters.refused, 5u);
+}
+
+TEST(Counters, AClockInOneWordRunsStopsAndNeverGoesBack) {
+  uint64_t clock = 0;
+  EXPECT_EQ(clock_ns(clock, 1000), 0u);
+  turn_clock(clock, true, 1000);
+  turn_clock(clock, true, 1500);  // a second freeze changes nothing
+  EXPECT_EQ(clock_ns(clock, 1700), 700u);
+  turn_clock(clock, false, 2000);
+  turn_clock(clock, false, 2500);
+  EXPECT_EQ(clock_ns(clock, 9000), 1000u);
+  turn_clock(clock, true, 10000);
+  EXPECT_EQ(clock_ns(clock, 10000), 1000u);
+  EXPECT_EQ(clock_ns(clock, 10100), 1100u);
+  turn_clock(clock, false, 10200);
+  EXPECT_EQ(clock_ns(clock, 10200), 1200u);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include "core/ledger.h"
 
+#include "core/counters.h"
 #include "core/shared.h"
 
 namespace allot::core {
@@ -119,8 +120,51 @@ void Ledger::retire_own(const SlotOwner& owner) {
   }
 }
 
+// Those of an earlier image of this process: its slot has ended, and nobody has taken it since.
+// Zeros for a process that is new here.
+AllotCounters Ledger::counters_so_far(const SlotOwner& owner) const {
+  AllotCounters out = {};
+  const uint32_t high = slots_of(*file_);
+  for (uint32_t i = 0; i < high; ++i) {
+    const uint64_t word = load(file_->slot_words[i]);
+    if (ALLOT_SLOT_STATE(word) != ALLOT_SLOT_FREE) continue;
+    const AllotCounters& from = file_->swaps[i].counters;
+    if (load(from.counted) != ALLOT_SLOT_GENERATION(word) + 1 || load(from.pid) != owner.pid ||
+        load(from.start_time) != owner.start_time ||
+        load(file_->slots[i].pid_namespace) != owner.pid_namespace) {
+      continue;
+    }
+    AllotCounters copy = {};
+    copy.time_used_ns = load(from.time_used_ns);
+    copy.time_throttled_ns = load(from.time_throttled_ns);
+    copy.frozen_ns = load(from.frozen_ns);
+    copy.refused = load(from.refused);
+    copy.evictions = load(from.evictions);
+    copy.restores = load(from.restores);
+    // Of several images the last one's, which has the most.
+    if (load(file_->slot_words[i]) != word || copy.time_used_ns < out.time_used_ns) continue;
+    if (copy.refused >= out.refused && copy.frozen_ns >= out.frozen_ns) out = copy;
+  }
+  return out;
+}
+
+void Ledger::start_counters(SlotId slot, const SlotOwner& owner, const AllotCounters& before) {
+  AllotCounters& mine = file_->swaps[slot.index].counters;
+  store(mine.counted, 0u);
+  store(mine.pid, owner.pid);
+  store(mine.start_time, owner.start_time);
+  store(mine.time_used_ns, before.time_used_ns);
+  store(mine.time_throttled_ns, before.time_throttled_ns);
+  store(mine.frozen_ns, before.frozen_ns);
+  store(mine.refused, before.refused);
+  store(mine.evictions, before.evictions);
+  store(mine.restores, before.restores);
+  store(mine.counted, slot.generation + 1);
+}
+
 Result<SlotId> Ledger::take_slot(const SlotOwner& owner, PrepareFn prepare, void* context) {
   retire_own(owner);
+  const AllotCounters before = counters_so_far(owner);
   // A process of another pid namespace writes no pid until its slot names that namespace: nobody
   // could check whether it lives.
   const bool known_home = owner.pid_namespace == load(file_->header.pid_namespace);
@@ -140,6 +184,7 @@ Result<SlotId> Ledger::take_slot(const SlotOwner& owner, PrepareFn prepare, void
     if (!swap_word(shared, word, taking)) continue;
     raise_to(file_->header.slots_high, i + 1);
     fill(file_->slots[i], owner);
+    start_counters({i, generation}, owner, before);
     const uint64_t live_word = ALLOT_SLOT_WORD(ALLOT_SLOT_LIVE, generation, owner.pid);
     if (swap_word(shared, taking, live_word)) return SlotId{i, generation};
     if (++tries == kTakeTries) break;

@@ -31,6 +31,7 @@ class TestFile {
     std::memset(file_->gpus, 0, sizeof(file_->gpus));
     std::memset(file_->slot_words, 0, slots * sizeof(uint64_t));
     std::memset(file_->slots, 0, slots * sizeof(AllotSlot));
+    std::memset(file_->swaps, 0, slots * sizeof(AllotSwap));
     file_->header.pid_namespace = kNamespace;
     file_->header.gpu_count = gpus;
     for (uint32_t i = 0; i < gpus; ++i) file_->gpus[i].limit_bytes = limit;

@@ -120,7 +120,7 @@ TEST_F(CommandLine, FlagsWithoutEffectAreRefused) {
   refused(run({"--cores"}), {"--cores", "--cpus"});
   refused({"set", "a", "--gpu", "0", "--priority", "low"}, {"--gpu has no effect"});
   refused({"evict", "nobody", "--swap", "x"}, {"--swap: 'x'"});
-  refused({"evict", "nobody", "--swap", ""}, {"--swap: ''"});
+  refused({"evict", "nobody", "--swap", ""}, {"--swap: its value is empty"});
   const Outcome nothing = allot(run({"--wait"}));
   EXPECT_NE(nothing.err.find("nothing to wait for"), std::string::npos) << nothing.err;
 }

@@ -16,6 +16,7 @@
 //   capture       begins to capture a graph that fills the first block: "ok"
 //   launch VALUE  ends the capture and launches the graph, which fills with VALUE: "ok"
 //   pid           the process
+//   exec          calls exec: "there", and after the next line begins again as this program
 //   exit STATUS
 //
 // It opens libcuda.so.1 by name, as programs do, and ends with status 3 when there is none.
@@ -186,7 +187,8 @@ std::string special(const Driver& driver, const std::vector<Block>& blocks,
 
 }  // namespace
 
-int main() {
+int main(int, char** argv) {
+  const char* program = argv[0];
   const Driver driver;
   if (driver.library == nullptr) {
     std::cout << "no libcuda" << std::endl;
@@ -237,6 +239,9 @@ int main() {
       std::cout << devices(driver) << std::endl;
     } else if (command == "pid") {
       std::cout << getpid() << std::endl;
+    } else if (command == "exec") {
+      execl("/bin/sh", "sh", "-c", "echo there; read x; exec \"$0\"", program, nullptr);
+      return 4;
     } else if (command == "exit") {
       return static_cast<int>(number);
     } else {

@@ -260,7 +260,7 @@ Moved Move::evict() {
                : fmt::format("'{}' keeps running", name_),
            lost_text());
   }
-  return report(begin);
+  return count_and_report(begin, true);
 }
 
 Moved Move::restore() {
@@ -279,7 +279,7 @@ Moved Move::restore() {
     refuse("restore: {}; '{}' stays evicted{}", failure.line(), name_, lost_text());
   }
   go_on([this] { unlock_all(); });
-  return report(begin);
+  return count_and_report(begin, false);
 }
 
 }  // namespace

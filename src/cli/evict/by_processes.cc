@@ -195,7 +195,7 @@ Moved FastMove::evict() {
     target.process.move_seconds = static_cast<double>(load(swap(target).move_ns)) / 1e9;
     tell(target, true);
   }
-  return report(begin);
+  return count_and_report(begin, true);
 }
 
 Moved FastMove::restore() {
@@ -229,7 +229,7 @@ Moved FastMove::restore() {
   }
   const auto is_held = [](const Target& target) { return target.phase == Phase::kLocked; };
   go_on([&] { try_all(ALLOT_SWAP_RUNS, is_held); });
-  return report(begin);
+  return count_and_report(begin, false);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "cli/output.h"
 #include "cli/region/agent_view.h"
 #include "cli/region/region_view.h"
+#include "core/counters.h"
 #include "core/shared.h"
 #include "shm/living.h"
 #include "sys/clock.h"
@@ -226,6 +227,18 @@ Moved MoveBase::report(uint64_t begin_ns) const {
     moved.bytes += target.process.bytes;
   }
   return moved;
+}
+
+Moved MoveBase::count_and_report(uint64_t begin_ns, bool out) {
+  AllotHeader& header = file_.header;
+  __atomic_fetch_add(out ? &header.evictions : &header.restores, 1u, __ATOMIC_RELAXED);
+  for (const Target& target : targets_) {
+    if (target.phase == Phase::kLost) continue;
+    AllotCounters* its = core::counters_of(file_, target.slot, target.word);
+    if (its == nullptr) continue;
+    __atomic_fetch_add(out ? &its->evictions : &its->restores, 1u, __ATOMIC_RELAXED);
+  }
+  return report(begin_ns);
 }
 
 Moved MoveBase::nothing_to_do() const {

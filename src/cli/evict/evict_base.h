@@ -91,7 +91,8 @@ class MoveBase {
   bool any_in(Phase phase) const;
   uint64_t bytes_to_move() const;  // out: of the processes that are not out yet
   Moved report(uint64_t begin_ns) const;
-  Moved nothing_to_do() const;  // the slice is in that state already
+  Moved count_and_report(uint64_t begin_ns, bool out);  // of a move that was made
+  Moved nothing_to_do() const;                          // the slice is in that state already
 
   const char* command_;
   OpenSlice& slice_;

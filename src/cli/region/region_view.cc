@@ -17,6 +17,7 @@
 #include "cli/failure.h"
 #include "cli/output.h"
 #include "cli/region/file_words.h"
+#include "core/counters.h"
 #include "core/shared.h"
 #include "shm/living.h"
 #include "shm/slice_file.h"
@@ -79,6 +80,19 @@ uint64_t idle_since(const AllotSlot& slot, const std::vector<ClientView>& client
   return now > begin ? now - begin : 0;
 }
 
+std::optional<AllotCounters> copy_counters(AllotSliceFile& file, uint32_t index, uint64_t word) {
+  const AllotCounters* from = core::counters_of(file, index, word);
+  if (from == nullptr) return std::nullopt;
+  AllotCounters out = {};
+  out.time_used_ns = load(from->time_used_ns);
+  out.time_throttled_ns = load(from->time_throttled_ns);
+  out.frozen_ns = load(from->frozen_ns);
+  out.refused = load(from->refused);
+  out.evictions = load(from->evictions);
+  out.restores = load(from->restores);
+  return out;
+}
+
 // The live slots, and what each GPU holds as the sum of their charges: the account word of a
 // read-only file cannot be repaired, and its dead processes must not count.
 void copy_processes(const shm::Slice& slice, SliceView* view) {
@@ -105,6 +119,7 @@ void copy_processes(const shm::Slice& slice, SliceView* view) {
     const std::string name = bounded_text(slot.command, sizeof slot.command);
     process.command = process.foreign ? name : command_line(process.pid, name);
     process.evicted = load(slot.evicted);
+    process.counters = copy_counters(*slice.file, i, word);
     const AllotSwap& swap = file.swaps[i];
     const bool swapped = process.evicted == ALLOT_EVICTED_FAST && load(swap.owner) == word;
     process.idle_ns = idle_since(slot, process.clients);
@@ -143,6 +158,10 @@ SliceView copy_slice(const std::string& path, const shm::Slice& slice) {
   view.launcher_pid = header.launcher_pid;
   view.created_unix_ns = header.created_unix_ns;
   view.unknown_symbols = load(header.unknown_symbols);
+  view.counts = header.minor >= 5;
+  view.frozen_ns = core::clock_ns(load(header.frozen_clock), sys::monotonic_ns());
+  view.evictions = load(header.evictions);
+  view.restores = load(header.restores);
   copy_gpus(*slice.file, &view);
   view.clients = read_clients(*slice.file);
   view.head_only = slice.head_only;

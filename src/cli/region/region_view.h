@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct ProcessView {
   uint32_t gpus_beyond = 0;     // GPUs that it sees and the slice's file has no room for
   uint32_t full_tables = 0;     // ALLOT_TABLE_*
   bool foreign = false;         // its pid is a number of another pid namespace
+  std::optional<AllotCounters> counters;  // none: its library does not count
 };
 
 struct SliceGpuView {
@@ -60,6 +62,10 @@ struct SliceView {
   uint32_t level = 0;  // asked for
   int32_t launcher_pid = 0;
   bool launcher_alive = false;
+  bool counts = false;  // its file keeps the next three
+  uint64_t frozen_ns = 0;
+  uint32_t evictions = 0;
+  uint32_t restores = 0;
   bool launcher_foreign = false;  // its pid is a number of another pid namespace
   uint64_t created_unix_ns = 0;
   uint32_t unknown_symbols = 0;

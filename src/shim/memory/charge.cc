@@ -81,6 +81,7 @@ bool reserve(const Device& device, AllotKind kind, uint64_t bytes) {
     accounts.recount(gpu);
     if (accounts.reserve(process.slot, gpu, kind, bytes)) return true;
   }
+  accounts.count_refusal(process.slot, gpu);
   log_refusal(gpu, kind, bytes, accounts.used(gpu), limit);
   return false;
 }

@@ -205,7 +205,9 @@ void start_swap() {
   AllotSliceFile& file = *process.slice.file;
   if ((core::load(file.header.flags) & ALLOT_SLICE_SWAP_FAST) == 0) return;
   AllotSwap& mine = swap_entry();
-  __builtin_memset(&mine, 0, sizeof(mine));  // may hold an earlier process's state
+  // May hold an earlier process's state; but its counters are this process's already.
+  __builtin_memset(&mine, 0, offsetof(AllotSwap, counters));
+  __builtin_memset(mine.movable, 0, sizeof(mine.movable));
   state = ALLOT_SWAP_RUNS;
   set_evicted(false);
   swap_wait_handler.store(somebody_waits, std::memory_order_release);

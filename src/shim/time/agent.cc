@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "core/counters.h"
 #include "core/shared.h"
 #include "core/time_policy.h"
 #include "shim/process/guest_thread.h"
@@ -29,6 +30,18 @@ constexpr uint64_t kLeastSleepNs = 50'000;
 constinit Worker workers[ALLOT_MAX_GPUS] = {};
 constinit uint32_t worker_count = 0;
 constinit std::atomic<bool> alive{false};
+
+constinit uint64_t frozen_at_ns = 0;  // at the last look; 0: it was not
+
+// The time in which the slice was frozen, from one look at it to the next.
+void count_frozen(uint64_t now_ns) {
+  AllotSliceFile& file = *process.slice.file;
+  const uint32_t slot = process.slot.index;
+  AllotCounters* counters = core::counters_of(file, slot, core::load(file.slot_words[slot]));
+  if (counters != nullptr && frozen_at_ns != 0 && now_ns > frozen_at_ns)
+    core::count(counters->frozen_ns, now_ns - frozen_at_ns);
+  frozen_at_ns = (core::load(file.header.flags) & ALLOT_SLICE_FROZEN) != 0 ? now_ns : 0;
+}
 
 // One round over all GPUs. Returns until when nothing need be done.
 struct Round {
@@ -111,6 +124,7 @@ void* agent_main(void*) {
     const uint32_t wake_seq = core::load(process.slice.file->header.wake_seq);
     if (wake_seq != last_wake_seq) neighbours_changed();
     last_wake_seq = wake_seq;
+    count_frozen(sys::monotonic_ns());
     const Round round = stay_detached() ? Round{} : work(sys::monotonic_ns());
     if (round.news || notify_again) notify_neighbours();
     // A neighbour that was about to sleep missed this wake: we may not write its wake_seq.
@@ -154,6 +168,7 @@ void forget_agent() {
   for (Worker& worker : workers) worker = Worker{};
   worker_count = 0;
   detached = false;
+  frozen_at_ns = 0;
   forget_gate_votes();
   forget_gpu_clients();
   forget_activity();

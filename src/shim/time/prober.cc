@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "core/counters.h"
 #include "core/shared.h"
 #include "core/time_gaps.h"
 #include "core/time_policy.h"
@@ -82,9 +83,13 @@ uint64_t open_time_ns(const Activity& activity, uint64_t now_ns) {
   return now_ns > since ? sum + (now_ns - since) : sum;
 }
 
-void add(uint64_t& client, uint64_t& total, uint64_t ns) {
-  __atomic_fetch_add(&client, ns, __ATOMIC_RELAXED);
-  __atomic_fetch_add(&total, ns, __ATOMIC_RELAXED);
+void add(uint64_t& client, uint64_t& total, uint64_t AllotCounters::*own, uint64_t ns) {
+  core::count(client, ns);
+  core::count(total, ns);
+  AllotSliceFile& file = *process.slice.file;
+  const uint32_t slot = process.slot.index;
+  AllotCounters* counters = core::counters_of(file, slot, core::load(file.slot_words[slot]));
+  if (counters != nullptr) core::count(counters->*own, ns);
 }
 
 // Of the `whole_ns` since the last look with work, `open_ns` were let run, and `bursts` have ended.
@@ -100,8 +105,12 @@ void account(Activity& activity, bool work, uint64_t whole_ns, uint64_t open_ns,
   const uint64_t used = burst_ns != 0 ? burst_ns * bursts
                         : work        ? open_ns * part / core::kWhole
                                       : 0;
-  add(client->used_ns, total.time_used_ns, used < whole_ns ? used : whole_ns);
-  if (work) add(client->throttled_ns, total.time_throttled_ns, whole_ns - open_ns);
+  add(client->used_ns, total.time_used_ns, &AllotCounters::time_used_ns,
+      used < whole_ns ? used : whole_ns);
+  if (work) {
+    add(client->throttled_ns, total.time_throttled_ns, &AllotCounters::time_throttled_ns,
+        whole_ns - open_ns);
+  }
 }
 
 // A slice that leaves gaps uses less than the time in which it has unfinished work: a launch is
