@@ -115,6 +115,12 @@ Result<void*> lock_slot(int fd, uint32_t index) {
     sys::unmap(*mapping, kPage);
     return tl::unexpected<Error>(kept.error());
   }
+  // On overlayfs a mapping holds the file below, not the opening with the lock.
+  own->close();
+  if (auto held = sys::byte_locked(fd, ALLOT_LOCK_SLOT(index)); !held || !*held) {
+    sys::unmap(*mapping, kPage);
+    return fail(Errc::kUnsupported);
+  }
   return mapping;
 }
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -48,6 +49,35 @@ class LivingTest : public OneSliceTest {
     };
   }
 };
+
+// A mapping in overlayfs holds the file below and not the opening that has the lock: the lock would
+// be gone at once, and the process with it.
+TEST(Overlay, PidsDecideWhereAMappingHoldsNoLock) {
+  const int got = in_child(0, [] {
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+      return 77;
+    char text[] = "/dev/shm/allot-test-XXXXXX";
+    const std::string base = mkdtemp(text);
+    for (const char* part : {"/l", "/u", "/w", "/m"}) mkdir((base + part).c_str(), 0700);
+    const std::string options =
+        "lowerdir=" + base + "/l,upperdir=" + base + "/u,workdir=" + base + "/w";
+    const std::string folder = base + "/m";
+    if (mount("overlay", folder.c_str(), "overlay", 0, options.c_str()) != 0) return 77;
+    auto made = create_slice(folder.c_str(), {"t", 0, 0, 0, 0});
+    if (!made) return 1;
+    auto joined = join_slice((folder + "/t.slice").c_str());
+    if (!joined) return 2;
+    int result = 0;
+    if (!Living(*made).slot(joined->slot.index)) result = 3;
+    if (reclaim_dead(*made) != 0) result = 4;
+    if (!slice_in_use(*made)) result = 5;
+    umount2(folder.c_str(), MNT_DETACH);
+    std::filesystem::remove_all(base);
+    return result;
+  });
+  if (got == 77) GTEST_SKIP() << "this user may not mount an overlay";
+  EXPECT_EQ(got, 0);
+}
 
 bool may_make_namespaces() {
   return in_child(0, [] { return unshare(CLONE_NEWPID) == 0 ? 0 : 1; }) == 0;

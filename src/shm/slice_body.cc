@@ -140,17 +140,20 @@ void complete_head(AllotSliceFile* file, int head) {
   AllotHeader& header = file->header;
   header.slots_high = 0;
   const uint64_t now = sys::monotonic_ns();
+  bool any_recent = false;
   for (const AllotGpuClient& client : file->clients) {
     if (client.owner == 0 || client.slot >= ALLOT_MAX_SLOTS) continue;
     const bool recent =
         client.heartbeat_ns >= now || now - client.heartbeat_ns < ALLOT_CLIENT_STALE_NS;
-    if (recent) file->slot_words[client.slot] = client.owner;
+    if (!recent) continue;
+    file->slot_words[client.slot] = client.owner;
+    any_recent = true;
   }
-  // Whether it lives: any lock, of the launcher or of a process. Where that cannot be known it
-  // counts as alive.
+  // Whether it lives: any lock, of the launcher or of a process; an agent that runs. Where that
+  // cannot be known it counts as alive.
   auto held = sys::byte_locked(head, ALLOT_LOCK_SLOT(0), ALLOT_MAX_SLOTS + 1);
   const bool known = held && header.held == ALLOT_HELD_BY_LOCK;
-  header.held = known && !*held ? kSeenFree : kSeenHeld;
+  header.held = known && !*held && !any_recent ? kSeenFree : kSeenHeld;
 }
 
 bool may_be_in_use(const char* path) {
