@@ -45,7 +45,7 @@
 
 #define ALLOT_REGION_MAGIC 0x31544f4c4c41ull /* "ALLOT1", little endian */
 #define ALLOT_REGION_MAJOR 1u
-#define ALLOT_REGION_MINOR 5u
+#define ALLOT_REGION_MINOR 6u
 #define ALLOT_REGION_SUFFIX ".slice"
 #define ALLOT_BODY_SUFFIX ".body"
 #define ALLOT_MAX_GPUS 16u
@@ -116,6 +116,8 @@ enum AllotLevelReason {
 #define ALLOT_SLICE_SWAP_FAST \
   128u /* its memory is made so that an eviction can swap the backing of the addresses */
 #define ALLOT_SLICE_OWN_GPUS 512u     /* its GPUs are all that its processes see, numbered from 0 */
+#define ALLOT_SLICE_SEALED \
+  1024u /* root has set its limits: the owner may lower them, up to what is sealed */
 #define ALLOT_SLICE_EVICTED_FAST 256u /* with EVICTED: by the processes, not by the driver */
 
 /* Flags of a client. */
@@ -210,7 +212,8 @@ typedef struct AllotHeader {
   uint64_t frozen_clock; /* atomic; time in which it was frozen: even = 2 x ns so far; odd = it is
                             frozen, 2 x (CLOCK_MONOTONIC of the freeze - ns before it) + 1 */
   uint32_t restores;     /* atomic; how often it came back */
-  uint8_t reserved[4096 - 220];
+  uint8_t reserved[4096 - 220 - 4];
+  uint32_t sealed_priority; /* atomic, since 1.6; with SEALED: the highest that its owner may set */
 } AllotHeader;
 
 /* 16 bytes, aligned to 16, read and written only as a whole. */
@@ -235,7 +238,11 @@ typedef struct AllotGpu {
   uint32_t index_plus_one; /* atomic; 1 + the number `allot gpus` shows; 0 = not known */
   uint64_t time_used_ns;   /* atomic; GPU time that the slice's processes have used */
   uint64_t time_throttled_ns; /* atomic; time in which it had work that could not run */
-  uint8_t reserved[256 - 104];
+  uint8_t reserved[256 - 104 - 16];
+  /* atomic; with SEALED: the most that its owner may set; written as the limits above */
+  uint64_t sealed_bytes;
+  uint32_t sealed_share_permille;
+  uint32_t sealed_max_permille;
 } AllotGpu;
 
 /* A process as a client of one GPU's time. Only the process's agent writes it. */

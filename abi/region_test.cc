@@ -61,6 +61,7 @@ AT(AllotHeader, evictions, 204);
 AT(AllotHeader, frozen_clock, 208);
 AT(AllotHeader, restores, 216);
 AT(AllotHeader, reserved, 220);
+AT(AllotHeader, sealed_priority, 4092);
 
 AT(AllotAccount, used_bytes, 0);
 AT(AllotAccount, generation, 8);
@@ -80,6 +81,9 @@ AT(AllotGpu, index_plus_one, 84);
 AT(AllotGpu, time_used_ns, 88);
 AT(AllotGpu, time_throttled_ns, 96);
 AT(AllotGpu, reserved, 104);
+AT(AllotGpu, sealed_bytes, 240);
+AT(AllotGpu, sealed_share_permille, 248);
+AT(AllotGpu, sealed_max_permille, 252);
 
 AT(AllotGpuClient, owner, 0);
 AT(AllotGpuClient, heartbeat_ns, 8);

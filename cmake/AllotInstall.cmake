@@ -34,7 +34,7 @@ install(FILES LICENSE README.md SECURITY.md DESTINATION ${CMAKE_INSTALL_DOCDIR} 
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT allot)
 install(FILES sim/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/sim COMPONENT sim)
 if(TARGET allot_manual)
-  install(DIRECTORY ${CMAKE_BINARY_DIR}/share/allot/man1 DESTINATION ${CMAKE_INSTALL_MANDIR} COMPONENT allot)
+  install(DIRECTORY ${CMAKE_BINARY_DIR}/share/allot/man1 ${CMAKE_BINARY_DIR}/share/allot/man5 DESTINATION ${CMAKE_INSTALL_MANDIR} COMPONENT allot)
   set(allot_completions ${CMAKE_BINARY_DIR}/share/allot/completions)
   install(FILES ${allot_completions}/allot.bash DESTINATION ${ALLOT_BASH_DIR} RENAME allot COMPONENT allot)
   install(FILES ${allot_completions}/_allot DESTINATION ${ALLOT_ZSH_DIR} COMPONENT allot)

@@ -17,7 +17,7 @@ import tempfile
 
 PREFIX = "/usr/local"
 MUST = ["bin/allot", "lib/tmpfiles.d/allot.conf", "lib/allot/libcuda.so.1", "lib/allot/libcuda.so", "lib/allot/libnvidia-ml.so.1",
-        "share/man/man1/allot.1", "share/man/man1/allot-run.1", "share/man/man1/allot-cpus-plan.1",
+        "share/man/man1/allot.1", "share/man/man1/allot-run.1", "share/man/man1/allot-cpus-plan.1", "share/man/man5/allot.conf.5",
         "share/bash-completion/completions/allot", "share/zsh/site-functions/_allot",
         "share/fish/vendor_completions.d/allot.fish", "share/doc/allot/LICENSE", "share/doc/allot/docs/commands.md"]
 SIM = ["lib/tmpfiles.d/allot-sim.conf", "lib/allot-sim/libcuda.so.1", "lib/allot-sim/libnvidia-ml.so.1"]

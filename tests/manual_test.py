@@ -69,7 +69,7 @@ def check_rendering(folder):
         if not shutil.which(tool):
             print(f"passed over: {tool} is not installed")
             continue
-        for name in sorted((folder / "man1").iterdir()):
+        for name in sorted((folder / "man1").iterdir()) + sorted((folder / "man5").iterdir()):
             out, error = run(*command, str(name))
             text = out + error if tool == "mandoc" else error
             # Pages of the build are not in the manual's folder yet.

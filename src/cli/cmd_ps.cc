@@ -133,6 +133,7 @@ json slice_json(const SliceView& slice) {
           {"priority", priority_text(slice.priority)},
           {"level", level_text(slice.level)},
           {"frozen", slice.frozen()},
+          {"sealed", (slice.flags & ALLOT_SLICE_SEALED) != 0},
           {"evicted", slice.evicted()},
           {"swap", slice.eviction_way()},
           {"launcher_pid", slice.launcher_pid},

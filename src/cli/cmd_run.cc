@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
+#include "cli/launch/bounds.h"
 #include "cli/launch/child_env.h"
 #include "cli/launch/evict_watcher.h"
 #include "cli/launch/program_check.h"
@@ -35,7 +36,8 @@ namespace {
 
 struct RunOptions {
   std::optional<std::string> gpu, name, share, max, latency, swap;
-  std::string sim, fail = "closed", priority = "normal", level = "auto";
+  std::optional<std::string> priority;
+  std::string sim, fail = "closed", level = "auto";
   std::vector<std::string> gpu_mem;
   bool exec = false;
   bool overcommit = false;
@@ -57,7 +59,7 @@ SliceSpec read_spec(const RunOptions& options) {
                 *options.max, *options.share);
   }
   if (options.latency) spec.latency_us = parse_latency("--gpu-latency", *options.latency);
-  spec.priority = parse_priority("--priority", options.priority);
+  if (options.priority) spec.priority = parse_priority("--priority", *options.priority);
   spec.level = parse_level("--level", options.level);
   spec.fail_closed = parse_fail("--fail", options.fail);
   if (options.swap) {
@@ -171,7 +173,7 @@ int run_on_cpus(const RunOptions& options, Program program) {
 }
 
 int run(const RunOptions& options, const std::vector<std::string>& words, bool only_cpus) {
-  const SliceSpec spec = read_spec(options);
+  SliceSpec spec = read_spec(options);
   if (options.name) check_name("--name", *options.name);
   if (words.empty()) {
     wrong_usage(
@@ -184,6 +186,8 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
     return run_on_cpus(options, program);
   }
   refuse_inside_slice();
+  const Bounds bounds;
+  bounds.complete(&spec, options.priority.has_value());
   note_observe(spec);
   note_wait(options, spec);
   program.file = resolve_program(words[0], std::getenv("PATH"));
@@ -197,7 +201,8 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   const DriverFiles driver = driver_files(options, spec.fail_closed);
   slice.sim = driver;
   Inventory inventory = gpus_of(driver, spec.fail_closed);
-  const std::vector<ChosenGpu> chosen = choose_gpus(inventory, spec);
+  std::vector<ChosenGpu> chosen = choose_gpus(inventory, spec);
+  bounds.complete(&chosen, !spec.memory.empty());
   note_small_limits(chosen);
   if (!spec.gpus.empty()) slice.visible_gpus = visible_gpus(chosen, preload);
 
@@ -205,7 +210,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   const std::string name = options.name.value_or(default_name(words[0], getpid()));
   // The slice first, because it may have to wait; then the CPUs, which others can use meanwhile.
   const std::unique_ptr<SliceFile> file =
-      make_slice(name, spec, &inventory, chosen, driver, options.wait, note);
+      make_slice(name, spec, bounds, &inventory, chosen, driver, options.wait, note);
   const bool near_gpu = !spec.gpus.empty() && !inventory.software;
   const std::unique_ptr<StartHook> cpus = options.cpus.place(
       name, near_gpu ? static_cast<int>(chosen.front().gpu->index) : -1, inventory.gpus.size());

@@ -1,6 +1,8 @@
 // allot set: changes a slice while its programs run. A new memory limit is written into the region
 // file and applies to the next allocation; it takes back no memory that the slice already holds.
 // GPU time changes as soon as the slice's agents wake.
+#include <unistd.h>
+
 #include <optional>
 
 #include "cli/commands.h"
@@ -8,6 +10,8 @@
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
 #include "cli/launch/admission.h"
+#include "cli/launch/bounds.h"
+#include "cli/launch/seal.h"
 #include "cli/launch/small_limit.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
@@ -24,9 +28,10 @@ struct SetOptions {
   std::vector<std::string> gpu_mem;
   std::optional<std::string> share, max, latency, priority, level;
   bool overcommit = false;
+  bool seal = false, unseal = false;
 
   bool empty() const {
-    return gpu_mem.empty() && !share && !max && !latency && !priority && !level;
+    return gpu_mem.empty() && !share && !max && !latency && !priority && !level && !seal && !unseal;
   }
 };
 
@@ -168,6 +173,30 @@ std::string apply(shm::Slice& slice, const Inventory& mine, const TimeChange& ch
                      percent_text(change.max));
 }
 
+// What binds the owner, not root: the administrator's rules, and the seal of the slice.
+void check_bounds(const SetOptions& options, const shm::Slice& slice, const Inventory& mine,
+                  const std::vector<Change>& changes, const std::vector<TimeChange>& time_changes) {
+  const Bounds bounds;
+  const Seal seal(slice);
+  for (const Change& change : changes) {
+    const std::string label = label_of(slice, mine, change.position);
+    bounds.check_memory("--gpu-mem", change.bytes);
+    seal.check_memory(label, change.position, change.bytes);
+  }
+  for (const TimeChange& change : time_changes) {
+    const std::string label = label_of(slice, mine, change.position);
+    if (options.share) bounds.check_share("--gpu-share", change.share);
+    if (options.max) bounds.check_max("--gpu-max", change.max);
+    seal.check_time(label, change.position, change.share, change.max);
+  }
+  if (options.priority) {
+    const uint32_t priority = parse_priority("--priority", *options.priority);
+    bounds.check_priority("--priority", priority);
+    seal.check_priority(priority);
+  }
+  if (options.level) seal.check_level();
+}
+
 std::string latency_text(uint32_t latency_us) {
   return latency_us == 0 ? "default" : fmt::format("{} ms", latency_us / 1000.0);
 }
@@ -201,6 +230,9 @@ void check_form(const SetOptions& options) {
         "set: nothing to change; give --gpu-mem, --gpu-share, --gpu-max, --gpu-latency, "
         "--priority or --level");
   }
+  if (options.seal && options.unseal) wrong_usage("set: --seal and --unseal exclude each other");
+  if ((options.seal || options.unseal) && geteuid() != 0)
+    refuse("set: {}: only root may; ask the administrator", options.seal ? "--seal" : "--unseal");
   for (const std::string& text : options.gpu_mem) parse_gpu_mem("--gpu-mem", text);
   if (options.share) parse_share_or_none("--gpu-share", *options.share);
   if (options.max) parse_share_or_none("--gpu-max", *options.max);
@@ -227,6 +259,7 @@ void set(const SetOptions& options) {
   // Everything is checked before anything is changed.
   const std::vector<Change> changes = read_changes(options, *slice, mine);
   const std::vector<TimeChange> time_changes = read_time_changes(options, *slice, mine);
+  check_bounds(options, *slice, mine, changes, time_changes);
   std::optional<Admission> admission;
   if (options.share && !options.overcommit) {
     admission.emplace(slice.folder(), slice.path());
@@ -241,6 +274,7 @@ void set(const SetOptions& options) {
   for (const Change& change : changes) report += apply(*slice, mine, change);
   for (const TimeChange& change : time_changes) report += apply(*slice, mine, change);
   report += apply_words(*slice, options);
+  if (options.seal || options.unseal) report += seal_slice(*slice, options.seal);
   slice.tell_agents();
   print(report);
   for (const Change& change : changes) {
@@ -278,6 +312,10 @@ void add_set(CLI::App& app, int* exit_status) {
   sub->add_option("--level", options->level, "how GPU time is held")->type_name("LEVEL");
   sub->add_flag("--overcommit", options->overcommit,
                 "allow shares that sum to more than 100 % of a GPU; all shrink in proportion");
+  sub->add_flag("--seal", options->seal,
+                "root only: from now on the owner may lower the limits, and raise them to no more "
+                "than they are now");
+  sub->add_flag("--unseal", options->unseal, "root only: take that back");
   sub->footer(
       "GPU time changes at once; memory at the next allocation. A limit below what is in use is "
       "allowed: nothing is freed, but\nallocations fail until use is below the limit.\n"
@@ -286,7 +324,8 @@ void add_set(CLI::App& app, int* exit_status) {
       "  allot set alice --gpu-mem 4G\n"
       "  allot set alice --gpu 1 --gpu-mem none\n"
       "  allot set alice --gpu-share 50 --gpu-max none\n"
-      "  allot set alice --priority low");
+      "  allot set alice --priority low\n"
+      "  sudo allot set alice --gpu-max 30 --seal");
   sub->callback([options, exit_status] {
     set(*options);
     *exit_status = kExitOk;

@@ -18,8 +18,8 @@ namespace allot::shm {
 
 // Takes the lock of slot `index` on a new opening of the file `fd` and returns the mapping that
 // holds it; drop_slot_lock ends it. Errors: kExists (another process holds it), kUnsupported (also
-// where a mapping does not hold it: overlayfs), kSystem. Any thread; a fork by another thread in the middle of it may keep the lock alive in that
-// child.
+// where a mapping does not hold it: overlayfs), kSystem. Any thread; a fork by another thread in
+// the middle of it may keep the lock alive in that child.
 Result<void*> lock_slot(int fd, uint32_t index);
 void drop_slot_lock(void* mapping);
 

@@ -373,24 +373,65 @@ uint32_t user_id() {
   return static_cast<uint32_t>(raw_call(SYS_geteuid));
 }
 
-// /proc/self/uid_map has lines of: number here, number outside, how many. The machine's own
-// namespace has one line with all numbers.
+uint32_t group_ids(uint32_t* out, uint32_t most) {
+  if (most == 0) return 0;
+  out[0] = static_cast<uint32_t>(raw_call(SYS_getegid));
+  const long count = raw_call(SYS_getgroups, most - 1, raw_pointer(out + 1));
+  return raw_failed(count) ? 1 : 1 + static_cast<uint32_t>(count);
+}
+
+namespace {
+
+// A line of /proc/self/uid_map: `count` numbers from `inside` on are those from `outside` on. The
+// machine's own namespace has one line with all numbers. Returns how many lines there are.
+struct UidRange {
+  uint64_t inside, outside, count;
+};
+
+uint32_t read_uid_map(UidRange* out, uint32_t most) {
+  char text[4096];
+  const auto length = read_file(Root{}, "/proc/self/uid_map", text, sizeof(text));
+  if (!length) return 0;
+  const char* at = text;
+  const char* end = text + *length;
+  uint32_t lines = 0;
+  while (lines < most) {
+    uint64_t numbers[3];
+    for (uint64_t& number : numbers) {
+      while (at < end && (*at == ' ' || *at == '\n')) ++at;
+      if (!read_u64(&at, end, &number)) return lines;
+    }
+    out[lines++] = {numbers[0], numbers[1], numbers[2]};
+  }
+  return lines;
+}
+
+constexpr uint32_t kMostRanges = 16;
+
+}  // namespace
+
+uint32_t machine_user_id(bool* in_namespace) {
+  UidRange ranges[kMostRanges];
+  const uint32_t count = read_uid_map(ranges, kMostRanges);
+  *in_namespace = count > 0 && ranges[0].count < UINT32_MAX;
+  const uint32_t uid = user_id();
+  for (uint32_t i = 0; i < count && *in_namespace; ++i) {
+    if (uid >= ranges[i].inside && uid - ranges[i].inside < ranges[i].count)
+      return static_cast<uint32_t>(ranges[i].outside + (uid - ranges[i].inside));
+  }
+  return uid;
+}
+
 bool means_root(uint32_t uid) {
   if (uid == 0) return true;
-  char text[1024];
-  auto length = read_file(Root{}, "/proc/sys/kernel/overflowuid", text, sizeof(text));
+  char text[64];
+  const auto length = read_file(Root{}, "/proc/sys/kernel/overflowuid", text, sizeof(text));
   const char* at = text;
   uint64_t overflow = 0;
   if (!length || !read_u64(&at, text + *length, &overflow) || overflow != uid) return false;
-  length = read_file(Root{}, "/proc/self/uid_map", text, sizeof(text));
-  if (!length) return false;
-  uint64_t numbers[3] = {};
-  at = text;
-  for (uint64_t& number : numbers) {
-    while (at < text + *length && *at == ' ') ++at;
-    if (!read_u64(&at, text + *length, &number)) return false;
-  }
-  return numbers[2] < UINT32_MAX;
+  bool in_namespace = false;
+  (void)machine_user_id(&in_namespace);
+  return in_namespace;
 }
 
 }  // namespace allot::sys

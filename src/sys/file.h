@@ -144,6 +144,13 @@ Result<bool> list_folder_from(int folder, uint64_t* position,
 // The effective user.
 uint32_t user_id();
 
+// Our groups, the effective one first; at most `most`. Returns how many.
+uint32_t group_ids(uint32_t* out, uint32_t most);
+
+// The effective user as the namespace outside ours knows it, where we are in a user namespace; else
+// user_id(). Reads /proc.
+uint32_t machine_user_id(bool* in_namespace);
+
 // Whether files that show this owner are root's: 0; in a user namespace in which the machine's root
 // has no number, the number that such owners are shown with. (Others without a number show it, too:
 // believe it only of what root alone could have made, or where that does no harm.) Reads /proc.

@@ -46,6 +46,7 @@ Findings examine(const DoctorOptions& options) {
   }
   check_shim(&findings);
   check_region(&findings);
+  check_rules(&findings);
   check_mps(&findings);
   check_preload(options.program, &findings);
   check_environment(&findings);

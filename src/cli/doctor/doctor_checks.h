@@ -32,6 +32,8 @@ void check_exports(const DriverFiles& driver, Findings* findings);
 void check_shim(Findings* findings);
 // The region's folder and the files in it.
 void check_region(Findings* findings);
+// The administrator's rules: which apply to this user, and, for root, all of them.
+void check_rules(Findings* findings);
 // MPS, by its environment and its processes.
 void check_mps(Findings* findings);
 // Whether LD_PRELOAD reaches `program` (may be empty), and which programs in general ignore it.

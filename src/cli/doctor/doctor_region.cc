@@ -26,7 +26,7 @@ constexpr const char* kOwnFolder = "allot-";
 constexpr const char* kMakeFolder = "install -d -m 1777 /run/allot";
 constexpr unsigned kFirstUser = 1000;  // logind spares system users
 
-void add(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
+void add_region(Findings* findings, Verdict verdict, std::string found, std::string advice = "") {
   findings->push_back({verdict, "region", std::move(found), std::move(advice)});
 }
 
@@ -74,14 +74,16 @@ void check_own_folder(const std::string& folder, Findings* findings) {
   const char* chosen = std::getenv(ALLOT_ENV_DIR);
   if ((chosen != nullptr && *chosen != '\0') || shm::is_shared(folder.c_str())) return;
   if (const std::string others = folders_of_others(); !others.empty()) {
-    add(findings, Verdict::kNote,
+    add_region(
+        findings, Verdict::kNote,
         fmt::format("shares are not counted together with those of other users who have slices of "
                     "their own: {}",
                     others),
         fmt::format("one folder for all; as root: {}", kMakeFolder));
   }
   if (geteuid() >= kFirstUser && logout_removes_files() && !lingers()) {
-    add(findings, Verdict::kNote,
+    add_region(
+        findings, Verdict::kNote,
         fmt::format("{}/{}{} is removed when you log out (RemoveIPC in logind.conf(5)), under "
                     "slices that run on",
                     kOwnFolders, kOwnFolder, geteuid()),
@@ -96,17 +98,18 @@ void check_region(Findings* findings) {
     const std::string folder = region_folder(false);
     check_own_folder(folder, findings);
     if (folder.empty()) {
-      add(findings, Verdict::kGood, "no region folder yet; 'allot run' makes it");
+      add_region(findings, Verdict::kGood, "no region folder yet; 'allot run' makes it");
       return;
     }
     const RegionView region = read_region();
     for (const UnreadableSlice& file : region.unreadable) {
-      add(findings, Verdict::kProblem, fmt::format("{}: {}", harmless(file.path), file.reason),
-          "end its programs, or remove the file when no program uses it");
+      add_region(findings, Verdict::kProblem,
+                 fmt::format("{}: {}", harmless(file.path), file.reason),
+                 "end its programs, or remove the file when no program uses it");
     }
     if (access(folder.c_str(), W_OK | X_OK) != 0) {
-      add(findings, Verdict::kProblem, fmt::format("{}: {}", folder, describe_errno(errno)),
-          "give yourself write permission, or set ALLOT_DIR to another folder");
+      add_region(findings, Verdict::kProblem, fmt::format("{}: {}", folder, describe_errno(errno)),
+                 "give yourself write permission, or set ALLOT_DIR to another folder");
       return;
     }
     struct statvfs space = {};
@@ -114,17 +117,18 @@ void check_region(Findings* findings) {
                               ? uint64_t{space.f_bavail} * space.f_frsize
                               : kLeastFreeBytes;
     if (free < kLeastFreeBytes) {
-      add(findings, Verdict::kProblem, fmt::format("{}: only {} free", folder, size_text(free)),
-          "free some of it, or set ALLOT_DIR to a folder elsewhere");
+      add_region(findings, Verdict::kProblem,
+                 fmt::format("{}: only {} free", folder, size_text(free)),
+                 "free some of it, or set ALLOT_DIR to a folder elsewhere");
       return;
     }
-    add(findings, Verdict::kGood,
-        fmt::format("{}: {} slice{}{}", folder, region.slices.size(),
-                    region.slices.size() == 1 ? "" : "s",
-                    shm::is_shared(folder.c_str()) ? ", of all users" : ""));
+    add_region(findings, Verdict::kGood,
+               fmt::format("{}: {} slice{}{}", folder, region.slices.size(),
+                           region.slices.size() == 1 ? "" : "s",
+                           shm::is_shared(folder.c_str()) ? ", of all users" : ""));
   } catch (const Failure& failure) {
-    add(findings, Verdict::kProblem, failure.line(),
-        "the command above, or set ALLOT_DIR to a folder of yours");
+    add_region(findings, Verdict::kProblem, failure.line(),
+               "the command above, or set ALLOT_DIR to a folder of yours");
   }
 }
 

@@ -96,8 +96,9 @@ Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
 }  // namespace
 
 std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& spec,
-                                      Inventory* inventory, const std::vector<ChosenGpu>& gpus,
-                                      const DriverFiles& driver, const WaitOptions& options,
+                                      const Bounds& bounds, Inventory* inventory,
+                                      const std::vector<ChosenGpu>& gpus, const DriverFiles& driver,
+                                      const WaitOptions& options,
                                       const std::function<void(const std::string&)>& say) {
   const uint64_t begin = sys::monotonic_ns();
   std::set<std::string> tried;
@@ -105,7 +106,7 @@ std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& 
   for (;;) {
     std::string why;
     try {
-      return std::make_unique<SliceFile>(name, spec, gpus, inventory->software);
+      return std::make_unique<SliceFile>(name, spec, bounds, gpus, inventory->software);
     } catch (const NotNow& not_now) {
       why = not_now.line();
       if (!options.asked()) throw;

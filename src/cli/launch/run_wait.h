@@ -25,7 +25,7 @@ struct WaitOptions {
 // free memory. Throws a Failure: as SliceFile; 124 when the time is over; 128 + number after a
 // signal (the caller must have blocked those of SignalGuard).
 std::unique_ptr<SliceFile> make_slice(const std::string& name, const SliceSpec& spec,
-                                      Inventory* inventory, const std::vector<ChosenGpu>& gpus,
+                                      const Bounds& bounds, Inventory* inventory, const std::vector<ChosenGpu>& gpus,
                                       const DriverFiles& driver, const WaitOptions& options,
                                       const std::function<void(const std::string&)>& say);
 

@@ -54,13 +54,14 @@ void refuse_foreign(const std::string& name, const std::string& path) {
 
 }  // namespace
 
-SliceFile::SliceFile(const std::string& name, const SliceSpec& spec,
+SliceFile::SliceFile(const std::string& name, const SliceSpec& spec, const Bounds& bounds,
                      const std::vector<ChosenGpu>& gpus, bool software) {
   const std::string folder = region_folder(true);
   clear_stale(folder);
   path_ = slice_path(folder, name);
   refuse_foreign(name, path_);
   const Admission admission(folder, path_);
+  bounds.check_count(folder, path_);
   if (!spec.overcommit) {
     for (const ChosenGpu& entry : gpus) {
       admission.check(entry.gpu->uuid, std::to_string(entry.gpu->index), spec.share_permille);

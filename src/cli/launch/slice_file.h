@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/gpus/gpu_inventory.h"
+#include "cli/launch/bounds.h"
 #include "cli/slice_spec.h"
 #include "shm/slice_file.h"
 #include "sys/file.h"
@@ -16,9 +17,10 @@ namespace allot::cli {
 // --exec`, where the destructor never runs.
 class SliceFile {
  public:
-  // Throws a Failure (exit 125): name in use, folder not usable, no room, share not left.
-  SliceFile(const std::string& name, const SliceSpec& spec, const std::vector<ChosenGpu>& gpus,
-            bool software);
+  // Throws a Failure (exit 125): name in use, folder not usable, no room, share not left, as many
+  // slices as the administrator allows.
+  SliceFile(const std::string& name, const SliceSpec& spec, const Bounds& bounds,
+            const std::vector<ChosenGpu>& gpus, bool software);
   ~SliceFile();
   SliceFile(const SliceFile&) = delete;
   SliceFile& operator=(const SliceFile&) = delete;

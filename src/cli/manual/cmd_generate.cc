@@ -8,6 +8,7 @@
 
 #include "cli/failure.h"
 #include "cli/manual/completion.h"
+#include "cli/manual/conf_page.h"
 #include "cli/manual/man_page.h"
 
 namespace allot::cli {
@@ -41,7 +42,7 @@ void add_generate(CLI::App& app, int* exit_status) {
       app.add_subcommand("generate", "write the manual pages and completions into a folder")
           ->group("");
   const auto folder = std::make_shared<std::string>();
-  sub->add_option("folder", *folder, "the folder: man1/ and completions/ are made in it")
+  sub->add_option("folder", *folder, "the folder: man1/, man5/ and completions/ are made in it")
       ->type_name("DIR")
       ->required();
   sub->callback([&app, folder, exit_status] {
@@ -51,6 +52,7 @@ void add_generate(CLI::App& app, int* exit_status) {
     for (const manual::Command* command : manual::all_of(top))
       write_file(out / "man1" / (manual::page_name(*command) + ".1"),
                  manual::man_page(*command, top, "allot " ALLOT_VERSION, day));
+    write_file(out / "man5" / "allot.conf.5", manual::conf_page("allot " ALLOT_VERSION, day));
     write_file(out / "completions" / "allot.bash", manual::bash_completion(top));
     write_file(out / "completions" / "_allot", manual::zsh_completion(top));
     write_file(out / "completions" / "allot.fish", manual::fish_completion(top));

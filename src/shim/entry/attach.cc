@@ -138,6 +138,14 @@ const char* why_not_joined(const Error& error) {
 }
 static_assert(ALLOT_MAX_SLOTS == 4096, "the message says so");
 
+// Joining a slice that is there makes none.
+bool too_many_slices(const SliceChoice& choice) {
+  const uint64_t most = house_rules().value(shm::kRuleMostSlices, ALLOT_UNLIMITED);
+  char path[shm::kPathBytes];
+  if (most == ALLOT_UNLIMITED || !shm::slice_path(choice.folder, choice.name, path)) return false;
+  return shm::slices_of(choice.folder, sys::user_id(), path) >= most;
+}
+
 Outcome join_slice() {
   SliceChoice choice;
   const Result<void> chosen = choose_slice(&choice);
@@ -147,6 +155,10 @@ Outcome join_slice() {
   if (choice.kind != SliceChoice::Kind::kFile) {
     static constinit char unreadable[256] = {};
     if (!limits_can_be_read(unreadable, sizeof(unreadable))) return {false, unreadable, 0};
+    if (choice.kind != SliceChoice::Kind::kNone && rules_problem() != nullptr)
+      return {false, rules_problem(), 0};
+    if (choice.kind == SliceChoice::Kind::kByLimits && too_many_slices(choice))
+      return {false, "the administrator's rules allow this user no further slice", 0};
   }
   if (choice.kind == SliceChoice::Kind::kNone) return {false, nullptr, 0};
   uint32_t flags = fails_closed() ? ALLOT_SLICE_FAIL_CLOSED : 0u;

@@ -1,12 +1,14 @@
 // The header explains the order; each step is one function of shm.
 #include "shim/process/slice_search.h"
 
+#include <atomic>
 #include <string_view>
 
 #include "abi/env.h"
 #include "abi/region.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "shim/process/spin.h"
 #include "shim/process/start_environment.h"
 #include "shm/slice_file.h"
 #include "sys/process.h"
@@ -66,6 +68,26 @@ void slice_name(const char* folder, char* out, uint32_t size) {
     text.put('-').u64(sys::user_id());
 }
 
+// Read once, before the first slice is looked for; later changes are for later processes.
+constinit shm::Rules rules = {};
+constinit std::atomic<bool> rules_read{false};
+constinit SpinLock reading_rules;
+
+void read_rules_once() {
+  if (rules_read.load(std::memory_order_acquire)) return;
+  reading_rules.lock();
+  if (!rules_read.load(std::memory_order_relaxed)) {
+    if (!shm::read_rules(&rules) && rules.problem[0] == '\0')
+      TextBuf(rules.problem, sizeof(rules.problem)).text("the rules in /etc/allot cannot be read");
+    rules_read.store(true, std::memory_order_release);
+  }
+  reading_rules.unlock();
+}
+
+uint32_t rule(shm::RuleKey key) {
+  return static_cast<uint32_t>(rules.value(key, 0));
+}
+
 }  // namespace
 
 Result<void> choose_slice(SliceChoice* out) {
@@ -78,7 +100,8 @@ Result<void> choose_slice(SliceChoice* out) {
     out->kind = SliceChoice::Kind::kFile;
     return {};
   }
-  const bool by_limits = names_limit();
+  read_rules_once();
+  const bool by_limits = names_limit() || rules.limits() || rules.problem[0] != '\0';
   const Result<void> folder =
       shm::region_folder(start_variable(ALLOT_ENV_DIR), by_limits, out->folder);
   if (!folder) {
@@ -97,15 +120,25 @@ Result<void> choose_slice(SliceChoice* out) {
   return {};
 }
 
+const shm::Rules& house_rules() {
+  return rules;
+}
+
+const char* rules_problem() {
+  return rules.problem[0] != '\0' ? rules.problem : nullptr;
+}
+
 uint64_t limit_of(uint32_t visible_index) {
+  const uint64_t most = rules.value(shm::kRuleMostGpuMem, ALLOT_UNLIMITED);
+  const uint64_t usual = rules.value(shm::kRuleGpuMem, most);
   for (const char* name : {ALLOT_ENV_GPU_MEM, ALLOT_ALIAS_GPU_MEM}) {
     const char* text = start_variable_for(name, visible_index);
     if (text == nullptr) continue;
-    if (same(text, "none")) return ALLOT_UNLIMITED;
+    if (same(text, "none")) return most;
     const Result<uint64_t> bytes = parse_size(text);
-    if (bytes && *bytes > 0) return *bytes;
+    if (bytes && *bytes > 0) return *bytes < most ? *bytes : most;
   }
-  return ALLOT_UNLIMITED;
+  return usual < most ? usual : most;
 }
 
 WantedTime wanted_time(uint32_t visible_index) {
@@ -116,9 +149,17 @@ WantedTime wanted_time(uint32_t visible_index) {
     constexpr uint32_t kNone = 1000;  // 100 % is HAMi's word for no limit
     if (limit != 0 && limit < kNone) time = {limit, limit, true};
   }
+  if (time.share_permille == 0 && time.max_permille == 0)
+    time.share_permille = rule(shm::kRuleGpuShare);
+  if (time.max_permille == 0) time.max_permille = rule(shm::kRuleGpuMax);
+  const uint32_t most_share = rule(shm::kRuleMostGpuShare);
+  const uint32_t most = rule(shm::kRuleMostGpuMax);
+  if (most_share != 0 && time.share_permille > most_share) time.share_permille = most_share;
   if (time.max_permille != 0 && time.max_permille < time.share_permille) {
     time.max_permille = time.share_permille;
   }
+  if (most != 0 && (time.max_permille == 0 || time.max_permille > most)) time.max_permille = most;
+  if (most != 0 && time.share_permille > most) time.share_permille = most;
   return time;
 }
 
@@ -127,7 +168,7 @@ bool wants_overcommit() {
   return text != nullptr && same(text, "1");
 }
 
-AllotPriority wanted_priority() {
+AllotPriority asked_priority() {
   if (const char* text = start_variable(ALLOT_ENV_PRIORITY)) {
     if (same(text, "high")) return ALLOT_PRIORITY_HIGH;
     if (same(text, "low")) return ALLOT_PRIORITY_LOW;
@@ -137,7 +178,14 @@ AllotPriority wanted_priority() {
     if (same(text, "0")) return ALLOT_PRIORITY_HIGH;
     if (same(text, "1")) return ALLOT_PRIORITY_LOW;
   }
-  return ALLOT_PRIORITY_NORMAL;
+  return static_cast<AllotPriority>(rules.value(shm::kRulePriority, ALLOT_PRIORITY_NORMAL));
+}
+
+AllotPriority wanted_priority() {
+  const AllotPriority asked = asked_priority();
+  const uint64_t most = rules.value(shm::kRuleMostPriority, ALLOT_PRIORITY_HIGH);
+  return shm::priority_rank(asked) > shm::priority_rank(most) ? static_cast<AllotPriority>(most)
+                                                              : asked;
 }
 
 AllotLevel wanted_level() {

@@ -2,15 +2,16 @@
 //
 // In this order: the file that ALLOT_TENANT names; the slice of an ancestor of the process (for a
 // process that lost its environment: ssh, `env -i`, a daemon's child); a slice for processes
-// without one (ALLOT_SLICE_DEFAULT); limits in the environment, ours or HAMi's, which make or join
-// a slice. Ancestors come before limits, so that a process cannot leave its slice by naming another
-// limit.
+// without one (ALLOT_SLICE_DEFAULT); limits in the environment, ours or HAMi's, or defaults of the
+// administrator's rules, which make or join a slice. Ancestors come before limits, so that a
+// process cannot leave its slice by naming another limit.
 #pragma once
 
 #include <cstdint>
 
 #include "abi/region.h"
 #include "base/result.h"
+#include "shm/rules.h"
 
 namespace allot::shim {
 
@@ -26,6 +27,11 @@ struct SliceChoice {
 // Errors: kBadValue (an invalid name or folder), kNoPermission (we may not use the folder). Any
 // thread; does not allocate.
 Result<void> choose_slice(SliceChoice* out);
+
+// The administrator's rules for this process, as choose_slice has read them; what is wrong with
+// them, or null.
+const shm::Rules& house_rules();
+const char* rules_problem();
 
 // The limit that the environment names for the device of this index, or ALLOT_UNLIMITED. Values
 // that cannot be read are found before (limits_read.h).
