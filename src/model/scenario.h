@@ -111,7 +111,7 @@ struct ScenarioResult {
 // on.
 ScenarioResult run_scenario(const Scenario& scenario);
 
-// A report of at most about 100 lines.
+// A report of at most about 100 lines besides the log; what a list leaves out is counted.
 std::string scenario_text(const ScenarioResult& result);
 // A chart for light and dark pages: one strip per CPU, height and colour by queue length, names
 // where they fit, moves as arrows, CPUs that are off line hatched, and every event by its number.

@@ -1,9 +1,8 @@
 // The chart of a scenario; see scenario.h. Nothing is cut without saying so.
 #include <algorithm>
 #include <cmath>
-#include <cstdarg>
-#include <cstdio>
 
+#include "model/print.h"
 #include "model/scenario.h"
 
 namespace allot::model {
@@ -11,16 +10,7 @@ namespace {
 
 constexpr double kLeft = 64, kWidth = 880, kStrip = 46, kTop = 62;
 constexpr size_t kMostArrows = 80;
-constexpr size_t kLineChars = 150;
-
-[[gnu::format(printf, 2, 3)]] void draw(std::string* out, const char* format, ...) {
-  char text[1024];
-  va_list arguments;
-  va_start(arguments, format);
-  int size = std::vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
-  out->append(text, std::min(static_cast<size_t>(std::max(size, 0)), sizeof text - 1));
-}
+constexpr size_t kLineChars = 140;
 
 std::string xml(const std::string& text) {
   std::string out;
@@ -30,7 +20,7 @@ std::string xml(const std::string& text) {
 
 constexpr const char* kStyle =
     "<style>text{font:11px sans-serif;fill:#222}.t{font-size:14px}.s{fill:#666}.bg{fill:#fff}"
-    ".q0{fill:#eef0f2}.q1{fill:#86c5a4}.q2{fill:#f2cf66}.q3{fill:#ee9650}.q4{fill:#d9584a}"
+    ".q0{fill:#eef0f2}.q1{fill:#86c5a4}.q2{fill:#f2cf66}.q3{fill:#ee9650}.q4{fill:#de6456}"
     ".n{fill:#1b1b1b}.g{stroke:#bbb}.e{stroke:#557;stroke-dasharray:2 "
     "3}.m{stroke:#2b4fa0;fill:none}"
     ".h{fill:#2b4fa0}.o{fill:url(#off)}.w{fill:#b22}.ol{stroke:#999}"
@@ -59,10 +49,10 @@ class Chart {
     arrows(&body);
     double height = events(&body);
     std::string out;
-    draw(&out,
-         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
-         "height=\"%.0f\">\n",
-         kLeft + kWidth + 24, height, kLeft + kWidth + 24, height);
+    print_to(&out,
+             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
+             "height=\"%.0f\">\n",
+             kLeft + kWidth + 24, height, kLeft + kWidth + 24, height);
     out += kStyle;
     out +=
         "<defs><pattern id=\"off\" width=\"6\" height=\"6\" patternTransform=\"rotate(45)\" "
@@ -79,30 +69,32 @@ class Chart {
   double floor_of(int cpu) const { return kTop + kStrip * (cpu + 1) - 4; }
 
   void head(std::string* out) const {
-    draw(out,
-         "<text class=\"t\" x=\"%.0f\" y=\"20\">Tasks on each CPU's run queue, Linux %s</text>\n",
-         kLeft, xml(r_.kernel).c_str());
+    print_to(
+        out,
+        "<text class=\"t\" x=\"%.0f\" y=\"20\">Tasks on each CPU's run queue, Linux %s</text>\n",
+        kLeft, xml(r_.kernel).c_str());
     constexpr const char* kNames[] = {"idle", "1 task", "2", "3", "4 and more"};
     double at = kLeft;
     for (int i = 0; i < 5; ++i) {
-      draw(out,
-           "<rect class=\"q%d\" x=\"%.0f\" y=\"32\" width=\"14\" height=\"12\"/><text x=\"%.0f\" "
-           "y=\"42\">%s</text>\n",
-           i, at, at + 18, kNames[i]);
+      print_to(
+          out,
+          "<rect class=\"q%d\" x=\"%.0f\" y=\"32\" width=\"14\" height=\"12\"/><text x=\"%.0f\" "
+          "y=\"42\">%s</text>\n",
+          i, at, at + 18, kNames[i]);
       at += i == 2 || i == 3 ? 44 : 76;
     }
-    draw(out,
-         "<rect class=\"o\" x=\"%.0f\" y=\"32\" width=\"14\" height=\"12\"/><text x=\"%.0f\" "
-         "y=\"42\">offline</text>\n",
-         at + 24, at + 42);
-    draw(out,
-         "<line class=\"m\" marker-end=\"url(#a)\" x1=\"%.0f\" y1=\"44\" x2=\"%.0f\" "
-         "y2=\"33\"/><text x=\"%.0f\" y=\"42\">a task moves</text>\n",
-         at + 104, at + 104, at + 112);
-    draw(out,
-         "<line class=\"e\" x1=\"%.0f\" y1=\"32\" x2=\"%.0f\" y2=\"46\"/><text x=\"%.0f\" "
-         "y=\"42\">an event, by its number</text>\n",
-         at + 200, at + 200, at + 206);
+    print_to(out,
+             "<rect class=\"o\" x=\"%.0f\" y=\"32\" width=\"14\" height=\"12\"/><text x=\"%.0f\" "
+             "y=\"42\">offline</text>\n",
+             at + 24, at + 42);
+    print_to(out,
+             "<line class=\"m\" marker-end=\"url(#a)\" x1=\"%.0f\" y1=\"44\" x2=\"%.0f\" "
+             "y2=\"33\"/><text x=\"%.0f\" y=\"42\">a task moves</text>\n",
+             at + 104, at + 104, at + 112);
+    print_to(out,
+             "<line class=\"e\" x1=\"%.0f\" y1=\"32\" x2=\"%.0f\" y2=\"46\"/><text x=\"%.0f\" "
+             "y=\"42\">an event, by its number</text>\n",
+             at + 200, at + 200, at + 206);
   }
 
   bool offline(size_t tick, int cpu) const {
@@ -111,7 +103,7 @@ class Chart {
 
   void strip(std::string* out, int cpu) const {
     double base = floor_of(cpu);
-    draw(out, "<text x=\"8\" y=\"%.0f\">CPU %d</text>\n", base - 12, cpu);
+    print_to(out, "<text x=\"8\" y=\"%.0f\">CPU %d</text>\n", base - 12, cpu);
     for (size_t tick = 0; tick < r_.queues.size();) {
       const auto& queue = r_.queues[tick][static_cast<size_t>(cpu)];
       bool off = offline(tick, cpu);
@@ -122,8 +114,8 @@ class Chart {
       block(out, base, tick, end, queue, off);
       tick = end;
     }
-    draw(out, "<line class=\"g\" x1=\"%.0f\" y1=\"%.1f\" x2=\"%.0f\" y2=\"%.1f\"/>\n", kLeft, base,
-         kLeft + kWidth, base);
+    print_to(out, "<line class=\"g\" x1=\"%.0f\" y1=\"%.1f\" x2=\"%.0f\" y2=\"%.1f\"/>\n", kLeft,
+             base, kLeft + kWidth, base);
   }
 
   void block(std::string* out, double base, size_t from, size_t to,
@@ -135,18 +127,20 @@ class Chart {
     std::vector<std::string> sorted(queue);
     std::sort(sorted.begin(), sorted.end());
     for (const std::string& name : sorted) names += (names.empty() ? "" : " ") + name;
-    draw(out, "<rect class=\"%s%s\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\"><title>",
-         off ? "o" : "q", off ? "" : std::to_string(std::min<size_t>(queue.size(), 4)).c_str(),
-         x(from), base - height, width, height);
-    draw(out, "%zu-%zu ms: %s", from, to, off ? "offline" : queue.empty() ? "idle" : "");
+    print_to(out,
+             "<rect class=\"%s%s\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\"><title>",
+             off ? "o" : "q", off ? "" : std::to_string(std::min<size_t>(queue.size(), 4)).c_str(),
+             x(from), base - height, width, height);
+    print_to(out, "%zu-%zu ms: %s", from, to, off ? "offline" : queue.empty() ? "idle" : "");
     *out += xml(names) + "</title></rect>\n";
-    bool fits =
-        6.2 * static_cast<double>(names.size()) < width - 6 && !names.empty() && height >= 11;
-    std::string count = std::to_string(queue.size()) + " tasks";
-    if (!fits && !names.empty() && height >= 11 && width > 46) names = count;
-    if (fits || names == count)
-      draw(out, "<text class=\"n\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", x(from) + 3, base - 3,
-           xml(names).c_str());
+    const bool fits = 6.2 * static_cast<double>(names.size()) < width - 6 && !names.empty();
+    const std::string count = std::to_string(queue.size()) + " tasks";
+    if (!fits && !names.empty() && width > 46) names = count;
+    if (!fits && names != count) return;
+    // On a low bar there is no room: above it then.
+    const bool inside = height >= 11;
+    print_to(out, "<text%s x=\"%.1f\" y=\"%.1f\">%s</text>\n", inside ? " class=\"n\"" : "",
+             x(from) + 3, inside ? base - 3 : base - height - 3, xml(names).c_str());
   }
 
   void axis(std::string* out) const {
@@ -157,12 +151,13 @@ class Chart {
                                                                          : 10;
     for (double at = 0; at <= static_cast<double>(r_.ticks); at += step) {
       double px = kLeft + scale_ * at;
-      draw(out,
-           "<line class=\"g\" x1=\"%.1f\" y1=\"%.0f\" x2=\"%.1f\" y2=\"%.0f\"/><text class=\"s\" "
-           "text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">%.0f</text>\n",
-           px, bottom_, px, bottom_ + 5, px, bottom_ + 17, at);
+      print_to(
+          out,
+          "<line class=\"g\" x1=\"%.1f\" y1=\"%.0f\" x2=\"%.1f\" y2=\"%.0f\"/><text class=\"s\" "
+          "text-anchor=\"middle\" x=\"%.1f\" y=\"%.0f\">%.0f</text>\n",
+          px, bottom_, px, bottom_ + 5, px, bottom_ + 17, at);
     }
-    draw(out, "<text class=\"s\" x=\"8\" y=\"%.0f\">ms</text>\n", bottom_ + 17);
+    print_to(out, "<text class=\"s\" x=\"8\" y=\"%.0f\">ms</text>\n", bottom_ + 17);
   }
 
   void arrows(std::string* out) const {
@@ -170,10 +165,10 @@ class Chart {
       const Migration& move = r_.migrations[i];
       double to = floor_of(move.to) - (move.to > move.from ? kStrip - 10 : 2);
       double from = floor_of(move.from) - (move.to > move.from ? 2 : kStrip - 10);
-      draw(out,
-           "<line class=\"m\" marker-end=\"url(#a)\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
-           "y2=\"%.1f\"><title>",
-           x(move.tick), from, x(move.tick), to);
+      print_to(out,
+               "<line class=\"m\" marker-end=\"url(#a)\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
+               "y2=\"%.1f\"><title>",
+               x(move.tick), from, x(move.tick), to);
       *out += xml(r_.names.at(move.tid)) + ": CPU " + std::to_string(move.from) + " to " +
               std::to_string(move.to) + " (" + move_cause_name(move.cause) + ")</title></line>\n";
     }
@@ -186,25 +181,29 @@ class Chart {
       const ScenarioLog& entry = r_.log[i];
       bool first = i == 0 || r_.log[i - 1].tick != entry.tick;
       if (first && entry.tick > 0) {
-        draw(out,
-             "<line class=\"e\" x1=\"%.1f\" y1=\"%.0f\" x2=\"%.1f\" y2=\"%.0f\"/><text class=\"s\" "
-             "x=\"%.1f\" y=\"%.0f\">%zu</text>\n",
-             x(entry.tick), kTop - 4, x(entry.tick), bottom_, x(entry.tick) + 2, kTop - 6, i + 1);
+        print_to(
+            out,
+            "<line class=\"e\" x1=\"%.1f\" y1=\"%.0f\" x2=\"%.1f\" y2=\"%.0f\"/><text class=\"s\" "
+            "x=\"%.1f\" y=\"%.0f\">%zu</text>\n",
+            x(entry.tick), kTop - 4, x(entry.tick), bottom_, x(entry.tick) + 2, kTop - 6, i + 1);
       }
-      std::string text =
-          std::to_string(i + 1) + "  " + std::to_string(entry.tick) + " ms  " + entry.text;
-      for (size_t at = 0; at < text.size(); at += kLineChars, y += 14) {
-        draw(out, "<text%s x=\"%.0f\" y=\"%.0f\">", entry.err == 0 ? "" : " class=\"w\"",
-             at == 0 ? 8.0 : 40.0, y);
-        *out += xml(text.substr(at, kLineChars)) + "</text>\n";
+      print_to(out,
+               "<text class=\"s\" text-anchor=\"end\" x=\"28\" y=\"%.0f\">%zu</text><text "
+               "class=\"s\" text-anchor=\"end\" x=\"84\" y=\"%.0f\">%llu ms</text>\n",
+               y, i + 1, y, static_cast<unsigned long long>(entry.tick));
+      for (size_t at = 0; at == 0 || at < entry.text.size(); at += kLineChars, y += 14) {
+        print_to(out, "<text%s x=\"%d\" y=\"%.0f\">", entry.err == 0 ? "" : " class=\"w\"",
+                 at == 0 ? 92 : 108, y);
+        *out += xml(entry.text.substr(at, kLineChars)) + "</text>\n";
       }
     }
     std::string more;
     if (r_.migrations.size() > kMostArrows)
       more = " (the first " + std::to_string(kMostArrows) + " are drawn)";
-    draw(out,
-         "<text x=\"8\" y=\"%.0f\">%zu moves%s; queues differ by %.2f tasks on average</text>\n",
-         y + 6, r_.migrations.size(), more.c_str(), r_.mean_imbalance);
+    print_to(
+        out,
+        "<text x=\"8\" y=\"%.0f\">%zu moves%s; queues differ by %.2f tasks on average</text>\n",
+        y + 6, r_.migrations.size(), more.c_str(), r_.mean_imbalance);
     return y + 20;
   }
 

@@ -114,6 +114,54 @@ TEST(Scenario, EveryExampleRunsAndDraws) {
   EXPECT_GE(count, 5);
 }
 
+// Between two events only tasks that sleep and wake change a queue: one row has the range.
+TEST(Scenario, ATableHasARowForEachEventAndMove) {
+  ScenarioResult result = run_scenario(example("hotplug-v2.sim"));
+  const std::string text = scenario_text(result);
+  const std::string rows = text.substr(text.find("queues ("));
+  EXPECT_NE(rows.find("  0-1"), std::string::npos) << rows;
+  EXPECT_EQ(std::count(rows.begin(), rows.begin() + static_cast<long>(rows.find("\n\n")), '\n'), 6)
+      << rows;
+}
+
+// However long a list is, what is not shown is counted, and no line is cut.
+TEST(Scenario, WhatAReportLeavesOutIsCounted) {
+  const std::string script =
+      "kernel 2.6.25\nmachine cpus=4\ngroup /a cpus=0-3\ntask t in=/a count=";
+  for (int tasks : {1, 19, 39, 40, 41, 300}) {
+    ScenarioResult result =
+        run_scenario(parsed(script + std::to_string(tasks) +
+                            "\nat 10ms write /a cpuset.cpus 0\nat 20ms show /a\n"
+                            "run 30ms\n"));
+    const std::string text = scenario_text(result);
+    const auto said = [&](size_t count, size_t shown, const std::string& what) {
+      const std::string line = "... " + std::to_string(count - shown) + " more " + what;
+      EXPECT_EQ(text.find(line) != std::string::npos, count > shown) << tasks << ": " << line;
+    };
+    said(std::max<size_t>(result.shares.size(), 40), 40, "tasks");
+    said(std::max<size_t>(result.migrations.size(), 20), 20, "moves");
+    for (const ScenarioLog& entry : result.log)
+      EXPECT_NE(text.find(entry.text), std::string::npos) << entry.text;
+  }
+}
+
+// The pictures of the pages are what the program draws today.
+TEST(Scenario, ThePicturesOfThePagesAreThoseOfTheExamples) {
+  int count = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(ALLOT_EXAMPLES) + "/../pictures")) {
+    const std::string script = entry.path().stem().string() + ".sim";
+    if (!std::filesystem::exists(std::string(ALLOT_EXAMPLES) + "/" + script)) continue;
+    std::ifstream file(entry.path());
+    const std::string kept(std::istreambuf_iterator<char>(file), {});
+    EXPECT_TRUE(kept == scenario_svg(run_scenario(example(script))))
+        << entry.path() << ": draw it anew with allot cpus sim docs/examples/" << script
+        << " --svg";
+    ++count;
+  }
+  EXPECT_GE(count, 3);
+}
+
 TEST(Scenario, EqualInputsGiveEqualOutputs) {
   Scenario scenario = example("affinity.sim");
   EXPECT_EQ(scenario_text(run_scenario(scenario)), scenario_text(run_scenario(scenario)));

@@ -27,9 +27,9 @@ constexpr const char* kMapStyle =
     "@media(prefers-color-scheme:dark){text{fill:#dde1e6}.bg{fill:#15171b}"
     ".p{fill:#1d2025;stroke:#464d57}.d{fill:#15171b;stroke:#464d57}.k{fill:#1a1d22;stroke:#333941}"
     ".c{fill:#2a2f37}.i{fill:#2a2f37;stroke:#8a94a3}.m{fill:#565e69}.ol{stroke:#5d6672}"
-    ".g{fill:#3f8f68}.gt{fill:#fff}"
-    ".s0{fill:#2b5f9e}.s1{fill:#96611a}.s2{fill:#2c7a45}.s3{fill:#a1413b}.s4{fill:#6a4aa0}"
-    ".s5{fill:#1f7b78}.s6{fill:#80701a}.s7{fill:#99457a}}</style>"
+    ".g{fill:#38805d}.gt{fill:#fff}"
+    ".s0{fill:#2b5f9e}.s1{fill:#875715}.s2{fill:#276c3d}.s3{fill:#a1413b}.s4{fill:#6a4aa0}"
+    ".s5{fill:#1b6a67}.s6{fill:#6f6116}.s7{fill:#99457a}}</style>"
     "<defs><pattern id=\"no\" width=\"6\" height=\"6\" patternTransform=\"rotate(45)\" "
     "patternUnits=\"userSpaceOnUse\"><line class=\"ol\" x1=\"0\" y1=\"0\" x2=\"0\" y2=\"6\" "
     "stroke-width=\"2\"/></pattern></defs>\n<rect class=\"bg\" width=\"100%\" height=\"100%\"/>\n";
