@@ -37,14 +37,14 @@ struct PlacementRequest {
   bool is_list = false;            // a number alone is a CPU too
   std::string option = "--cpus ";  // what stands before `cpus` where the user wrote it, for errors
   Unit unit = Unit::kWhole;
-  std::string mems;  // "" = none asked for, "auto" = the nodes of the CPUs, or a list
+  std::string mems = "";  // "" = none asked for, "auto" = the nodes of the CPUs, or a list
   MemoryPolicy policy = MemoryPolicy::kNone;  // without mems: those of the CPUs
   bool exclusive = false;
-  bool isolated = false;   // with exclusive, in version 2: no load balancing on these CPUs
-  bool any_cpu = false;    // also CPUs outside the mask that this process was given
-  int gpu = -1;            // index by bus address, to be near to; -1 = none
-  std::string folder;      // of the ledger; "" = lease_folder(nullptr)
-  bool use_cpuset = true;  // false: affinity only, as on a machine without cpusets
+  bool isolated = false;    // with exclusive, in version 2: no load balancing on these CPUs
+  bool any_cpu = false;     // also CPUs outside the mask that this process was given
+  int gpu = -1;             // index by bus address, to be near to; -1 = none
+  std::string folder = "";  // of the ledger; "" = lease_folder(nullptr)
+  bool use_cpuset = true;   // false: affinity only, as on a machine without cpusets
 };
 
 struct Placement {

@@ -96,8 +96,8 @@ std::string summary(const Topology& topology);
 Expected<CpuSet> cpus_near_gpu(const Topology& topology, int index);
 
 // The CPUs that this process's cpuset lets it use, which may be more than its inherited affinity.
-// Asks the kernel with a short-lived thread that requests all CPUs. Live machine only.
-// Errors: kSystem. Blocks until the thread has run.
+// Asks the kernel by requesting all CPUs for the calling thread, whose mask is put back at once.
+// Live machine only. Errors: kSystem. Any thread; does not block.
 Expected<CpuSet> cpus_within_cpuset();
 
 }  // namespace allot::cpus

@@ -114,11 +114,7 @@ std::string chosen(const std::string& name, const PlacementRequest& request,
 }
 
 PlacementRequest ask(const std::string& cpus, int gpu = -1, bool exclusive = false) {
-  PlacementRequest request;
-  request.cpus = cpus;
-  request.gpu = gpu;
-  request.exclusive = exclusive;
-  return request;
+  return {.cpus = cpus, .exclusive = exclusive, .gpu = gpu};
 }
 
 TEST(Choose, WholeCoresOfOneDomainNearTheGpu) {
@@ -150,9 +146,7 @@ TEST(Choose, BadInputIsOneLineThatNamesIt) {
 
 // Whatever the user wrote, the error repeats that, and nothing else.
 TEST(Choose, AnErrorNamesTheOptionAndTheValueAsTheyWereWritten) {
-  PlacementRequest list = ask("9-99");
-  list.is_list = true;
-  list.option = "--cpu-list ";
+  PlacementRequest list{.cpus = "9-99", .is_list = true, .option = "--cpu-list "};
   EXPECT_EQ(chosen("desktop", list),
             "!--cpu-list 9-99: there is no CPU 16-99; this machine has 0-15");
   for (const char* text : {"gpu", "x", "0x"}) {
@@ -167,9 +161,7 @@ TEST(Choose, AnErrorNamesTheOptionAndTheValueAsTheyWereWritten) {
               std::string("!--cpus ") + digits + ": no room for so many: this machine has 16 CPUs");
   EXPECT_EQ(chosen("desktop", ask("2000")),
             "!--cpus 2000: no room for 2000 CPUs: 16 CPUs on 8 cores are free");
-  PlacementRequest slice = ask("99,");
-  slice.option = "--slice alice=";
-  EXPECT_EQ(chosen("desktop", slice),
+  EXPECT_EQ(chosen("desktop", {.cpus = "99,", .option = "--slice alice="}),
             "!--slice alice=99,: there is no CPU 99; this machine has 0-15");
 }
 

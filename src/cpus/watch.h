@@ -39,8 +39,8 @@
 namespace allot::cpus {
 
 struct WatchOptions {
-  std::string folder;  // of the ledger; "" = lease_folder(nullptr)
-  std::string slice;   // "" = all
+  std::string folder = "";  // of the ledger; "" = lease_folder(nullptr)
+  std::string slice = "";   // "" = all
   bool dry_run = false;
   bool rebalance = true;
   double look_s = 0.5;          // least time between two looks at demand; shorter ones are noise
@@ -49,7 +49,7 @@ struct WatchOptions {
   bool move_strangers = false;  // off the CPUs of exclusive slices, until the watcher ends
   size_t named = 4;             // processes that a line about strangers names
   // For tests: who may be a stranger (none: everybody), and where it says which CPUs are online.
-  std::function<std::vector<pid_t>()> strangers_among;
+  std::function<std::vector<pid_t>()> strangers_among = nullptr;
   std::string online_file = "/sys/devices/system/cpu/online";
 };
 

@@ -138,20 +138,14 @@ TEST(Explain, APathElsewhereIsRefused) {
   EXPECT_EQ(e.error().code, Errc::kNotFound);
 }
 
-PlacementRequest slice(const std::string& name, const std::string& cpus, int gpu = -1) {
-  PlacementRequest r;
-  r.name = name;
-  r.cpus = cpus;
-  r.gpu = gpu;
-  return r;
-}
-
 TEST(Plan, WritesArePredictedForEachSlice) {
   FakeTree tree("two_sockets", true, "6.1.0");
   TreeModel model = tree.load();
-  Expected<MachinePlan> plan =
-      make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                {slice("a", "8", 0), slice("b", "16", 2), slice("c", "0-1")}, &model, "");
+  Expected<MachinePlan> plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
+                                         {{.name = "a", .cpus = "8", .gpu = 0},
+                                          {.name = "b", .cpus = "16", .gpu = 2},
+                                          {.name = "c", .cpus = "0-1"}},
+                                         &model, "");
   ASSERT_TRUE(plan) << plan.error().text;
   CpuSet all;
   for (const SlicePlan& t : plan->slices) {
@@ -173,7 +167,7 @@ TEST(Plan, AnExclusiveSiblingIsPredictedToRefuse) {
   tree.set("/docker", "cpuset.cpu_exclusive", "1");
   TreeModel model = tree.load();
   Expected<MachinePlan> plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                                         {slice("a", "4-7")}, &model, "");
+                                         {{.name = "a", .cpus = "4-7"}}, &model, "");
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->slices[0].level, Level::kAdvised);
   EXPECT_EQ(plan->slices[0].reason,
@@ -182,13 +176,14 @@ TEST(Plan, AnExclusiveSiblingIsPredictedToRefuse) {
 
 TEST(Plan, WhatCannotBePlacedNamesTheSlice) {
   FakeTree tree("desktop", true, "6.1.0");
-  Expected<MachinePlan> plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                                         {slice("a", "10"), slice("b", "8")}, nullptr, "x");
+  Expected<MachinePlan> plan =
+      make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
+                {{.name = "a", .cpus = "10"}, {.name = "b", .cpus = "8"}}, nullptr, "x");
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().text,
             "no room for 10 CPUs for a, 8 CPUs for b: 16 CPUs on 8 cores are free");
   plan = make_plan(tree.fs(), tree.topology(), tree.topology().allowed, {},
-                   {slice("a", "1"), slice("a", "1")}, nullptr, "x");
+                   {{.name = "a", .cpus = "1"}, {.name = "a", .cpus = "1"}}, nullptr, "x");
   EXPECT_EQ(plan.error().text, "two slices are called a");
 }
 

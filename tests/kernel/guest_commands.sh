@@ -268,6 +268,60 @@ killed_launcher_is_cleaned_up() {
   allot run --cpus 1, -- true 2>/dev/null
   none_left
 }
+# Two users of one sticky folder, where the kernel refuses to open another's files for making (Debian's value).
+two_users_share_leases() {
+  [ -e /proc/sys/fs/protected_regular ] && echo 2 > /proc/sys/fs/protected_regular
+  echo "other:x:1001:1001:other:/:/bin/sh" >> /etc/passwd
+  mkdir -m 1777 /tmp/shared; chmod 1777 /tmp/shared
+  as() { user=$1; shift; (umask 022; exec start-stop-daemon -S -c "$user" -x /bin/env -- ALLOT_DIR=/tmp/shared "$@"); }
+  ALLOT_DIR=/tmp/shared allot run --cpus 1, -- true 2>/tmp/err; is "status of root" $? 0
+  for user in nobody other; do
+    as $user allot run --cpus 2-3 -- sh -c "$inside" >/tmp/out 2>/tmp/err; is "status of $user" $? 0
+    is "mask of $user" "$(cat /tmp/out)" 2-3
+  done
+  as nobody allot run --cpus 5, --exclusive --name theirs -- sleep 10000 2>/tmp/theirs &
+  until_is placed "grep -c 'CPUs 5: ' /tmp/theirs" 1
+  has "what the other sees" "$(as other allot cpus show)" theirs
+  as other allot run --cpus 5, -- true 2>/tmp/err; is status $? 125
+  has line "$(cat /tmp/err)" "CPU 5 is leased to theirs"
+  kill $(pidof allot); wait
+  until_is "the CPU comes back" "as other allot run --cpus 5, -- true 2>/dev/null; echo \$?" 0
+  [ "$(cat /proc/sys/fs/protected_regular 2>/dev/null || echo 2)" = 2 ] || no "fs.protected_regular is not 2"
+}
+# The CPUs asked for, after a placement without a cpuset; from 6.2 on the kernel remembers that mask.
+set_after_affinity_alone() {
+  sleep 10000 & pid=$!
+  allot cpus attach $pid --cpus 3, --no-cpuset --name alone >/tmp/out 2>/tmp/err; is status $? 0
+  is mask "$(mask $pid)" 3
+  for list in 2-5 6 2-5; do
+    allot cpus set alone --cpu-list $list >/tmp/out 2>/tmp/err; is "status of $list" $? 0
+    is mask "$(mask $pid)" $list
+    has line "$(cat /tmp/out)" "CPUs $list: enforced"
+  done
+  is detach "$(allot cpus detach alone)" "alone: 1 process may use CPUs 0-7 now"
+  is mask "$(mask $pid)" 0-7
+  kill $pid; wait
+  none_left
+}
+# Everybody else is kept off an exclusive slice's CPUs for as long as somebody watches; a partition needs none of it.
+strangers_are_kept_off() {
+  [ "$hierarchy" = v1 ] || return
+  sleep 10000 & stranger=$!
+  allot run --cpus 2-3 --exclusive --name alone -- sleep 10000 2>/tmp/alone &
+  until_is placed "grep -c enforced /tmp/alone" 1
+  has note "$(cat /tmp/alone)" "may still run on CPUs 2-3"
+  allot cpus watch --move-strangers >/tmp/watch 2>&1 & watcher=$!
+  until_is "the stranger's mask" "mask $stranger" 0-1,4-7
+  is "init's mask" "$(mask 1)" 0-1,4-7
+  sh -c 'sleep 10000' & child=$!
+  is "who was born since" "$(mask $child)" 0-1,4-7
+  is "the slice's own" "$(mask "$(cat $CG/allot-alone.*/cgroup.procs)")" 2-3
+  kill $watcher; wait $watcher
+  for pid in 1 $stranger $child; do is "mask of $pid afterwards" "$(mask $pid)" 0-7; done
+  sed 's/^/  /' /tmp/watch
+  kill $child $stranger %2; wait
+  none_left
+}
 # Milliseconds of uptime.
 now_ms() { sed 's/^\([0-9]*\)\.\([0-9]*\) .*/\1\20/' /proc/uptime; }
 watch_puts_back() {
@@ -306,6 +360,7 @@ for name in run_list run_is_in_its_group_from_the_start run_count run_status_and
     pinned_parent_does_not_pin_the_slice threads_stay_inside memory_is_local exclusive_is_kept_from_others \
     attach_enforced attach_moves_every_thread dying_process bad_input no_permission group_of_systemd \
     explain_says_what_the_kernel_does partitions_are_predicted exclusive_is_a_partition killed_launcher_is_cleaned_up watch_puts_back \
+    two_users_share_leases set_after_affinity_alone strangers_are_kept_off \
     rebalance_pinned_spinners no_action_when_balanced; do
   check $name
 done
