@@ -52,8 +52,14 @@ const char* own_folder() {
 
 // As at the start of a process.
 void forget_start() {
+  if (environment.variables != own_variables && environment.variables != nullptr) {
+    sys::unmap(environment.variables, most_variables * sizeof(char*) + room_bytes);
+  }
   environment = {};
+  room = own_room;
+  room_bytes = kRoom;
   room_used = 0;
+  most_variables = kMost;
   ready.store(false);
 }
 

@@ -35,9 +35,16 @@ CUresult fill_event(Node* node, CUevent event) {
   return node->event != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult fill_child(Node* node, CUgraph handle) {
-  const Graph* child = to_graph(handle);
+// A graph that is moved (since 12.9) may have memory nodes, and becomes the node's own.
+CUresult fill_child(Node* node, CUgraph handle, bool moved = false) {
+  Graph* child = to_graph(handle);
   if (child == nullptr || child == node->graph) return CUDA_ERROR_INVALID_VALUE;
+  if (moved) {
+    if (child->is_child) return CUDA_ERROR_INVALID_VALUE;
+    node->child = child;
+    child->is_child = true;
+    return CUDA_SUCCESS;
+  }
   for (const Node* n : child->nodes) {
     if (n->type == CU_GRAPH_NODE_TYPE_MEM_ALLOC || n->type == CU_GRAPH_NODE_TYPE_MEM_FREE) {
       return CUDA_ERROR_NOT_SUPPORTED;
@@ -65,7 +72,8 @@ CUresult fill_free(Node* node, CUdeviceptr at) {
 CUresult fill_any(Node* node, CUgraphNodeParams* p) {
   switch (p->type) {
     case CU_GRAPH_NODE_TYPE_GRAPH:
-      return fill_child(node, p->graph.graph);
+      return fill_child(node, p->graph.graph,
+                        p->graph.ownership == CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE);
     case CU_GRAPH_NODE_TYPE_EMPTY:
       return CUDA_SUCCESS;
     case CU_GRAPH_NODE_TYPE_WAIT_EVENT:

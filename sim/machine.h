@@ -6,7 +6,7 @@
 // server. Facts that several processes change (page owners, process slots, shares) are guarded by
 // one robust mutex; the running of kernels has a lock of its own per GPU (timeline.h).
 //
-//   machine: | header, mutex | slots[1024] | shares[1024] | gpus[32]: timeline, pages[131072] |
+//   machine: | header, mutex | slots[1024] | shares[2048] | gpus[32]: timeline, pages[131072] |
 //
 // A process is alive while a thread of it holds its slot's `life` mutex: the kernel marks a robust
 // mutex whose owner ended, for killed processes, exec and zombies alike, so asking is a memory read
@@ -33,7 +33,7 @@ inline constexpr uint16_t kParked = 0x8000;  // in Page::share: on the host, not
 inline constexpr uint32_t kMaxSlots = 1024;
 inline constexpr uint32_t kDescriptors =
     kMaxSlots - 1;  // no process: has what its maker left to others
-inline constexpr uint32_t kMaxShares = 1024;
+inline constexpr uint32_t kMaxShares = 2048;  // more than a slice knows handles
 inline constexpr uint32_t kMaxGroups = 512;
 inline constexpr uint32_t kMaxIpcEvents = 256;
 inline constexpr uint32_t kBuckets = 16;  // of kBucketNs, for utilisation

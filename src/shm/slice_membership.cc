@@ -12,12 +12,16 @@
 namespace allot::shm {
 namespace {
 
-// Bound on the chain of ancestors. A loop of parents is impossible; a very deep chain is not ours.
-constexpr uint32_t kAncestors = 64;
+// Bound on the chain of ancestors: 8 KiB of stack. A loop of parents is impossible.
+constexpr uint32_t kAncestors = 512;
 
 // A walk from a process to its ancestors.
+struct Ancestor {
+  uint64_t start_time;
+  uint32_t pid;
+};
 struct Chain {
-  sys::Process processes[kAncestors];
+  Ancestor processes[kAncestors];
   uint32_t count;
 };
 
@@ -26,7 +30,7 @@ void read_chain(uint32_t pid, Chain& chain) {
   while (pid != 0 && chain.count < kAncestors) {
     auto process = sys::read_process(sys::Root{}, pid);
     if (!process) return;
-    chain.processes[chain.count++] = *process;
+    chain.processes[chain.count++] = {process->start_time, process->pid};
     pid = process->parent;
   }
 }
@@ -36,7 +40,7 @@ uint32_t distance(const AllotSliceFile& file, const Chain& chain) {
   uint32_t best = kAncestors;
   const AllotHeader& header = file.header;
   for (uint32_t i = 0; i < chain.count; ++i) {
-    const sys::Process& process = chain.processes[i];
+    const Ancestor& process = chain.processes[i];
     if (header.launcher_pid > 0 && static_cast<uint32_t>(header.launcher_pid) == process.pid &&
         header.launcher_start == process.start_time) {
       best = i;

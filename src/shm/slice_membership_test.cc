@@ -247,6 +247,18 @@ TEST_F(SliceTest, AStrayFindsTheSliceOfItsNearestAncestor) {
   EXPECT_FALSE(find_slice_of_ancestors(folder_.c_str(), me, out));
 }
 
+// A chain of children of which the last asks.
+int asked_at_depth(const std::string& folder, const std::string& wanted, int depth) {
+  char out[kPathBytes];
+  if (depth > 0) return in_child(0, [&] { return asked_at_depth(folder, wanted, depth - 1); });
+  if (!find_slice_of_ancestors(folder.c_str(), sys::current_pid(), out)) return 1;
+  return wanted == out ? 0 : 2;
+}
+
+TEST_F(SliceTest, AStrayFindsItsSliceHoweverDeepItIs) {
+  EXPECT_EQ(asked_at_depth(folder_, path("t"), 100), 0);
+}
+
 TEST_F(SliceTest, TheDefaultSliceTakesStrays) {
   char out[kPathBytes];
   EXPECT_EQ(find_default_slice(folder_.c_str(), out).error().code, Errc::kNotFound);

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "abi/env.h"
 #include "tests/shim/harness.h"
 
 namespace allot::shim_test {
@@ -142,6 +143,18 @@ TEST(Limits, TheSliceSaysWhichGpusThereAreAndTheVariableOnlyNarrows) {
         << (value != nullptr ? value : "(unset)") << ": " << outcome.output;
   }
   shm::unmap(*made);
+}
+
+TEST(Limits, AProgramWithManyThreadLocalVariablesIsHeldAndNotHurt) {
+  for (const char* kib : {"8", "200", "244", "250", "2048"}) {
+    Environment environment = slice_environment({.memory = "2G"});
+    environment[ALLOT_ENV_GPU_SHARE] = "50";
+    const Outcome outcome = run_program(
+        {std::string(ALLOT_TEST_BUILD_DIR "/test/shim_tls_program_") + kib}, environment);
+    EXPECT_EQ(outcome.status, 0) << kib << " KiB";
+    EXPECT_NE(outcome.output.find("init 0 context 0 allocation 0 too much 2\n"), std::string::npos)
+        << kib << " KiB: " << outcome.output;
+  }
 }
 
 SLICE_TEST(ASecondCopyInAnotherLinkNamespaceLeavesTheFirstOnesSlot, "4G") {

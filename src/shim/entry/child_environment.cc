@@ -12,8 +12,6 @@
 namespace allot::shim {
 namespace {
 
-constexpr uint32_t kMostEntries = 2048;    // 16 KiB of stack for the array
-constexpr uint32_t kMostTextBytes = 8192;  // a thread may have no more than 64 KiB
 constexpr std::string_view kPreload = "LD_PRELOAD";
 constexpr std::string_view kLibraryPath = "LD_LIBRARY_PATH";
 
@@ -125,9 +123,7 @@ EnvironmentPlan plan_environment(char* const* envp) {
   if (!start.carries_slice || start.disabled) return plan;
   if (value_of(find(envp, ALLOT_ENV_DISABLE)) == "1") return plan;
   uint32_t entries = 0;
-  for (char* const* at = envp; at != nullptr && *at != nullptr; ++at) {
-    if (++entries > kMostEntries) return plan;
-  }
+  for (char* const* at = envp; at != nullptr && *at != nullptr; ++at) ++entries;
   uint32_t missing = 0;
   if (wants_variables(envp)) {
     for (uint32_t i = 0; i < start.count; ++i) {
@@ -138,8 +134,6 @@ EnvironmentPlan plan_environment(char* const* envp) {
       restored_bytes(kPreload, start.preload, value_of(find(envp, kPreload)), false);
   const uint32_t path =
       restored_bytes(kLibraryPath, start.library_path, value_of(find(envp, kLibraryPath)), true);
-  if (preload > kMostTextBytes || path > kMostTextBytes || preload + path > kMostTextBytes)
-    return plan;
   plan.needed = missing > 0 || preload > 0 || path > 0;
   plan.entries = entries + missing + 3;
   plan.text_bytes = preload + path;

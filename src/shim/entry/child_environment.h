@@ -1,15 +1,14 @@
 // What the environment of a new program must contain so that it stays in its parent's slice.
 //
-// Works in a vfork child and in a signal handler: it uses bounded memory on the caller's stack
-// only, takes no lock, and reads only what start_environment() copied when the library was loaded.
+// Works in a vfork child and in a signal handler: it uses the caller's memory only, takes no lock,
+// and reads only what start_environment() copied when the library was loaded.
 #pragma once
 
 #include <cstdint>
 
 namespace allot::shim {
 
-// How to complete an environment. The counts say how many array entries and bytes the caller needs
-// on its stack.
+// How to complete an environment. The counts say how many array entries and bytes the caller needs.
 struct EnvironmentPlan {
   bool needed = false;      // else pass the environment as it is
   uint32_t entries = 0;     // of the completed array, with the closing null
@@ -17,8 +16,7 @@ struct EnvironmentPlan {
 };
 
 // Checks `envp` (may be null) of the program to be started. Nothing is needed when the process is
-// not in a slice, when nothing is missing, when the environment has ALLOT_DISABLE=1, or when it is
-// too large to complete on the stack.
+// not in a slice, when nothing is missing, or when the environment has ALLOT_DISABLE=1.
 EnvironmentPlan plan_environment(char* const* envp);
 
 // Writes the completed environment into `out` (plan.entries) and `text` (plan.text_bytes).

@@ -3,7 +3,7 @@
 //
 // This concerns only a process that was itself started in a slice; any other gets libc's function
 // with its own arguments. The code also runs in vfork children, which share memory with their
-// parent: it writes only to the stack, and only the process that owns the slot marks it
+// parent: it writes only to memory of its own, and only the process that owns the slot marks it
 // (AllotSlot.execing). errno is that of the call.
 #include <dlfcn.h>
 #include <spawn.h>
@@ -16,6 +16,7 @@
 #include "shim/entry/child_environment.h"
 #include "shim/process/process.h"
 #include "sys/environment.h"
+#include "sys/file.h"
 #include "sys/glibc_floor.h"
 #include "sys/keep_errno.h"
 #include "sys/process.h"
@@ -66,12 +67,35 @@ void mark_execing(bool execing) {
   shm::set_execing(process.slice, process.slot, execing);
 }
 
+constexpr uint64_t kMostOnStack = 24 * 1024;  // a thread may have no more than 64 KiB
+
+// For an environment that is too large for the stack. In a child of vfork the mapping stays with
+// the parent after exec. Without memory the child must find its slice by its ancestors.
+template <class Start>
+int with_slice_mapped(char* const* envp, const EnvironmentPlan& plan, uint64_t bytes, Start start) {
+  void* memory = nullptr;
+  {
+    const sys::KeepErrno keep;
+    const Result<void*> mapped = sys::map_memory(bytes);
+    if (mapped) memory = *mapped;
+  }
+  if (memory == nullptr) return start(envp);
+  char** entries = static_cast<char**>(memory);
+  complete_environment(envp, plan, entries, reinterpret_cast<char*>(entries + plan.entries));
+  const int result = start(entries);
+  const sys::KeepErrno keep;
+  sys::unmap(memory, bytes);
+  return result;
+}
+
 // Calls call(environment) with the completed `envp`; the array and its texts are on this stack
-// frame.
+// frame where they fit.
 template <class Call>
 int with_slice(char* const* envp, Call call) {
   const EnvironmentPlan plan = plan_environment(envp);
   if (!plan.needed) return call(envp);
+  const uint64_t bytes = uint64_t{plan.entries} * sizeof(char*) + plan.text_bytes + 1;
+  if (bytes > kMostOnStack) return with_slice_mapped(envp, plan, bytes, call);
   char** entries = static_cast<char**>(__builtin_alloca(plan.entries * sizeof(char*)));
   char* text = static_cast<char*>(__builtin_alloca(plan.text_bytes + 1));
   complete_environment(envp, plan, entries, text);

@@ -15,12 +15,17 @@ namespace {
 constexpr uint32_t kMostOffers = 512;
 constinit std::atomic<bool> anything_offered{false};
 
+// kLent: charged to who offers it. kTaking: that one has ended, and a thread is charging us.
+enum class Loan : uint8_t { kLent, kTaking, kCharged };
+
 struct Borrowed {
   uint64_t address;
   uint64_t hash;
   uint64_t bytes;
   uint32_t gpu;
-  bool charged;
+  Loan loan;
+  bool closed;  // while it was being charged: who charges takes it out
+  uint64_t id;
 };
 
 constexpr uint32_t kFirstRoom = 128;
@@ -28,6 +33,7 @@ constinit SpinLock borrowing;
 constinit Borrowed* list = nullptr;
 constinit uint32_t count = 0;
 constinit uint32_t room = 0;
+constinit uint64_t next_id = 1;
 constinit std::atomic<uint32_t> uncharged{0};
 
 // `borrowing` is held.
@@ -46,20 +52,23 @@ bool grow() {
 // `borrowing` is held.
 Borrowed* find(uint64_t address) {
   for (uint32_t i = 0; i < count; ++i) {
-    if (list[i].address == address) return &list[i];
+    if (list[i].address == address && !list[i].closed) return &list[i];
+  }
+  return nullptr;
+}
+Borrowed* find_id(uint64_t id) {
+  for (uint32_t i = 0; i < count; ++i) {
+    if (list[i].id == id) return &list[i];
   }
   return nullptr;
 }
 
-bool add(const Borrowed& fresh) {
-  borrowing.lock();
-  const bool fits = count < room || grow();
-  if (fits) {
-    list[count++] = fresh;
-    if (!fresh.charged) uncharged.fetch_add(1, std::memory_order_release);
-  }
-  borrowing.unlock();
-  return fits;
+// `borrowing` is held. False when it is there already, or no memory can be had.
+bool add(uint64_t address, uint64_t hash, uint64_t bytes, uint32_t gpu, Loan loan) {
+  if (find(address) != nullptr || (count == room && !grow())) return false;
+  list[count++] = {address, hash, bytes, gpu, loan, false, next_id++};
+  if (loan == Loan::kLent) uncharged.fetch_add(1, std::memory_order_release);
+  return true;
 }
 
 bool offered_by_another(uint64_t hash) {
@@ -119,46 +128,60 @@ void exported_context_gone(CUcontext context) {
 }
 
 bool borrow(uint64_t address, uint64_t hash, uint64_t bytes, uint32_t gpu) {
-  return add({address, hash, bytes, gpu, false});
+  borrowing.lock();
+  const bool added = add(address, hash, bytes, gpu, Loan::kLent);
+  borrowing.unlock();
+  return added;
 }
 
 bool charge_import(uint64_t key, uint64_t bytes, uint32_t gpu) {
-  Borrowed known = {key, kDescriptorOffer, 0, gpu, false};
-  borrowing.lock();
-  Borrowed* at = find(key);
-  const bool there = at != nullptr;
-  if (there) {
-    known = *at;
-    if (!known.charged && bytes > at->bytes) at->bytes = bytes;
+  constexpr int kTries = 8;  // each lost one means that another thread maps the same allocation
+  for (int tries = 0; tries < kTries; ++tries) {
+    uint64_t before = 0;
+    borrowing.lock();
+    Borrowed* at = find(key);
+    const bool there = at != nullptr;
+    const bool lent = there && at->loan == Loan::kLent;
+    if (lent && bytes > at->bytes) at->bytes = bytes;
+    if (there) before = at->bytes;
+    borrowing.unlock();
+    if (lent || (there && bytes <= before)) return true;
+    if (!there && offered_by_another(kDescriptorOffer)) {
+      if (borrow(key, kDescriptorOffer, bytes, gpu)) return true;
+      continue;
+    }
+    const Device* device = device_of_gpu(gpu);
+    if (device == nullptr || !reserve(*device, ALLOT_KIND_IMPORT, bytes - before)) return false;
+    borrowing.lock();
+    at = find(key);
+    bool done = false;
+    if (there && at != nullptr && at->loan != Loan::kLent && at->bytes == before) {
+      at->bytes = bytes;
+      done = true;
+    } else if (!there) {
+      done = add(key, kDescriptorOffer, bytes, gpu, Loan::kCharged);
+    }
+    borrowing.unlock();
+    if (done) return true;
+    release(*device, ALLOT_KIND_IMPORT, bytes - before);
   }
-  borrowing.unlock();
-  if (bytes <= known.bytes || (there && !known.charged)) return true;
-  if (!there && offered_by_another(kDescriptorOffer)) {
-    return borrow(key, kDescriptorOffer, bytes, gpu);
-  }
-  const Device* device = device_of_gpu(gpu);
-  const uint64_t more = bytes - known.bytes;
-  if (device == nullptr || !reserve(*device, ALLOT_KIND_IMPORT, more)) return false;
-  if (!there && add({key, kDescriptorOffer, bytes, gpu, true})) return true;
-  borrowing.lock();
-  at = find(key);
-  const bool grown = there && at != nullptr && at->charged;
-  if (grown) at->bytes += more;
-  borrowing.unlock();
-  if (!grown) release(*device, ALLOT_KIND_IMPORT, more);
-  return grown;
+  return false;
 }
 
 void borrowed_closed(uint64_t address) {
   Borrowed gone = {};
   borrowing.lock();
   if (Borrowed* at = find(address)) {
-    gone = *at;
-    *at = list[--count];
-    if (!gone.charged) uncharged.fetch_sub(1, std::memory_order_release);
+    if (at->loan == Loan::kTaking) {
+      at->closed = true;
+    } else {
+      gone = *at;
+      *at = list[--count];
+    }
+    if (gone.id != 0 && gone.loan == Loan::kLent) uncharged.fetch_sub(1, std::memory_order_release);
   }
   borrowing.unlock();
-  if (gone.charged) release_now(gone.gpu, ALLOT_KIND_IMPORT, gone.bytes);
+  if (gone.loan == Loan::kCharged) release_now(gone.gpu, ALLOT_KIND_IMPORT, gone.bytes);
 }
 
 void take_over_ended_loans() {
@@ -167,14 +190,26 @@ void take_over_ended_loans() {
     Borrowed ended = {};
     borrowing.lock();
     const bool more = i < count;
-    if (more && !list[i].charged && !offered_by_another(list[i].hash)) {
-      list[i].charged = true;
+    if (more && list[i].loan == Loan::kLent && !offered_by_another(list[i].hash)) {
+      list[i].loan = Loan::kTaking;
       uncharged.fetch_sub(1, std::memory_order_release);
       ended = list[i];
     }
     borrowing.unlock();
-    if (ended.charged) charge_now(ended.gpu, ALLOT_KIND_IMPORT, ended.bytes);
     if (!more) return;
+    if (ended.id == 0) continue;
+    charge_now(ended.gpu, ALLOT_KIND_IMPORT, ended.bytes);
+    uint64_t closed_bytes = 0;
+    borrowing.lock();
+    if (Borrowed* at = find_id(ended.id)) {
+      at->loan = Loan::kCharged;
+      if (at->closed) {
+        closed_bytes = at->bytes;
+        *at = list[--count];
+      }
+    }
+    borrowing.unlock();
+    if (closed_bytes > 0) release_now(ended.gpu, ALLOT_KIND_IMPORT, closed_bytes);
   }
 }
 

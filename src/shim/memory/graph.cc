@@ -21,7 +21,6 @@ namespace allot::shim {
 namespace {
 
 constexpr uint64_t kStep = 32 * kMiB;
-constexpr int kMaxDepth = 8;  // child graphs within child graphs
 constexpr size_t kFewNodes = 64;
 
 constinit std::atomic<uint32_t> execs_with_memory{0};  // ever seen; 0 = no launch need look
@@ -48,62 +47,112 @@ void settle(Device& device, uint64_t prepaid) {
   if (!told) release(device, ALLOT_KIND_GRAPH, prepaid);
 }
 
-// Adds up, for each device, what the allocation nodes of a graph request.
+// Graphs that are still to be looked at. Grows, so that child graphs of any depth and number count.
+class Pending {
+ public:
+  Pending() = default;
+  ~Pending() {
+    if (list_ != few_) sys::unmap(list_, room_ * sizeof(CUgraph));
+  }
+  Pending(const Pending&) = delete;
+  Pending& operator=(const Pending&) = delete;
+
+  bool push(CUgraph graph) {
+    if (count_ == room_) {
+      const Result<void*> memory = sys::map_memory(room_ * 4 * sizeof(CUgraph));
+      if (!memory) return false;
+      CUgraph* wider = static_cast<CUgraph*>(*memory);
+      for (size_t i = 0; i < count_; ++i) wider[i] = list_[i];
+      if (list_ != few_) sys::unmap(list_, room_ * sizeof(CUgraph));
+      list_ = wider;
+      room_ *= 4;
+    }
+    list_[count_++] = graph;
+    return true;
+  }
+  CUgraph pop() { return count_ == 0 ? nullptr : list_[--count_]; }
+
+ private:
+  static constexpr size_t kFew = 32;
+  CUgraph few_[kFew];
+  CUgraph* list_ = few_;
+  size_t room_ = kFew;
+  size_t count_ = 0;
+};
+
+// Adds up, for each device, what the allocation nodes of a graph request. False: no memory to look.
 struct Bounds {
   uint64_t bytes[kMaxDevices];
+  Pending pending;
 
-  void add_graph(CUgraph graph, int depth) {
-    size_t count = 0;
-    if (depth > kMaxDepth || real::cuGraphGetNodes(graph, nullptr, &count) != CUDA_SUCCESS ||
-        count == 0) {
-      return;
+  bool add_all(CUgraph graph) {
+    for (; graph != nullptr; graph = pending.pop()) {
+      if (!add_graph(graph)) return false;
     }
+    return true;
+  }
+
+  bool add_graph(CUgraph graph) {
+    size_t count = 0;
+    if (real::cuGraphGetNodes(graph, nullptr, &count) != CUDA_SUCCESS || count == 0) return true;
     CUgraphNode few[kFewNodes];
     CUgraphNode* nodes = few;
     const size_t bytes_wanted = count * sizeof(CUgraphNode);
     if (count > kFewNodes) {
       const Result<void*> memory = sys::map_memory(bytes_wanted);
-      if (!memory) return;
+      if (!memory) return false;
       nodes = static_cast<CUgraphNode*>(*memory);
     }
+    bool all = true;
     if (real::cuGraphGetNodes(graph, nodes, &count) == CUDA_SUCCESS) {
-      for (size_t i = 0; i < count; ++i) add_node(nodes[i], depth);
+      for (size_t i = 0; all && i < count; ++i) all = add_node(nodes[i]);
     }
     if (nodes != few) sys::unmap(nodes, bytes_wanted);
+    return all;
   }
 
-  void add_node(CUgraphNode node, int depth) {
+  bool add_node(CUgraphNode node) {
     CUgraphNodeType type;
-    if (real::cuGraphNodeGetType(node, &type) != CUDA_SUCCESS) return;
+    if (real::cuGraphNodeGetType(node, &type) != CUDA_SUCCESS) return true;
     if (type == CU_GRAPH_NODE_TYPE_GRAPH) {
       CUgraph child = nullptr;
-      if (real::cuGraphChildGraphNodeGetGraph(node, &child) == CUDA_SUCCESS)
-        add_graph(child, depth + 1);
-    } else if (type == CU_GRAPH_NODE_TYPE_MEM_ALLOC) {
-      CUDA_MEM_ALLOC_NODE_PARAMS params = {};
-      if (real::cuGraphMemAllocNodeGetParams(node, &params) != CUDA_SUCCESS) return;
-      const CUmemLocation& location = params.poolProps.location;
-      if (location.type != CU_MEM_LOCATION_TYPE_DEVICE || device_of(location.id) == nullptr) return;
+      const CUresult result = real::cuGraphChildGraphNodeGetGraph(node, &child);
+      return result != CUDA_SUCCESS || child == nullptr || pending.push(child);
+    }
+    CUDA_MEM_ALLOC_NODE_PARAMS params = {};
+    if (type != CU_GRAPH_NODE_TYPE_MEM_ALLOC ||
+        real::cuGraphMemAllocNodeGetParams(node, &params) != CUDA_SUCCESS) {
+      return true;
+    }
+    const CUmemLocation& location = params.poolProps.location;
+    if (location.type == CU_MEM_LOCATION_TYPE_DEVICE && device_of(location.id) != nullptr) {
       bytes[location.id] += round_up(params.bytesize, kPage);
     }
+    return true;
   }
 };
 
-void note_exec(CUgraphExec exec, CUgraph graph) {
+// False: what it takes cannot be told or noted.
+bool note_exec(CUgraphExec exec, CUgraph graph) {
   Bounds bounds = {};
-  bounds.add_graph(graph, 0);
+  if (!bounds.add_all(graph)) return false;
   uint64_t mask = 0;
   for (uint32_t i = 0; i < process.device_count; ++i) {
     if (bounds.bytes[i] == 0) continue;
     mask |= uint64_t{1} << i;
     // One less than now: the first launch has not taken the memory yet.
     const uint32_t before = process.devices[i].graph_trims.load(std::memory_order_acquire) - 1;
-    process.table.put({device_key(exec, static_cast<CUdevice>(i)), 0,
-                       round_up(bounds.bytes[i], kStep), before, 0, Tag::kExecDevice, 0});
+    if (!process.table.put({device_key(exec, static_cast<CUdevice>(i)), 0,
+                            round_up(bounds.bytes[i], kStep), before, 0, Tag::kExecDevice, 0})) {
+      return false;
+    }
   }
-  if (mask == 0) return;
-  process.table.put({reinterpret_cast<uint64_t>(exec), mask, 0, 0, 0, Tag::kExec, 0});
+  if (mask == 0) return true;
+  if (!process.table.put({reinterpret_cast<uint64_t>(exec), mask, 0, 0, 0, Tag::kExec, 0})) {
+    return false;
+  }
   execs_with_memory.fetch_add(1, std::memory_order_release);
+  return true;
 }
 
 // Calls act(device, exec's entry for it) for each device of the mask; stops at false.
@@ -170,7 +219,11 @@ template <auto& Instantiate, class... A>
 CUresult instantiate(const TakingMovable& guard, CUgraphExec* out, CUgraph graph, A... rest) {
   const CUresult result = Instantiate(out, graph, rest...);
   if (result == CUDA_SUCCESS && guard.tracking()) {
-    note_exec(*out, graph);
+    if (!note_exec(*out, graph)) {
+      real::cuGraphExecDestroy(*out);
+      *out = nullptr;
+      return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     keep_all_accounts();
   }
   return result;

@@ -92,6 +92,10 @@ bool names(const Variable& variable, std::string_view name) {
 
 bool limits_can_be_read(char* why, uint32_t size) {
   const StartEnvironment& start = start_environment();
+  if (start.cut) {
+    TextBuf(why, size).text("the environment cannot be read: there is no memory to copy it");
+    return false;
+  }
   for (uint32_t i = 0; i < start.count; ++i) {
     const std::string_view entry = start.variables[i];
     const size_t equals = entry.find('=');

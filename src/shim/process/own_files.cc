@@ -12,7 +12,7 @@
 namespace allot::shim {
 namespace {
 
-constexpr uint32_t kRoom = 1024;
+constexpr uint32_t kRoom = 4096;  // PATH_MAX
 constinit char path[kRoom] = {};
 constinit char folder[kRoom] = {};
 constinit std::atomic<bool> ready{false};

@@ -12,8 +12,9 @@ namespace allot::shim {
 struct StartEnvironment {
   bool disabled = false;       // ALLOT_DISABLE=1
   bool carries_slice = false;  // it names a slice or a limit
+  bool cut = false;            // there was no memory to copy all of it
   uint32_t count = 0;          // "NAME=VALUE" texts below, without LD_*
-  const char* variables[64] = {};
+  const char** variables = nullptr;
   const char* preload = nullptr;       // value of LD_PRELOAD, or null
   const char* library_path = nullptr;  // value of LD_LIBRARY_PATH, or null
 };
