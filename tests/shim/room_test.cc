@@ -172,8 +172,7 @@ CASE(RoomOffers) {
 SLICE_TEST(RoomOf1025HandlesTheLastAreChargedToTheirBorrowerToo, "8G") {
   const std::string path = machine_folder() + "/handles";
   Running lender = start_case("RoomOffers", slice_environment({.memory = "8G"}), {path});
-  while (read_line(lender) != "offered") {
-  }
+  for (std::string line = "-"; !line.empty() && line != "offered";) line = read_line(lender);
   std::vector<CUipcMemHandle> handles(1025);
   std::ifstream file(path, std::ios::binary);
   ASSERT_TRUE(file.read(reinterpret_cast<char*>(handles.data()),

@@ -17,6 +17,10 @@
 namespace allot::shim {
 namespace {
 
+// The guard of a hook is only asked for, never looked at.
+const char nothing = 0;
+const Call& kHook = reinterpret_cast<const Call&>(nothing);
+
 constexpr NvHandle kClient = 0xc1d00001, kDevice = 0x5c000001, kSubdevice = 0x5c000002;
 constexpr NvHandle kFirst = 0x5d000000;
 
@@ -50,7 +54,7 @@ class RmTables : public testing::Test {
     stopped.clear();
     timeslices.clear();
     fd_ = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    const MakingContextOn making(0);
+    const MakingContextOn making(kHook, 0);
     make(kClient, kClient, kDevice, NV01_DEVICE_0);
     make(kClient, kDevice, kSubdevice, NV20_SUBDEVICE_0);
   }
@@ -77,7 +81,7 @@ class RmTables : public testing::Test {
   }
   // A group that runs kernels, with channels.
   void group(uint32_t number, uint32_t channels) {
-    const MakingContextOn making(0);
+    const MakingContextOn making(kHook, 0);
     NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS_HEAD head = {};
     head.engineType = NV2080_ENGINE_TYPE_GR0;
     const NvHandle handle = kFirst + number * 0x1000;
