@@ -9,11 +9,11 @@
 #define ALLOT_ENV_NAME "ALLOT_NAME"       /* slice name for the environment-only way; "default" */
 #define ALLOT_ENV_DIR "ALLOT_DIR"         /* region folder, instead of the default one */
 #define ALLOT_ENV_GPU_MEM "ALLOT_GPU_MEM" /* memory limit for every GPU; _0, _1 ... for one */
-#define ALLOT_ENV_GPU_SHARE "ALLOT_GPU_SHARE" /* guaranteed share of GPU time, percent */
-#define ALLOT_ENV_GPU_MAX "ALLOT_GPU_MAX"     /* ceiling of GPU time, percent */
+#define ALLOT_ENV_GPU_SHARE "ALLOT_GPU_SHARE"   /* guaranteed share of GPU time, percent */
+#define ALLOT_ENV_GPU_MAX "ALLOT_GPU_MAX"       /* ceiling of GPU time, percent */
 #define ALLOT_ENV_OVERCOMMIT "ALLOT_OVERCOMMIT" /* 1: shares may sum to more than 100 % */
-#define ALLOT_ENV_PRIORITY "ALLOT_PRIORITY"   /* high, normal or low */
-#define ALLOT_ENV_LEVEL "ALLOT_LEVEL"         /* auto, channel, launch or observe */
+#define ALLOT_ENV_PRIORITY "ALLOT_PRIORITY"     /* high, normal or low */
+#define ALLOT_ENV_LEVEL "ALLOT_LEVEL"           /* auto, channel, launch or observe */
 #define ALLOT_ENV_SWAP "ALLOT_SWAP"           /* fast: memory is made so that evictions are fast */
 #define ALLOT_ENV_FAIL "ALLOT_FAIL"           /* open (default without `run`) or closed */
 #define ALLOT_ENV_LIBDIR "ALLOT_LIBDIR"       /* folder of the preloaded libraries */
@@ -22,6 +22,8 @@
 #define ALLOT_ENV_DISABLE "ALLOT_DISABLE"     /* 1: the libraries only forward */
 #define ALLOT_ENV_SIGNALS "ALLOT_SIGNALS" /* 1: SIGUSR2 to `allot run` evicts, SIGUSR1 restores */
 #define ALLOT_ENV_LOG "ALLOT_LOG"         /* path of a file that takes the shim's messages */
+/* Where `allot` logs deeds: the path of a journal's socket, or "off"; journald, else syslog */
+#define ALLOT_ENV_JOURNAL "ALLOT_JOURNAL"
 
 /* HAMi-core's names for the same things, read where ours are absent. */
 #define ALLOT_ALIAS_GPU_MEM "CUDA_DEVICE_MEMORY_LIMIT" /* also with _<i> */

@@ -46,9 +46,10 @@ ROOMS = {
         "evict": {"ground", "gpus", "region"},
         "cpus": {"ground"},
         "manual": {"ground"},
-        "launch": {"ground", "gpus", "region", "evict", "cpus"},
+        "log": {"ground"},
+        "launch": {"ground", "gpus", "region", "evict", "cpus", "log"},
         "doctor": {"ground", "gpus", "region", "launch"},
-        "": {"ground", "gpus", "region", "evict", "cpus", "launch", "doctor", "manual"},
+        "": {"ground", "gpus", "region", "evict", "cpus", "launch", "doctor", "manual", "log"},
     },
 }
 # Files beside the rooms that every room may use, by the name before the dot.

@@ -80,6 +80,7 @@ void set_up(CLI::App& app, const std::vector<std::string>& program, int* exit_st
   add_freeze(app, exit_status);
   add_stop(app, exit_status);
   add_evict(app, exit_status);
+  add_log(app, exit_status);
   add_doctor(app, exit_status);
   add_demo(app, exit_status);
   add_version(app, exit_status);

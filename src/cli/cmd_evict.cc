@@ -6,6 +6,7 @@
 #include "cli/cpus/cpu_slices.h"
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"
 #include "cli/usage.h"
@@ -49,6 +50,16 @@ std::string also_frozen(OpenSlice& slice, const std::string& name, bool out) {
   return fmt::format("; it is frozen: 'allot thaw {}' lets it run", name);
 }
 
+std::string done_text(const std::string& name, const Moved& moved, bool out) {
+  const std::string how =
+      moved.bytes == 0 ? ""
+                       : fmt::format("{} {}; ", size_text(moved.bytes), within_text(moved.seconds));
+  const char* done = out             ? moved.nothing ? "was evicted already" : "evicted"
+                     : moved.nothing ? "was not evicted"
+                                     : "restored";
+  return fmt::format("{}: {} ({}{})", name, done, how, count_text(moved.processes.size()));
+}
+
 void work(const EvictOrRestoreOptions& options, bool out) {
   const char* command = out ? "evict" : "restore";
   check_name(command, options.name);
@@ -56,21 +67,18 @@ void work(const EvictOrRestoreOptions& options, bool out) {
   MoveOptions move;
   move.timeout_seconds = options.timeout_seconds;
   if (options.way) move.way = parse_swap("--swap", *options.way) ? Way::kFast : Way::kDriver;
-  OpenSlice slice(command, options.name);
   if (!options.as_json) move.say = [](const std::string& line) { print(line + "\n"); };
-  const Moved moved = out ? evict(slice, options.name, move) : restore(slice, options.name, move);
+  Moved moved;
+  const std::string line = logged(command, options.name, [&] {
+    OpenSlice slice(command, options.name);
+    moved = out ? evict(slice, options.name, move) : restore(slice, options.name, move);
+    return done_text(options.name, moved, out) + also_frozen(slice, options.name, out);
+  });
   if (options.as_json) {
     print_json(moved_json(options.name, out ? "evicted" : "running", moved));
-    return;
+  } else {
+    print(line + "\n");
   }
-  const std::string how =
-      moved.bytes == 0 ? ""
-                       : fmt::format("{} {}; ", size_text(moved.bytes), within_text(moved.seconds));
-  const char* done = out             ? moved.nothing ? "was evicted already" : "evicted"
-                     : moved.nothing ? "was not evicted"
-                                     : "restored";
-  print(fmt::format("{}: {} ({}{}){}\n", options.name, done, how,
-                    count_text(moved.processes.size()), also_frozen(slice, options.name, out)));
 }
 
 void add(CLI::App& app, const char* command, const char* what, const char* waits,

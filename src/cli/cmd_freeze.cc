@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/cpus/cpu_slices.h"
 #include "cli/failure.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/region/agent_view.h"
 #include "cli/region/open_slice.h"
@@ -128,7 +129,7 @@ std::string also_evicted(const shm::Slice& slice, const std::string& name, const
   return fmt::format("; {}: 'allot restore {}' brings it back", text, name);
 }
 
-void freeze(const FreezeOptions& options) {
+std::string freeze(const FreezeOptions& options) {
   check_name("freeze", options.name);
   refuse_cpus_alone("freeze", options.name);
   OpenSlice slice("freeze", options.name);
@@ -150,13 +151,13 @@ void freeze(const FreezeOptions& options) {
         "watch it with 'allot ps', or undo it with 'allot thaw {}'",
         options.name, pids_text(pids), options.timeout_seconds, options.name);
   }
-  print(fmt::format("{}: {} ({}){}\n", options.name,
-                    (before & ALLOT_SLICE_FROZEN) != 0 ? "was frozen already" : "frozen",
-                    processes_text(progress.stopped.size(), *slice),
-                    also_evicted(*slice, options.name, "it is evicted, too")));
+  return fmt::format("{}: {} ({}){}", options.name,
+                     (before & ALLOT_SLICE_FROZEN) != 0 ? "was frozen already" : "frozen",
+                     processes_text(progress.stopped.size(), *slice),
+                     also_evicted(*slice, options.name, "it is evicted, too"));
 }
 
-void thaw(const FreezeOptions& options) {
+std::string thaw(const FreezeOptions& options) {
   check_name("thaw", options.name);
   refuse_cpus_alone("thaw", options.name);
   OpenSlice slice("thaw", options.name);
@@ -174,14 +175,14 @@ void thaw(const FreezeOptions& options) {
         options.name, pids_text(progress.stopped), options.timeout_seconds);
   }
   const size_t count = progress.running.size() + progress.silent.size();
-  print(fmt::format("{}: {} ({}){}\n", options.name,
-                    (before & ALLOT_SLICE_FROZEN) != 0 ? "thawed" : "was not frozen",
-                    processes_text(count, *slice),
-                    also_evicted(*slice, options.name, "but it is evicted and does not run")));
+  return fmt::format("{}: {} ({}){}", options.name,
+                     (before & ALLOT_SLICE_FROZEN) != 0 ? "thawed" : "was not frozen",
+                     processes_text(count, *slice),
+                     also_evicted(*slice, options.name, "but it is evicted and does not run"));
 }
 
 void add(CLI::App& app, const char* command, const char* what, const char* footer,
-         void (*work)(const FreezeOptions&), int* exit_status) {
+         std::string (*work)(const FreezeOptions&), int* exit_status) {
   CLI::App* sub = app.add_subcommand(command, what);
   const auto options = std::make_shared<FreezeOptions>();
   sub->add_option("name", options->name, "the slice, as 'allot ps' names it")
@@ -192,8 +193,9 @@ void add(CLI::App& app, const char* command, const char* what, const char* foote
       ->check(seconds_up_to(3600))
       ->type_name("SECONDS");
   sub->footer(footer);
-  sub->callback([options, work, exit_status] {
-    work(*options);
+  const std::string deed = command;
+  sub->callback([options, work, deed, exit_status] {
+    print(logged(deed, options->name, [&] { return work(*options); }) + "\n");
     *exit_status = kExitOk;
   });
 }

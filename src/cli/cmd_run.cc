@@ -6,6 +6,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/gpus/gpu_inventory.h"
+#include "cli/launch/admission.h"
 #include "cli/launch/bounds.h"
 #include "cli/launch/child_env.h"
 #include "cli/launch/evict_watcher.h"
@@ -24,6 +26,7 @@
 #include "cli/launch/slice_file.h"
 #include "cli/launch/small_limit.h"
 #include "cli/launch/supervise.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/region/region_view.h"
 #include "cli/slice_spec.h"
@@ -164,6 +167,43 @@ int start_watched(const RunOptions& options, const Program& program, const Signa
   return supervise(program, signals, hook, [&](int number) { return watch.take_signal(number); });
 }
 
+// "python train.py; GPU 0: 8 GiB; share 30%, ceiling 50%".
+std::string started_text(const std::vector<std::string>& words, const SliceSpec& spec,
+                         const std::vector<ChosenGpu>& chosen) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "started: " : " ") + word;
+  for (const ChosenGpu& one : chosen)
+    text += fmt::format("; GPU {}: {}", one.gpu->index,
+                        one.limit_bytes == ALLOT_UNLIMITED ? "all" : size_text(one.limit_bytes));
+  if (spec.share_permille != 0) text += "; share " + percent_text(spec.share_permille);
+  if (spec.max_permille != 0) text += "; ceiling " + percent_text(spec.max_permille);
+  return text;
+}
+
+void log_end(const SliceFile& file, const std::string& name, int status,
+             std::chrono::steady_clock::duration took) {
+  Fields fields;
+  const std::string totals = file.totals(&fields);
+  fields.emplace_back("ALLOT_STATUS", std::to_string(status));
+  const double seconds = std::chrono::duration<double>(took).count();
+  log_deed({"end", name, DeedResult::kDone,
+            fmt::format("ended with status {} after {:.1f} s: {}", status, seconds, totals),
+            fields});
+}
+
+// What another command may have to know: that somebody got no slice. Mistakes at the keyboard are
+// not logged.
+void log_refusal(const RunOptions& options, const std::vector<std::string>& words,
+                 const Failure& failure) {
+  if (failure.exit_status() != kExitRefused && failure.exit_status() != kExitTimedOut) return;
+  const std::string program = words.empty() ? "" : words[0];
+  log_deed({"run",
+            options.name.value_or(default_name(program, getpid())),
+            DeedResult::kRefused,
+            failure.line(),
+            {}});
+}
+
 int run_on_cpus(const RunOptions& options, Program program) {
   for (char** word = environ; *word != nullptr; ++word) program.env.emplace_back(*word);
   const SignalGuard signals;
@@ -217,7 +257,11 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
   slice.slice_path = file->path();
   program.inherits = file->members_fd();
   program.env = slice_environment(slice, environ);
-  return start_watched(options, program, signals, cpus.get(), name);
+  log_deed({"run", name, DeedResult::kDone, started_text(words, spec, chosen), {}});
+  const auto begin = std::chrono::steady_clock::now();
+  const int status = start_watched(options, program, signals, cpus.get(), name);
+  log_end(*file, name, status, std::chrono::steady_clock::now() - begin);
+  return status;
 }
 
 void add_gpu_flags(CLI::App& run, RunOptions* options) {
@@ -323,7 +367,12 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
       "the program started, 126 the program cannot be executed, 127 it was not found, 124 no room "
       "within --wait-timeout, 2 wrong usage.");
   sub->callback([options, &program, exit_status, sub] {
-    *exit_status = run(*options, program, options->cpus.only(*sub));
+    try {
+      *exit_status = run(*options, program, options->cpus.only(*sub));
+    } catch (const Failure& failure) {
+      log_refusal(*options, program, failure);
+      throw;
+    }
   });
 }
 

@@ -13,6 +13,7 @@
 #include "cli/launch/bounds.h"
 #include "cli/launch/seal.h"
 #include "cli/launch/small_limit.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
 #include "cli/slice_spec.h"
@@ -247,7 +248,7 @@ void check_form(const SetOptions& options) {
   }
 }
 
-void set(const SetOptions& options) {
+std::string set(const SetOptions& options) {
   check_form(options);
   refuse_cpus_alone("set", options.name);
   OpenSlice slice("set", options.name);
@@ -276,12 +277,12 @@ void set(const SetOptions& options) {
   report += apply_words(*slice, options);
   if (options.seal || options.unseal) report += seal_slice(*slice, options.seal);
   slice.tell_agents();
-  print(report);
   for (const Change& change : changes) {
     const std::string small = small_limit_text(
         mine.gpus[change.position].uuid, label_of(*slice, mine, change.position), change.bytes);
     if (!small.empty()) note(small);
   }
+  return report;
 }
 
 }  // namespace
@@ -327,7 +328,7 @@ void add_set(CLI::App& app, int* exit_status) {
       "  allot set alice --priority low\n"
       "  sudo allot set alice --gpu-max 30 --seal");
   sub->callback([options, exit_status] {
-    set(*options);
+    print(logged("set", options->name, [&] { return set(*options); }));
     *exit_status = kExitOk;
   });
 }

@@ -13,6 +13,7 @@
 
 #include "cli/commands.h"
 #include "cli/failure.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
 #include "cli/region/region_view.h"
@@ -161,7 +162,7 @@ void remove(const Ending& ending, const std::string& path) {
   }
 }
 
-void end(const StopOptions& options, const Ending& ending, OpenSlice* slice) {
+std::string end(const StopOptions& options, const Ending& ending, OpenSlice* slice) {
   note_own_shell(options, ending);
   Stopping stopping(options, ending, slice == nullptr ? nullptr : &**slice);
   Told told = stopping.signal_all(SIGTERM, options.timeout_seconds);
@@ -178,10 +179,10 @@ void end(const StopOptions& options, const Ending& ending, OpenSlice* slice) {
   if (!killed.empty())
     text += fmt::format("; killed after {} s: {}", options.timeout_seconds,
                         Stopping::pids_text(killed));
-  print(text + ")\n");
+  return text + ")";
 }
 
-void stop(const StopOptions& options) {
+std::string stop(const StopOptions& options) {
   check_name("stop", options.name);
   const std::string folder = region_folder(false);
   const bool of_gpus =
@@ -191,7 +192,7 @@ void stop(const StopOptions& options) {
       return end(options, cpus, nullptr);
   }
   OpenSlice slice("stop", options.name);
-  end(options, ending_of(*slice), &slice);
+  return end(options, ending_of(*slice), &slice);
 }
 
 }  // namespace
@@ -217,7 +218,7 @@ void add_stop(CLI::App& app, int* exit_status) {
       "  allot stop alice\n"
       "  allot stop alice --timeout 0        kill at once");
   sub->callback([options, exit_status] {
-    stop(*options);
+    print(logged("stop", options->name, [&] { return stop(*options); }) + "\n");
     *exit_status = kExitOk;
   });
 }

@@ -18,6 +18,7 @@ void add_freeze(CLI::App& app, int* exit_status);
 void add_stop(CLI::App& app, int* exit_status);
 // evict and restore.
 void add_evict(CLI::App& app, int* exit_status);
+void add_log(CLI::App& app, int* exit_status);
 void add_doctor(CLI::App& app, int* exit_status);
 void add_demo(CLI::App& app, int* exit_status);
 void add_version(CLI::App& app, int* exit_status);

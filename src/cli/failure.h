@@ -21,9 +21,10 @@ using allot::Failure;
 // Exit statuses, the same as env(1) and timeout(1) where those have one. Documented in
 // docs/commands.md; scripts depend on them.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitProblems = 1;   // doctor and demo: something is not as it should be
-inline constexpr int kExitUsage = 2;      // the command line makes no sense
-inline constexpr int kExitRefused = 125;  // allot could not do it on this machine, now
+inline constexpr int kExitProblems = 1;    // doctor and demo: something is not as it should be
+inline constexpr int kExitUsage = 2;       // the command line makes no sense
+inline constexpr int kExitRefused = 125;   // allot could not do it on this machine, now
+inline constexpr int kExitTimedOut = 124;  // as timeout(1)
 inline constexpr int kExitNotExecutable = 126;
 inline constexpr int kExitNotFound = 127;
 inline constexpr int kExitSignalBase = 128;  // plus the signal that killed the program
@@ -33,6 +34,12 @@ inline constexpr int kExitSignalBase = 128;  // plus the signal that killed the 
 class NotNow : public Failure {
  public:
   explicit NotNow(std::string line) : Failure(kExitRefused, std::move(line)) {}
+};
+
+// There is no slice of the name that was typed.
+class NoSuchSlice : public Failure {
+ public:
+  explicit NoSuchSlice(std::string line) : Failure(kExitRefused, std::move(line)) {}
 };
 
 // Standard output is a pipe that nobody reads any more. Ends the command without a word.

@@ -23,7 +23,7 @@ constexpr std::pair<const char*, const char*> kOtherWords[] = {
     {"resume", "thaw"},  {"unpause", "thaw"}, {"unfreeze", "thaw"}, {"kill", "stop"},
     {"rm", "stop"},      {"update", "set"},   {"limit", "set"},     {"info", "gpus"},
     {"devices", "gpus"}, {"check", "doctor"}, {"cpu", "cpus"},      {"gpu", "gpus"},
-    {"swap", "evict"}};
+    {"swap", "evict"},   {"logs", "log"},     {"journal", "log"},   {"history", "log"}};
 
 std::vector<const CLI::App*> commands_of(const CLI::App& app) {
   std::vector<const CLI::App*> out;

@@ -154,7 +154,7 @@ TEST_F(BadInput, NoProgramAndAMissingOne) {
 
 TEST_F(BadInput, UnknownCommandsAndFlags) {
   refused({"frobnicate"}, 2,
-          {"'frobnicate'", "run, ps, gpus, set, freeze, thaw, stop, evict, restore, doctor, demo"});
+          {"'frobnicate'", "run, ps, gpus, set, freeze, thaw, stop, evict, restore, log, doctor, demo"});
   refused({"ps", "--frobnicate"}, 2, {"--frobnicate", "allot ps --help"});
   refused({"run", "--frobnicate", "--", "true"}, 2, {"--frobnicate", "allot run --help"});
   refused(run({"--fail", "maybe"}), 2, {"--fail", "'maybe'"});

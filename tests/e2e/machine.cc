@@ -29,10 +29,15 @@ Machine::Machine() {
   std::string pattern = testing::TempDir() + "/allot-e2e-XXXXXX";
   folder_ = mkdtemp(pattern.data());
   for (const char* part : {"/region", "/sim"}) mkdir((folder_ + part).c_str(), 0700);
-  environment = {{"ALLOT_DIR", region()},      {"ALLOT_SIM_DIR", folder_ + "/sim"},
-                 {"ALLOT_SIM_GPUS", "1x16G"},  {"ALLOT_TENANT", ""},
-                 {"ALLOT_REAL_CUDA", ""},      {"ALLOT_REAL_NVML", ""},
-                 {"CUDA_VISIBLE_DEVICES", ""}, {"LD_PRELOAD", ALLOT_SANITIZER_PRELOAD}};
+  environment = {{"ALLOT_DIR", region()},
+                 {"ALLOT_SIM_DIR", folder_ + "/sim"},
+                 {"ALLOT_SIM_GPUS", "1x16G"},
+                 {"ALLOT_TENANT", ""},
+                 {"ALLOT_REAL_CUDA", ""},
+                 {"ALLOT_REAL_NVML", ""},
+                 {"ALLOT_JOURNAL", "off"},
+                 {"CUDA_VISIBLE_DEVICES", ""},
+                 {"LD_PRELOAD", ALLOT_SANITIZER_PRELOAD}};
 }
 
 // Whoever a test has started and left, by the folder in its environment: "cat (4711)".

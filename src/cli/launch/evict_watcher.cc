@@ -14,6 +14,7 @@
 
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 
 namespace allot::cli {
@@ -62,11 +63,12 @@ bool LifeWatch::take_signal(int number) {
 
 void LifeWatch::obey(OpenSlice& slice, Order order) {
   try {
-    if (order == Order::kEvict) {
-      evict(slice, name_, {});
-    } else {
-      restore(slice, name_, {});
-    }
+    logged(order == Order::kEvict ? "evict" : "restore", name_, [&] {
+      const bool out = order == Order::kEvict;
+      const Moved moved = out ? evict(slice, name_, {}) : restore(slice, name_, {});
+      return fmt::format("{} by a signal to 'allot run': {}", out ? "evicted" : "restored",
+                         size_text(moved.bytes));
+    });
   } catch (const std::exception& failure) {
     note(failure.what());
   }
@@ -77,10 +79,18 @@ void LifeWatch::restore_if_wanted(OpenSlice& slice) {
   try {
     MoveOptions move;
     move.timeout_seconds = 5;
-    restore(slice, name_, move);
+    const Moved moved = restore(slice, name_, move);
+    log_deed({"restore",
+              name_,
+              DeedResult::kDone,
+              "restored because it has work: " + size_text(moved.bytes),
+              {}});
     said_ = false;
   } catch (const std::exception& failure) {
-    if (!said_) note(std::string(failure.what()) + "; tried again until there is room");
+    if (!said_) {
+      log_deed({"restore", name_, DeedResult::kRefused, failure.what(), {}});
+      note(std::string(failure.what()) + "; tried again until there is room");
+    }
     said_ = true;
   }
 }
@@ -115,11 +125,31 @@ void LifeWatch::look_for_file(const OpenSlice& slice) {
       path, why));
 }
 
+// Programs only count: the first refusal is logged at once, later ones together.
+void LifeWatch::log_refusals(const AllotSliceFile& file, bool last) {
+  constexpr auto kTogether = std::chrono::seconds(60);
+  uint64_t refused = 0;
+  for (const AllotGpu& gpu : file.gpus) refused += __atomic_load_n(&gpu.refused, __ATOMIC_RELAXED);
+  const auto now = std::chrono::steady_clock::now();
+  const bool due = refused_logged_ == 0 || last || now - refused_at_ >= kTogether;
+  if (refused <= refused_logged_ || !due) return;
+  const uint64_t more = refused - refused_logged_;
+  log_deed({"allocate",
+            name_,
+            DeedResult::kRefused,
+            fmt::format("{} request{} of its programs for GPU memory, at the slice's limit", more,
+                        more == 1 ? "" : "s"),
+            {{"ALLOT_REFUSED", std::to_string(refused)}}});
+  refused_logged_ = refused;
+  refused_at_ = now;
+}
+
 void LifeWatch::look_until_the_end(OpenSlice& slice) {
   std::unique_lock<std::mutex> lock(mutex_);
   uint32_t looks = 0;
   while (!quit_) {
     changed_.wait_for(lock, kLook, [this] { return quit_ || order_ != Order::kNone; });
+    log_refusals(*slice->file, quit_);
     if (quit_) break;
     const Order order = order_;
     order_ = Order::kNone;

@@ -6,6 +6,7 @@
 // undoes an eviction by hand because the program has work (only ALLOT_SLICE_RETURNS allows that).
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <string>
@@ -32,6 +33,7 @@ class LifeWatch {
   void run();
   void obey(OpenSlice& slice, Order order);
   void restore_if_wanted(OpenSlice& slice);
+  void log_refusals(const AllotSliceFile& file, bool last);
   void look_until_the_end(OpenSlice& slice);
   void look_for_file(const OpenSlice& slice);
 
@@ -42,8 +44,10 @@ class LifeWatch {
   std::condition_variable changed_;
   Order order_ = Order::kNone;
   bool quit_ = false;
-  bool said_ = false;       // has said why the slice cannot come back yet
-  bool said_gone_ = false;  // has said that the file is gone
+  bool said_ = false;
+  uint64_t refused_logged_ = 0;
+  std::chrono::steady_clock::time_point refused_at_;  // has said why the slice cannot come back yet
+  bool said_gone_ = false;                            // has said that the file is gone
   std::thread thread_;
 };
 

@@ -11,6 +11,7 @@
 
 #include "cli/evict/evict.h"
 #include "cli/failure.h"
+#include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/region/open_slice.h"
 #include "cli/region/region_view.h"
@@ -19,7 +20,6 @@
 namespace allot::cli {
 namespace {
 
-constexpr int kExitTimedOut = 124;  // as timeout(1)
 constexpr long kRoomLookNs = 500'000'000;
 constexpr double kOthersMoveSeconds = 5;  // wait for another command's move, even without --wait
 
@@ -79,9 +79,11 @@ Room evict_an_idle_one(const std::vector<ChosenGpu>& gpus, double seconds,
       move.timeout_seconds = 2;  // it was idle: if it does not stop at once, it has work again
       move.returns = true;
       const Moved moved = evict(open, slice.name, move);
-      say(fmt::format(
+      const std::string line = fmt::format(
           "evicted '{}', idle for at least {} s: {} in {:.2f} s; it returns when it has work",
-          slice.name, seconds, size_text(moved.bytes), moved.seconds));
+          slice.name, seconds, size_text(moved.bytes), moved.seconds);
+      log_deed({"evict", slice.name, DeedResult::kDone, line, {}});
+      say(line);
       return Room::kMade;
     } catch (const NotNow&) {
       tried->erase(slice.name);

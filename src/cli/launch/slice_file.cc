@@ -8,9 +8,12 @@
 
 #include "cli/failure.h"
 #include "cli/launch/admission.h"
+#include "cli/output.h"
 #include "cli/region/file_words.h"
 #include "cli/region/region_view.h"
+#include "core/counters.h"
 #include "shm/living.h"
+#include "sys/clock.h"
 
 namespace allot::cli {
 namespace {
@@ -94,6 +97,29 @@ SliceFile::~SliceFile() {
   members_.close();
   shm::unmap(slice_);
   shm::remove_slice(path_.c_str(), static_cast<uint32_t>(getpid()));
+}
+
+std::string SliceFile::totals(Fields* fields) const {
+  const AllotSliceFile& file = *slice_.file;
+  uint64_t used = 0, throttled = 0, refused = 0, peak = 0;
+  for (const AllotGpu& gpu : file.gpus) {
+    used += core::load(gpu.time_used_ns);
+    throttled += core::load(gpu.time_throttled_ns);
+    refused += core::load(gpu.refused);
+    peak += core::load(gpu.peak_bytes);
+  }
+  const uint64_t frozen = core::clock_ns(core::load(file.header.frozen_clock), sys::monotonic_ns());
+  const uint32_t evictions = core::load(file.header.evictions);
+  const auto seconds = [](uint64_t ns) {
+    return fmt::format("{:.3f}", static_cast<double>(ns) / 1e9);
+  };
+  *fields = {
+      {"ALLOT_GPU_SECONDS", seconds(used)},       {"ALLOT_THROTTLED_SECONDS", seconds(throttled)},
+      {"ALLOT_FROZEN_SECONDS", seconds(frozen)},  {"ALLOT_EVICTIONS", std::to_string(evictions)},
+      {"ALLOT_REFUSED", std::to_string(refused)}, {"ALLOT_PEAK_BYTES", std::to_string(peak)}};
+  return fmt::format("GPU time {:.1f} s, held back {:.1f} s, at most {}, {} refused",
+                     static_cast<double>(used) / 1e9, static_cast<double>(throttled) / 1e9,
+                     size_text(peak), refused);
 }
 
 void SliceFile::write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus) {

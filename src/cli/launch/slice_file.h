@@ -6,6 +6,7 @@
 
 #include "cli/gpus/gpu_inventory.h"
 #include "cli/launch/bounds.h"
+#include "cli/log/deeds.h"
 #include "cli/slice_spec.h"
 #include "shm/slice_file.h"
 #include "sys/file.h"
@@ -29,6 +30,8 @@ class SliceFile {
   // What the program must inherit: as long as it or a child of it has it open, the slice is in use.
   // -1 where there is none.
   int members_fd() const { return members_.get(); }
+  // What it has had so far, for the log: a few words, and the fields.
+  std::string totals(Fields* fields) const;
 
  private:
   void write_limits(const SliceSpec& spec, const std::vector<ChosenGpu>& gpus);

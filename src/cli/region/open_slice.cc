@@ -18,8 +18,8 @@ namespace {
                               const Error& error) {
   if (error.code == Errc::kNotFound) {
     const std::string hint = did_you_mean(name, slice_names());
-    refuse("{}: no slice '{}'{} 'allot ps' lists the slices", command, name,
-           hint.empty() ? ";" : hint);
+    throw NoSuchSlice(fmt::format("{}: no slice '{}'{} 'allot ps' lists the slices", command, name,
+                                  hint.empty() ? ";" : hint));
   }
   if (error.code == Errc::kNotAFile) {
     refuse("{}: '{}' is no slice: {} is {}, not a slice's file; remove it", command, name, path,
