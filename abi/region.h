@@ -212,7 +212,10 @@ typedef struct AllotHeader {
   uint64_t frozen_clock; /* atomic; time in which it was frozen: even = 2 x ns so far; odd = it is
                             frozen, 2 x (CLOCK_MONOTONIC of the freeze - ns before it) + 1 */
   uint32_t restores;     /* atomic; how often it came back */
-  uint8_t reserved[4096 - 220 - 4];
+  uint8_t reserved[4080 - 220];
+  /* atomic, since 1.6; hash of the cgroup whose processes belong to it; 0 = none */
+  uint64_t cgroup_claim;
+  uint32_t reserved_too;
   uint32_t sealed_priority; /* atomic, since 1.6; with SEALED: the highest that its owner may set */
 } AllotHeader;
 

@@ -61,6 +61,8 @@ AT(AllotHeader, evictions, 204);
 AT(AllotHeader, frozen_clock, 208);
 AT(AllotHeader, restores, 216);
 AT(AllotHeader, reserved, 220);
+AT(AllotHeader, cgroup_claim, 4080);
+AT(AllotHeader, reserved_too, 4088);
 AT(AllotHeader, sealed_priority, 4092);
 
 AT(AllotAccount, used_bytes, 0);

@@ -26,6 +26,7 @@
 #include "cli/launch/slice_file.h"
 #include "cli/launch/small_limit.h"
 #include "cli/launch/supervise.h"
+#include "cli/launch/unit.h"
 #include "cli/log/deeds.h"
 #include "cli/output.h"
 #include "cli/region/region_view.h"
@@ -44,6 +45,8 @@ struct RunOptions {
   std::vector<std::string> gpu_mem;
   bool exec = false;
   bool overcommit = false;
+  bool cgroup = false;
+  bool unit = false;
   WaitOptions wait;
   RunCpus cpus;
 };
@@ -71,6 +74,7 @@ SliceSpec read_spec(const RunOptions& options) {
     spec.swap_fast = parse_swap(ALLOT_ENV_SWAP, usual);
   }
   spec.overcommit = options.overcommit;
+  spec.claims_cgroup = options.cgroup;
   spec.free_memory = options.wait.asked();
   return spec;
 }
@@ -219,6 +223,7 @@ int run(const RunOptions& options, const std::vector<std::string>& words, bool o
     wrong_usage(
         "run: no program; write it after --, such as: allot run --gpu-mem 8G -- python train.py");
   }
+  if (options.unit) become_unit(options.name.value_or(default_name(words[0], getpid())));
   Program program;
   program.argv = words;
   if (only_cpus) {
@@ -347,6 +352,11 @@ void add_run(CLI::App& app, const std::vector<std::string>& program, int* exit_s
       ->type_name("NAME");
   sub->add_flag("--exec", options->exec,
                 "replace allot by the program (exec); a later allot command removes the slice");
+  sub->add_flag("--cgroup", options->cgroup,
+                "all your processes in this cgroup (a systemd unit, a job) belong to the slice, "
+                "whatever their environment");
+  sub->add_flag("--unit", options->unit,
+                "run in a systemd scope of its own, allot-NAME, with --cgroup");
   sub->add_option("--fail", options->fail,
                   "if a limit cannot be enforced: closed refuses, open continues (default: "
                   "closed)")

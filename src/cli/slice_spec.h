@@ -32,7 +32,8 @@ struct SliceSpec {
   bool swap_fast = false;
   // --wait, --evict-idle: the memory must be free, not only within the limit.
   bool free_memory = false;
-  bool overcommit = false;  // shares may sum to more than the whole
+  bool claims_cgroup = false;  // every process of the user in its cgroup is in the slice
+  bool overcommit = false;     // shares may sum to more than the whole
 
   // True when the spec has a limit that level observe does not enforce.
   bool limits_time() const {

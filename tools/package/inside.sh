@@ -23,8 +23,21 @@ echo "-- install"
 dpkg -i /packages/allot_*_amd64.deb /packages/allot-sim_*_amd64.deb
 allot version | tail -1
 held 1000; held 1001
+[ "$(stat -c '%a %U' /run/allot)" = "1777 root" ] || fail "/run/allot is $(stat -c '%a %U' /run/allot)"
+as_user 1000 allot run --sim --name first --gpu-share 30 -- sleep 30 & first=$!
+for _ in $(seq 100); do [ -e /run/allot/first.slice ] && break; sleep 0.1; done
+as_user 1001 allot run --sim --gpu-share 80 -- true 2>/tmp/said && fail "30 % and 80 % were both promised"
+cat /tmp/said
+as_user 1001 allot run --sim --gpu-share 70 -- true
+as_user 1000 allot stop first >/dev/null; wait $first || true
+dpkg-query -s allot | grep -q '/etc/allot/allot.conf' || fail "/etc/allot/allot.conf is no conffile"
+printf '[all]\nmost-gpu-mem = 512M\n' >/etc/allot/limits.d/site.conf
+as_user 1000 allot run --sim --gpu-mem 1G -- true 2>/tmp/said && fail "a rule was not kept"
+cat /tmp/said
+rm /etc/allot/limits.d/site.conf
 dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\n' allot allot-sim
 ldconfig -p | grep -i -e 'lib/allot' -e libcuda && fail "the linker finds the private libraries"
+[ -e /usr/lib/tmpfiles.d/allot.conf ] || fail "nothing makes /run/allot at boot"
 for completion in bash-completion/completions/allot zsh/vendor-completions/_allot fish/vendor_completions.d/allot.fish; do
   # A bare system may leave out /usr/share/doc and man, not these.
   [ -s "/usr/share/$completion" ] || fail "/usr/share/$completion is missing"

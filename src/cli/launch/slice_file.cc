@@ -12,6 +12,7 @@
 #include "cli/region/file_words.h"
 #include "cli/region/region_view.h"
 #include "core/counters.h"
+#include "shm/cgroup_claim.h"
 #include "shm/living.h"
 #include "sys/clock.h"
 
@@ -45,6 +46,14 @@ namespace {
     if (!fault.empty()) refuse("cannot make {}: {}: {}", path, folder, fault);
   }
   refuse("cannot make {}: {}; {}", path, describe(error), advice_for(error, folder));
+}
+
+uint64_t need_claim() {
+  const uint64_t claim = shm::claim_of_own_cgroup();
+  if (claim != 0) return claim;
+  refuse(
+      "--cgroup: this process is in the root cgroup, which is everybody's; start it in a unit of "
+      "its own (--unit)");
 }
 
 // Programs of another version may be using a file of that version; create_slice would replace it.
@@ -84,6 +93,8 @@ SliceFile::SliceFile(const std::string& name, const SliceSpec& spec, const Bound
   if (Result<sys::Fd> held = shm::hold_slice(slice_)) members_ = std::move(*held);
   try {
     __atomic_store_n(&slice_.file->header.latency_us, spec.latency_us, __ATOMIC_RELAXED);
+    if (spec.claims_cgroup)
+      __atomic_store_n(&slice_.file->header.cgroup_claim, need_claim(), __ATOMIC_RELEASE);
     write_limits(spec, gpus);
   } catch (...) {
     members_.close();

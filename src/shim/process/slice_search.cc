@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "shim/process/spin.h"
 #include "shim/process/start_environment.h"
+#include "shm/cgroup_claim.h"
 #include "shm/slice_file.h"
 #include "sys/process.h"
 
@@ -108,7 +109,10 @@ Result<void> choose_slice(SliceChoice* out) {
     if (by_limits) return folder;
     return {};  // no folder and no limit named: not in a slice
   }
-  if (shm::find_slice_of_ancestors(out->folder, sys::current_pid(), out->path) ||
+  const Result<void> self = shm::find_slice_of_self(out->folder, out->path);
+  if (!self && self.error().code != Errc::kNotFound) return self;
+  if (self || shm::find_slice_of_ancestors(out->folder, sys::current_pid(), out->path) ||
+      shm::find_slice_of_cgroup(out->folder, out->path) ||
       shm::find_default_slice(out->folder, out->path)) {
     out->kind = SliceChoice::Kind::kFile;
     return {};

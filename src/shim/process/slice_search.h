@@ -1,10 +1,12 @@
 // Which slice a process belongs to, and the limits its environment names.
 //
-// In this order: the file that ALLOT_TENANT names; the slice of an ancestor of the process (for a
-// process that lost its environment: ssh, `env -i`, a daemon's child); a slice for processes
-// without one (ALLOT_SLICE_DEFAULT); limits in the environment, ours or HAMi's, or defaults of the
-// administrator's rules, which make or join a slice. Ancestors come before limits, so that a
-// process cannot leave its slice by naming another limit.
+// In this order: the file that ALLOT_TENANT names; the slice that the folder's file `self` names
+// (in a container); the slice of an ancestor of the process (for a process that lost its
+// environment: `env -i`, a daemon's child); the slice that claims its cgroup (ssh, cron and su in a
+// job or a unit); a slice for processes without one (ALLOT_SLICE_DEFAULT); limits in the
+// environment, ours or HAMi's, or defaults of the administrator's rules, which make or join a
+// slice. Ancestors come before limits, so that a process cannot leave its slice by naming another
+// limit.
 #pragma once
 
 #include <cstdint>
