@@ -189,6 +189,25 @@ TEST_F(Users, ASliceThatCannotBeReadCounts) {
             0);
 }
 
+// After an upgrade to another major version: what runs holds its share, and nobody knows how much.
+TEST_F(Users, ASliceOfAnotherVersionCountsWhileItRuns) {
+  const auto ann = gpu_program_as(kAnn, {"--name", "a", "--gpu-share", "30"});
+  {
+    std::fstream file("/run/allot/a.slice", std::ios::binary | std::ios::in | std::ios::out);
+    const uint32_t other = 77;
+    file.seekp(8);
+    file.write(reinterpret_cast<const char*>(&other), 4);
+  }
+  expect_refused(as(kBob, {"run", "--sim", "--gpu-share", "10", "--", "true"}),
+                 {"a.slice cannot be counted", "another version"});
+  ann->signal(SIGKILL);
+  ann->close_input();
+  ann->wait();
+  EXPECT_TRUE(wait_until([&] {
+    return as(kBob, {"run", "--sim", "--gpu-share", "100", "--", "true"}).status == 0;
+  }));
+}
+
 // Who writes what is not so promises at most what a slice can be promised, and breaks nobody.
 TEST_F(Users, HostileNumbersCountAsOneCardAtMost) {
   const auto ann = gpu_program_as(kAnn, {"--name", "a", "--gpu-share", "30"});
