@@ -228,7 +228,8 @@ Expected<AttachReport> attach(const AttachRequest& request) {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - from)
         .count();
   };
-  if (old != nullptr && !old->group.empty()) {
+  // A group that another program removed is made anew below, like a first one.
+  if (old != nullptr && !old->group.empty() && fs.exists(old->group)) {
     Expected<AttachReport> changed = change_group(&*ledger, h, *topology, leases, *old, request);
     if (!changed) return changed;
     changed->ms = took();
@@ -243,7 +244,9 @@ Expected<AttachReport> attach(const AttachRequest& request) {
   }
   std::vector<Lease> others = leases;
   std::erase_if(others, [&](const Lease& lease) { return lease.member == *id; });
-  Expected<Placement> chosen = choose(*topology, topology->allowed, others, request.placement);
+  PlacementRequest wanted = request.placement;
+  if (old != nullptr) wanted.name = old->name;
+  Expected<Placement> chosen = choose(*topology, topology->allowed, others, wanted);
   if (!chosen) return tl::unexpected<Failure>(chosen.error());
   p = *chosen;
   p.folder = folder;

@@ -135,15 +135,22 @@ Expected<Lease> pick_lease(const FsRoot& fs, const std::vector<Lease>& leases,
   Hierarchy h = find_hierarchy(fs);
   std::string group = number ? group_of(fs, h, pid).value_or("") : "";
   const Lease* found = nullptr;
+  std::string several;
+  bool ambiguous = false;
   for (const Lease& lease : leases) {
     bool by_pid = number && (lease.member.pid == pid || is_in(fs, lease, pid, group));
     if (lease.name != text && !by_pid) continue;
-    if (found != nullptr) {
-      return failure(
-          Errc::kBadValue,
-          fmt::format("{} stands for several slices of CPUs: give a process of one", text));
-    }
+    several += fmt::format("{}{} of process {}", found == nullptr ? "" : ", ", lease.name,
+                           lease.member.pid);
+    if (found != nullptr) ambiguous = true;
     found = &lease;
+  }
+  if (ambiguous) {
+    return failure(
+        Errc::kBadValue,
+        fmt::format("{} stands for several slices of CPUs ({}): give a name or a process "
+                    "that only one has",
+                    text, several));
   }
   if (found != nullptr) return *found;
   std::string names;
@@ -230,6 +237,13 @@ Expected<DetachReport> detach(const std::string& folder, const std::string& text
   Expected<Lease> lease = pick_lease(fs, ledger->read(fs), text);
   if (!lease) return tl::unexpected<Failure>(lease.error());
   DetachReport report;
+  if (!lease->group.empty() && !fs.exists(lease->group)) {
+    // Another program removed the group, for which it moved everybody out.
+    report.processes = alive(fs, lease->member) ? 1 : 0;
+    report.granted = cpus_in_force(fs, lease->member.pid);
+    ledger->remove(*lease);
+    return report;
+  }
   if (lease->group.empty()) {
     if (Expected<void> done = release_masks(fs, *lease, &report); !done)
       return tl::unexpected<Failure>(done.error());

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -33,7 +34,40 @@ std::string to_json(const Lease& lease) {
       .dump();
 }
 
-// Other users can write into a shared folder: whatever does not read as a lease is no lease.
+// Other users can write into a shared folder. Only a plain file of a lease's size is read, so that
+// nobody is kept waiting at a pipe or fed without end.
+std::optional<std::string> lease_text(const std::string& path, uint32_t* owner) {
+  constexpr off_t kMost = 64 << 10;
+  int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  struct stat info {};
+  std::optional<std::string> text;
+  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size <= kMost) {
+    *owner = info.st_uid;
+    text.emplace(static_cast<size_t>(info.st_size), '\0');
+    ssize_t n = pread(fd, text->data(), text->size(), 0);
+    text->resize(static_cast<size_t>(std::max<ssize_t>(n, 0)));
+  }
+  close(fd);
+  return text;
+}
+
+// A user's lease may speak of that user's processes and groups only: root acts on what is written
+// there. Root's may speak of anybody's, as root attaches them. What else it speaks of is dropped.
+void drop_foreign(const FsRoot& fs, Lease* lease) {
+  const auto owned = [&](const std::string& path) {
+    struct stat info {};
+    if (stat(fs.path(path).c_str(), &info) != 0) return errno == ENOENT;
+    return lease->owner == 0 || info.st_uid == lease->owner;
+  };
+  std::string name = lease->group.substr(lease->group.rfind('/') + 1);
+  if (!lease->group.empty() && (launcher_in_name(name) != lease->launcher || !owned(lease->group)))
+    lease->group.clear();
+  if (lease->member.pid != 0 && !owned(fmt::format("/proc/{}", lease->member.pid)))
+    lease->member = {};
+}
+
+// Whatever does not read as a lease is no lease.
 std::optional<Lease> from_json(const std::string& text) {
   nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
   if (!j.is_object()) return std::nullopt;
@@ -71,7 +105,7 @@ int try_lock(int fd) {
 }
 
 bool file_locked(const std::string& path) {
-  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return false;
   struct flock lock = whole_file(F_WRLCK);
   bool locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
@@ -185,10 +219,14 @@ std::vector<Lease> LockedLedger::read(const FsRoot& fs) {
   for (const std::string& name : here.list(folder_)) {
     if (!std::string_view(name).ends_with(kSuffix)) continue;
     std::string path = folder_ + "/" + name;
-    std::optional<Lease> lease = from_json(here.read(path).value_or(""));
-    struct stat info {};
-    if (lease && stat(path.c_str(), &info) == 0) lease->owner = info.st_uid;
-    bool counts = file_locked(path);
+    uint32_t owner = 0;
+    std::optional<std::string> text = lease_text(path, &owner);
+    std::optional<Lease> lease = from_json(text.value_or(""));
+    // Under another name it would stand for the file of that name.
+    if (lease && path_of(*lease) != path) lease.reset();
+    if (lease) lease->owner = owner;
+    if (lease) drop_foreign(fs, &*lease);
+    bool counts = text && file_locked(path);
     if (lease && !counts) {
       counts = (lease->member.pid != 0 && alive(fs, lease->member)) || anybody_left(fs, *lease);
     }

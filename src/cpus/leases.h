@@ -13,6 +13,10 @@
 // killed launcher whose program continues, and ends by itself when the last process of the program
 // ends. Files that no longer count are removed by whoever reads them next.
 //
+// In a folder of several users anybody can write anything. What is no plain file, no lease or not
+// named after its lease is none; and of a user's lease the group and the program count only where
+// they are that user's own, since root acts on them.
+//
 // Must not happen: the lock held while something can block without bound. It is held for file reads
 // and writes, the plan (10 ms), the making of one group, and a move of a running process, which is
 // cut off after 5 s where it has to be stopped.

@@ -166,6 +166,49 @@ def check_set_and_detach_say_what_was_read_back():
     wait_for(lambda: our_groups() == set())
 
 
+def empty_and_remove(group):
+    for pid in (group / "cgroup.procs").read_text().split():
+        (CPUSET / "cgroup.procs").write_text(pid + "\n")
+    group.rmdir()
+
+
+def check_a_group_that_is_gone_is_made_anew():
+    """Another program has removed the slice's group: set and attach give what is asked for, detach says what is so."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2 or not os.access(CPUSET / "tasks", os.W_OK):
+        return
+    with sleeper() as process:
+        for command in (["set", "cmdtest"], ["attach", process.pid]):
+            assert run("attach", process.pid, "--cpu-list", cpus[-1], "--name", "cmdtest").returncode == 0
+            empty_and_remove(CPUSET / list(our_groups())[0])
+            said = json.loads(run(*command, "--cpu-list", cpus[-2], "--json").stdout)
+            assert (said["granted"], said["name"], said["level"]) == (str(cpus[-2]), "cmdtest", "enforced"), said
+            assert mask(process.pid) == str(cpus[-2]) and len(leases()) == len(our_groups()) == 1
+        empty_and_remove(CPUSET / list(our_groups())[0])
+        said = run("detach", "cmdtest").stdout
+        assert said == f"cmdtest: 1 process may use CPUs {mask(process.pid)} now\n", said
+        assert leases() == set()
+        process.kill()
+
+
+def check_a_name_that_several_have():
+    """Two slices of one name, and a slice that is named like another's process: refused, with those that are meant."""
+    last = max(os.sched_getaffinity(0))
+    with sleeper() as one, sleeper() as two:
+        for process in (one, two):
+            assert run("attach", process.pid, "--cpu-list", last, "--name", "cmdtest").returncode == 0
+        expect_line(run("detach", "cmdtest"), 2, f"cmdtest of process {one.pid}", f"cmdtest of process {two.pid}")
+        for process in (one, two):
+            assert run("detach", process.pid).returncode == 0
+        assert run("attach", one.pid, "--cpu-list", last, "--name", two.pid).returncode == 0
+        assert run("attach", two.pid, "--cpu-list", last, "--name", "cmdtest").returncode == 0
+        expect_line(run("detach", two.pid), 2, f"{two.pid} of process {one.pid}", f"cmdtest of process {two.pid}")
+        for name in (one.pid, "cmdtest"):
+            assert run("detach", name).returncode == 0
+        one.kill()
+        two.kill()
+
+
 def check_one_owner_of_ten():
     """Row 3: ten processes want one CPU for themselves at the same time; one gets it, nine get the sentence."""
     cpus = sorted(os.sched_getaffinity(0))
@@ -333,5 +376,5 @@ def check_watch_sees_strangers():
 
 if __name__ == "__main__":
     sys.exit(checked(check_attach_of_odd_processes, check_watch_sees_strangers, check_attach, check_change,
-                     check_set_and_detach_say_what_was_read_back, check_one_owner_of_ten, check_nested_slices,
+                     check_set_and_detach_say_what_was_read_back, check_a_group_that_is_gone_is_made_anew, check_a_name_that_several_have, check_one_owner_of_ten, check_nested_slices,
                      check_watch_ends_with_its_slice, check_dying_process))

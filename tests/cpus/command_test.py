@@ -204,6 +204,8 @@ def check_words_are_refused_in_one_line():
         for command in (["cpus", "plan"], ["cpus", "attach", "1"], ["cpus", "set", "a"], ["run"]):
             expect_line(allot(*command, "--cpus" if flag != "--cpus" else "--mems", "1", flag, "", "--", "true")
                         if command == ["run"] else allot(*command, flag, ""), 2, f"{flag}: its value is empty")
+    for seconds in ("0", "0.0", "0.01"):
+        assert run("watch", "--for", seconds).returncode == 0
     for command in (["detach", ""], ["set", "", "--cpus", "1"]):
         expect_line(run(*command), 2, "the slice's name is empty")
     expect_line(run("watch", "nosuch", "--once"), 125, "no slice of CPUs is called 'nosuch'; there is none")

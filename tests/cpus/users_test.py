@@ -15,8 +15,60 @@ import subprocess
 import sys
 import tempfile
 
-from live import (ALLOT, ENV, NOBODY, allot, checked, expect_line, leases, level_in, mask,
+from live import (ALLOT, CPUSET, ENV, NOBODY, allot, checked, expect_line, leases, level_in, mask,
                   our_groups, run, sleeper, wait_for)
+
+
+def check_forged_leases():
+    """What a user writes into a shared folder moves nobody else's process or group, and holds nobody up: not even where
+    root reads it."""
+    if os.geteuid() != 0:
+        return
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="allot-cpus-forged-"))
+    os.chmod(folder, 0o1777)
+    env = dict(ENV, ALLOT_DIR=str(folder))
+    last, victim = max(os.sched_getaffinity(0)), sleeper()
+
+    def start_of(pid):
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+
+    def forge(file, **changes):
+        lease = {"name": "forged", "cpus": str(last), "blocked": "", "exclusive": True, "mems": "", "group": "",
+                 "launcher": [victim.pid, start_of(victim.pid)], "member": [victim.pid, start_of(victim.pid)], **changes}
+        path = folder / file
+        path.write_text(json.dumps(lease))
+        os.chown(path, NOBODY, NOBODY)
+
+    own = f"allot-forged.{victim.pid}.{start_of(victim.pid)}"
+    group = CPUSET / own
+    try:
+        before = mask(victim.pid)
+        if os.access(CPUSET / "tasks", os.W_OK):
+            group.mkdir()  # root's
+            (group / "cpuset.mems").write_text((CPUSET / "cpuset.mems").read_text())
+            (group / "cpuset.cpus").write_text((CPUSET / "cpuset.cpus").read_text())
+        for changes in ({}, {"group": str(group)}, {"group": str(CPUSET)}, {"group": "/etc"}, {"member": [1, start_of(1)]}):
+            for file in (own + ".lease", "other.lease"):
+                forge(file, **changes)
+                result = run("watch", "--once", "--json", env=env)
+                assert (result.returncode, result.stdout) == (0, ""), (changes, result)
+                expect_line(run("detach", "forged", env=env), 125, "no slice of CPUs is called forged")
+                assert mask(victim.pid) == before and mask(1) != str(last)
+                if group.is_dir():
+                    assert (group / "cpuset.cpus").read_text() == (CPUSET / "cpuset.cpus").read_text()
+        os.mkfifo(folder / "pipe.lease")
+        (folder / "link.lease").symlink_to("/dev/zero")
+        (folder / "large.lease").write_bytes(b"[" * (1 << 20))
+        (folder / "deep.lease").write_bytes(b"[" * (60 << 10))
+        os.mkdir(folder / "folder.lease")
+        result = allot("run", "--cpu-list", last, "--exclusive", "--", "true", env=env)
+        assert result.returncode == 0, result.stderr
+    finally:
+        if group.is_dir():
+            group.rmdir()
+        victim.kill()
+        victim.wait()
+        shutil.rmtree(folder)
 
 
 def check_without_rights():
@@ -129,4 +181,4 @@ def check_full_folder():
 
 
 if __name__ == "__main__":
-    sys.exit(checked(check_lease_of_a_child, check_full_folder, check_two_users, check_without_rights))
+    sys.exit(checked(check_lease_of_a_child, check_full_folder, check_two_users, check_forged_leases, check_without_rights))

@@ -149,17 +149,24 @@ void add_cpus_set(CLI::App& cpus, int* exit_status) {
       ->type_name("NAME|PID");
   add_cpu_flags(*app, &options->flags);
   app->add_flag("--json", options->as_json, "print JSON");
+  app->footer(
+      "Examples:\n"
+      "  allot cpus set alice --cpu-list 4-7\n"
+      "  allot cpus set 4711 --cpus 8 --exclusive");
   app->callback([options, exit_status] { change(*options, exit_status); });
 }
 
 void add_cpus_detach(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusAttachOptions>();
   CLI::App* app =
-      cpus.add_subcommand("detach", "end a slice's lease; its processes may use all CPUs again");
+      cpus.add_subcommand("detach", "end a slice's lease; its processes leave its CPUs");
   app->add_option("slice", options->target, "its name, or a process in it")
       ->required()
       ->type_name("NAME|PID");
   app->add_flag("--json", options->as_json, "print JSON");
+  app->footer(
+      "Example:\n"
+      "  allot cpus detach alice");
   app->callback([options] { release_slice(*options); });
 }
 

@@ -55,6 +55,7 @@ void add_cpus_explain(CLI::App& cpus, int* exit_status) {
   app->footer(
       "Examples:\n"
       "  allot cpus explain write /sys/fs/cgroup/cpuset/a/cpuset.cpus 0-3\n"
+      "  allot cpus explain attach /sys/fs/cgroup/cpuset/a 4711\n"
       "  allot cpus explain affinity 4711 0-3");
   CLI::App* write = app->add_subcommand("write", "a write to a file of a cpuset group");
   write->add_option("file", options->file, "as in /sys/fs/cgroup/cpuset/a/cpuset.cpus")
@@ -68,14 +69,14 @@ void add_cpus_explain(CLI::App& cpus, int* exit_status) {
   });
   CLI::App* attach = app->add_subcommand("attach", "moving a process into a group");
   attach->add_option("group", options->group, "its folder")->required()->type_name("GROUP");
-  attach->add_option("pid", options->pid)->required()->type_name("PID");
+  attach->add_option("pid", options->pid, "the process")->required()->type_name("PID");
   attach->callback([options, exit_status] {
     MachineView m = read_machine(options->machine);
     finish(cpus::explain_attach(m.fs, tree_or_throw(m), options->group, options->pid), *options,
            exit_status);
   });
   CLI::App* affinity = app->add_subcommand("affinity", "setting the mask of a process");
-  affinity->add_option("pid", options->pid)->required()->type_name("PID");
+  affinity->add_option("pid", options->pid, "the process")->required()->type_name("PID");
   affinity->add_option("cpus", options->list, "as in 0-3,8")->required()->type_name("LIST");
   affinity->callback([options, exit_status] {
     MachineView m = read_machine(options->machine);

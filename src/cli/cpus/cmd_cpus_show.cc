@@ -122,7 +122,7 @@ void write_map(const MachineView& machine, const std::string& path) {
 void add_cpus_show(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusShowOptions>();
   CLI::App* app = cpus.add_subcommand(
-      "show", "list the machine's CPUs, caches, nodes and GPUs, and which slice has which CPUs");
+      "show", "draw the machine's CPUs, caches, nodes and GPUs, and which slice has which CPUs");
   app->add_option("--machine", options->machine,
                   "a captured machine instead of this one: a folder with sys/ and proc/")
       ->type_name("DIR");

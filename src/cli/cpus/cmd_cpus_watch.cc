@@ -22,7 +22,7 @@ struct CpusWatchOptions {
   cpus::WatchOptions watch;
   double seconds = 0;
   bool once = false, no_rebalance = false, as_json = false;
-  CLI::Option* named = nullptr;
+  CLI::Option *named = nullptr, *limited = nullptr;
 };
 
 std::atomic<bool> stopped{false};
@@ -91,7 +91,7 @@ void watch(CpusWatchOptions options) {
       if (!options.as_json) fmt::print(stderr, "allot: '{}' has ended\n", options.watch.slice);
       break;
     }
-    if (options.once || (options.seconds > 0 && now - from >= options.seconds)) break;
+    if (options.once || (options.limited->count() > 0 && now - from >= options.seconds)) break;
     // A write to a watched file ends the wait at once. Files without such events are polled this
     // often, five times within the second that a repair may take.
     watcher.wait(200);
@@ -104,7 +104,8 @@ void add_cpus_watch(CLI::App& cpus, int*) {
   auto options = std::make_shared<CpusWatchOptions>();
   CLI::App* app = cpus.add_subcommand("watch",
                                       "restore slices that hotplug, daemons or threads changed; "
-                                      "spread pinned threads that pile up");
+                                      "spread pinned threads that pile up; "
+                                      "name strangers on exclusive CPUs");
   options->named = app->add_option("slice", options->watch.slice, "only this slice, until it ends")
                        ->type_name("NAME");
   app->add_flag("--dry-run", options->watch.dry_run, "print what would be done and change nothing");
@@ -112,9 +113,9 @@ void add_cpus_watch(CLI::App& cpus, int*) {
   app->add_flag("--move-strangers", options->watch.move_strangers,
                 "keep processes of others off the CPUs of exclusive slices, until watch ends");
   app->add_flag("--once", options->once, "check once and exit");
-  app->add_option("--for", options->seconds, "exit after this many seconds")
-      ->check(seconds_up_to(1e9))
-      ->type_name("SECONDS");
+  options->limited = app->add_option("--for", options->seconds, "exit after this many seconds")
+                         ->check(seconds_up_to(1e9))
+                         ->type_name("SECONDS");
   app->add_flag("--json", options->as_json, "one JSON object per line");
   app->footer(
       "Examples:\n"
