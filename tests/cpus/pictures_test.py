@@ -88,6 +88,18 @@ def check_examples():
         assert judge(picture.read_text()) > 20, script
 
 
+def check_the_page_of_the_articles():
+    """What the page quotes of an output is in the output of an example that it names."""
+    page = (DOCS / "articles.md").read_text()
+    said = "".join(run("sim", DOCS / "examples" / name).stdout for name in sorted(set(re.findall(r"[\w-]+\.sim", page))))
+    quotes = [" ".join(q.split()) for q in re.findall(r"`([^`]*)`", page) if ": " in q or "ESCAPED" in q]
+    assert len(quotes) >= 3, quotes
+    for quote in quotes:
+        assert quote.removesuffix("...").strip() in said, quote
+    for picture in re.findall(r"\]\((pictures/[^)]*)\)", page):
+        assert (DOCS / picture).is_file(), picture
+
+
 def check_maps():
     for machine in sorted(p for p in MACHINES.iterdir() if p.is_dir()):
         picture = pathlib.Path(FOLDER) / "map.svg"
@@ -108,4 +120,4 @@ def check_map_of_the_pages():
 
 
 if __name__ == "__main__":
-    sys.exit(checked(check_examples, check_maps, check_map_of_the_pages))
+    sys.exit(checked(check_examples, check_the_page_of_the_articles, check_maps, check_map_of_the_pages))
