@@ -213,7 +213,18 @@ int run_on_cpus(const RunOptions& options, Program program) {
   const SignalGuard signals;
   const std::string name = options.name.value_or(default_name(program.argv[0], getpid()));
   const std::unique_ptr<StartHook> cpus = options.cpus.place(name, -1, 0);
-  return start(options, program, signals, cpus.get());
+  log_deed(
+      {"run", name, DeedResult::kDone, started_text(program.argv, {}, {}) + "; CPUs alone", {}});
+  const auto begin = std::chrono::steady_clock::now();
+  const int status = start(options, program, signals, cpus.get());
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  log_deed({"end",
+            name,
+            DeedResult::kDone,
+            fmt::format("ended with status {} after {:.1f} s", status, seconds),
+            {{"ALLOT_STATUS", std::to_string(status)}}});
+  return status;
 }
 
 int run(const RunOptions& options, const std::vector<std::string>& words, bool only_cpus) {

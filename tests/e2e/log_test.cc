@@ -133,6 +133,16 @@ TEST_F(Log, MemoryThatProgramsAreRefusedIsLoggedByTheLauncher) {
   EXPECT_EQ(entries[1].at("ALLOT_REFUSED"), "4");
 }
 
+TEST_F(Log, SlicesOfCpusAloneAreLoggedToo) {
+  Socket journal(socket_path());
+  use_journal();
+  EXPECT_EQ(allot({"run", "--cpus", "1", "--name", "c", "--", "sh", "-c", "exit 3"}).status, 3);
+  const std::vector<Entry> entries = journal.entries();
+  ASSERT_EQ(deeds_of(entries), "run:done end:done ");
+  EXPECT_EQ(entries[0].at("ALLOT_TEXT"), "started: sh -c exit 3; CPUs alone");
+  EXPECT_EQ(entries[1].at("ALLOT_STATUS"), "3");
+}
+
 // A name with a line break cannot come into an entry as a field of its own.
 TEST_F(Log, AnEntryCannotBeForgedByAnArgument) {
   Socket journal(socket_path());
@@ -201,8 +211,8 @@ TEST_F(Log, ShowsEntriesByFields) {
   for (const char* word : {"--identifier=allot\n", "ALLOT_SLICE=a\n", "--since=yesterday\n",
                            "--lines=7\n", "_UID=0\n", "--output=json\n"})
     EXPECT_NE(asked.find(word), std::string::npos) << word << "\n" << asked;
-  const Outcome json = allot({"log", "--json"});
-  std::istringstream lines(json.out);
+  const Outcome machine_readable = allot({"log", "--json"});
+  std::istringstream lines(machine_readable.out);
   std::string first;
   std::getline(lines, first);
   const auto entry = nlohmann::json::parse(first);
