@@ -21,6 +21,7 @@ import steps_parity  # noqa: E402,F401
 import steps_processes  # noqa: E402,F401
 import steps_edges  # noqa: E402,F401
 import steps_guarantee  # noqa: E402,F401
+import steps_programs  # noqa: E402,F401
 import steps_time  # noqa: E402,F401
 import steps_time_overhead  # noqa: E402,F401
 import steps_time_torch  # noqa: E402,F401

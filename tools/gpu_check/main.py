@@ -20,7 +20,7 @@ import common  # noqa: E402
 import time_cases  # noqa: E402
 from common import Machine, Skip, StepFailed  # noqa: E402
 
-DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "guarantee": 480, "edges": 400, "life": 290}
+DEADLINE_S = {"memory": 460, "time": 355, "quick": 150, "guarantee": 480, "edges": 400, "programs": 420, "life": 290}
 
 
 def first_line(command, cwd=None):
@@ -214,6 +214,7 @@ def load_steps(kind):
         import steps_edges  # noqa: F401
         import steps_ends  # noqa: F401
         import steps_guarantee  # noqa: F401
+        import steps_programs  # noqa: F401
         import steps_time  # noqa: F401
         import steps_time_more  # noqa: F401
         import steps_time_overhead  # noqa: F401
@@ -263,6 +264,8 @@ def seconds_for(options, steps):
         return DEADLINE_S["guarantee"]
     if steps and all(step.group == "time_edges" for step in steps):
         return DEADLINE_S["edges"]
+    if steps and all(step.group == "time_programs" for step in steps):
+        return DEADLINE_S["programs"]
     return DEADLINE_S["quick" if options.variant == "quick" else "time"]
 
 

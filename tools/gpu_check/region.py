@@ -15,11 +15,19 @@ CLIENTS = 8192
 CLIENT_BYTES = 64
 CLIENT_COUNT = 256
 CLIENT_FLAGS = 20
+CLIENT_TIMESLICE = 48
+CLIENT_BUSY = 52
+CLIENT_FOOTPRINT = 54
+CLIENT_WINDOW = 56
 SLOT_WORDS = 24576  # what follows the clients
 FROZEN = 16
 CLIENT_ACTIVE = 1
 CLIENT_OPEN = 4
 CLIENT_FROZEN = 8
+CLIENT_SATURATES = 2
+CLIENT_AWAKE = 128
+CLIENT_CREDIT = 256
+CLIENT_WAITS = 512
 
 SYS_FUTEX, FUTEX_WAKE = 202, 1
 
@@ -47,6 +55,19 @@ class Region:
         """Where the flags of the clients in use are."""
         places = (CLIENTS + i * CLIENT_BYTES for i in range(CLIENT_COUNT))
         return [at + CLIENT_FLAGS for at in places if struct.unpack_from("<Q", self.map, at)[0] != 0]
+
+    def published(self):
+        """What each client's agent says now."""
+        names = {CLIENT_ACTIVE: "active", CLIENT_SATURATES: "saturates", CLIENT_OPEN: "open", CLIENT_FROZEN: "frozen",
+                 CLIENT_AWAKE: "awake", CLIENT_CREDIT: "credit", CLIENT_WAITS: "waits"}
+        out = []
+        for at in (at - CLIENT_FLAGS for at in self.clients()):
+            flags = self.word(at + CLIENT_FLAGS)
+            busy, footprint = struct.unpack_from("<HH", self.map, at + CLIENT_BUSY)
+            out.append({"flags": [name for bit, name in names.items() if flags & bit],
+                        "timeslice_us": self.word(at + CLIENT_TIMESLICE), "busy": busy, "footprint": footprint,
+                        "window": self.word(at + CLIENT_WINDOW)})
+        return out
 
     def wait(self, done, seconds):
         """Seconds until `done(flags)` holds for each client; None when it does not."""

@@ -186,10 +186,15 @@ def run(work, kind, begin, seconds):
     return answer
 
 
-torch.backends.cuda.matmul.allow_tf32 = True
-torch.zeros(1, device="cuda")
-work = Work()
-print(json.dumps({"ready": True}), flush=True)
-for line in sys.stdin:
-    kind, begin, seconds = line.split()
-    print(json.dumps(run(work, kind, float(begin), float(seconds))), flush=True)
+def main():
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.zeros(1, device="cuda")
+    work = Work()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        kind, begin, seconds = line.split()
+        print(json.dumps(run(work, kind, float(begin), float(seconds))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
