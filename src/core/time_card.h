@@ -34,6 +34,9 @@ struct Shape {
   uint64_t period;  // an operation is due so often; 0 = as fast as it can
   uint64_t piece;   // work that comes at once, 0 = all
   uint64_t every;   // ticks between two pieces
+  uint64_t ahead = 0;  // operations that it submits before it waits for the oldest
+  uint64_t on = 0, off = 0;      // it works for so long, then pauses; 0 = it works all the time
+  uint64_t loads = 0;            // for so long at first it does little: reads a file, makes a model
 };
 
 inline Shape shape_of(Program program) {
@@ -46,7 +49,7 @@ inline Shape shape_of(Program program) {
     case Program::kRequest:
       return {ticks(0.2), 1, ticks(2.2), 0, 0};
     case Program::kStep:
-      return {ticks(0.53), 1, 0, 0, 0};
+      return {ticks(0.52), 2, 0, 0, 0};
     case Program::kLaunchBound:
       return {ticks(1.0), 1, 0, ticks(0.02), ticks(0.04)};
     case Program::kLong:
@@ -58,6 +61,7 @@ inline Shape shape_of(Program program) {
 // What the card does at windows' edges and between contexts.
 struct CardCosts {
   uint64_t change = ticks(0.16);       // of contexts
+  uint64_t dry = ticks(0.01);          // without work for longer, a context gives the GPU away
   uint64_t opens_early = ticks(0.25);  // before its edge
   uint64_t closes_late = ticks(0.15);  // behind its edge
   uint64_t close_stops = ticks(0.16);  // for whoever runs while another one is closed
@@ -75,6 +79,11 @@ struct CardSlice {
   uint64_t left = 0;     // work that the GPU has
   uint64_t to_come = 0;  // work of the operation not submitted yet
   uint64_t next_piece = 0;
+  std::vector<uint64_t> queued;  // `total` at which each operation under way ends
+  uint64_t total = 0;            // ticks on the GPU ever, and
+  uint64_t asked_for = 0;        // that it was given
+  bool bursting = false;
+  uint64_t waited = 0;  // when a wait ended a burst
   // Figures.
   uint64_t ran = 0, done = 0;  // ticks on the GPU; operations
   std::vector<uint64_t> waits;
@@ -92,6 +101,9 @@ struct CardSlice {
   uint64_t next_look = 0;
   bool worked = false;
   uint32_t footprint = kWhole;
+  uint32_t used_permille = 0;  // as NVML tells it of one alone
+  uint64_t nvml_at = 0, nvml_total = 0, nvml_open = 0;
+  bool nvml_steady = false;
   WindowCeiling ceiling;
 };
 
@@ -108,6 +120,11 @@ class Card {
     one.slice = {100 + slices.size(), share, max, 1, ALLOT_PRIORITY_NORMAL, false, true, false};
     slices.push_back(one);
     return slices.back();
+  }
+  CardSlice& add(const Shape& shape, uint32_t share) {
+    CardSlice& one = add(Program::kFull, share);
+    one.shape = shape;
+    return one;
   }
 
   void run(double ms) {
@@ -148,33 +165,84 @@ class Card {
 
   uint64_t ns() const { return kSecond + now_ * kTickNs; }
 
-  void submit(CardSlice& one) {
-    one.in_operation = true;
-    one.submitted_at = one.shape.period != 0 ? one.due : now_;
-    one.to_come = one.shape.work;
-    one.next_piece = now_;
+  void begin_burst(CardSlice& one) {
+    if (one.bursting) return;
+    one.bursting = true;
     one.burst_open = one.open_ticks;
   }
 
+  void end_burst(CardSlice& one) {
+    if (!one.bursting) return;
+    one.bursting = false;
+    ++one.counts.bursts;
+    one.counts.busy_ns += (one.open_ticks - one.burst_open) * kTickNs;
+  }
+
+  void submit(CardSlice& one, const Shape& shape) {
+    one.in_operation = true;
+    one.submitted_at = shape.period != 0 ? one.due : now_;
+    one.to_come = shape.work;
+    one.next_piece = now_;
+    begin_burst(one);
+  }
+
+  // What it does now.
+  Shape shape_at(const CardSlice& one) const {
+    constexpr Shape kLoading = {ticks(0.2), ticks(5), 0, 0, 0};
+    const bool loads = one.shape.loads != 0 && now_ < one.from + one.shape.loads;
+    return loads ? kLoading : one.shape;
+  }
+
+  bool works(const CardSlice& one) const {
+    if (now_ < one.from || now_ >= one.until) return false;
+    const Shape& shape = one.shape;
+    return shape.on == 0 || (now_ - one.from) % (shape.on + shape.off) < shape.on;
+  }
+
+  // One that keeps operations ahead of the GPU: it waits for the oldest, and submits the next one.
+  void host_ahead(CardSlice& one, const Shape& shape) {
+    if (!one.queued.empty() && one.total >= one.queued.front()) {
+      one.queued.erase(one.queued.begin());
+      ++one.done;
+      one.counts.waits += one.bursting;
+      end_burst(one);
+      one.waited = now_;
+      one.next_submit = now_ + shape.host;
+    }
+    if (works(one) && one.queued.size() <= shape.ahead && now_ >= one.next_submit) {
+      one.left += shape.work;
+      one.asked_for += shape.work;
+      one.queued.push_back(one.asked_for);
+      begin_burst(one);
+      one.next_submit = now_ + shape.host;
+    }
+    one.in_operation = !one.queued.empty();
+  }
+
   void host(CardSlice& one) {
-    const bool works = now_ >= one.from && now_ < one.until;
-    if (!one.in_operation && works && now_ >= one.next_submit) submit(one);
+    const Shape shape = shape_at(one);
+    if (shape.ahead != 0 || !one.queued.empty()) return host_ahead(one, shape);
+    if (!one.in_operation && works(one) && now_ >= one.next_submit) submit(one, shape);
     if (!one.in_operation) return;
     if (one.to_come > 0 && now_ >= one.next_piece) {
-      const uint64_t piece = one.shape.piece == 0 ? one.to_come : one.shape.piece;
+      const uint64_t piece =
+          shape.piece == 0 || shape.piece > one.to_come ? one.to_come : shape.piece;
+      begin_burst(one);
       one.left += piece;
+      one.asked_for += piece;
       one.to_come -= piece;
-      one.next_piece = now_ + one.shape.every;
+      one.next_piece = now_ + shape.every;
     }
     if (one.left > 0 || one.to_come > 0) return;
     one.in_operation = false;
     ++one.done;
     one.waits.push_back(now_ - one.submitted_at + 1);
-    ++one.counts.bursts;
-    one.counts.busy_ns += (one.open_ticks - one.burst_open) * kTickNs;
-    one.next_submit = now_ + one.shape.host;
-    if (one.shape.period != 0) {
-      while (one.due <= now_) one.due += one.shape.period;
+    one.counts.waits += one.bursting;
+    end_burst(one);
+    one.waited = now_;
+    one.next_submit = now_ + shape.host;
+    if (shape.period != 0) {
+      while (one.due <= now_) one.due += shape.period;
       one.next_submit = one.due;
     }
   }
@@ -188,6 +256,8 @@ class Card {
     }
     const size_t count = slices.size();
     CardSlice& now = slices[current_];
+    dry_ = ready(now) ? 0 : dry_ + 1;
+    if (now.open && dry_ > 0 && dry_ <= costs_.dry) return;
     const uint64_t slice_us = native_ ? 2000 : std::max(1u, now.grant.timeslice_us);
     const bool used_up = turn_ * kTickNs >= slice_us * 1000;
     if (!ready(now) || used_up) {
@@ -195,7 +265,7 @@ class Card {
         const size_t next = (current_ + k) % count;
         if (!ready(slices[next])) continue;
         current_ = next;
-        turn_ = 0;
+        turn_ = dry_ = 0;
         changing_ = costs_.change - 1;
         return;
       }
@@ -205,33 +275,54 @@ class Card {
     if (!ready(one)) return;
     --one.left;
     ++one.ran;
+    ++one.total;
     ++turn_;
+  }
+
+  // The part of its open time of a second that it used, if it was alone in that and the one before
+  // (shim/time/prober.cc).
+  void ask_nvml(CardSlice& one, bool alone, bool work) {
+    const bool wanted = alone && (work || now_ < one.last_work + ticks(300));
+    if (wanted && one.nvml_at != 0 && now_ - one.nvml_at < ticks(1000)) return;
+    const uint64_t open = one.open_ticks - one.nvml_open;
+    if (wanted && one.nvml_at != 0 && one.nvml_steady && open > 0) {
+      const uint64_t use = std::max<uint64_t>(1, (one.total - one.nvml_total) * kWhole / open);
+      const uint64_t before = one.used_permille;
+      one.used_permille = static_cast<uint32_t>(
+          std::min<uint64_t>(kWhole, before == 0 || use > before ? use : (3 * before + use) / 4));
+    }
+    one.nvml_steady = wanted && one.nvml_at != 0;
+    one.nvml_at = wanted ? now_ : 0;
+    one.nvml_total = one.total;
+    one.nvml_open = one.open_ticks;
   }
 
   // As the agents do (shim/time/agent_gpu.cc).
   void look(CardSlice& one, size_t active) {
-    const bool work = one.left > 0;
+    // A launch that is under way counts as work, its own gaps do not.
+    const bool work = one.left > 0 || (one.to_come > 0 && now_ + 1 >= one.next_piece);
+    if (!work && now_ > one.waited + ticks(50)) end_burst(one);  // as the prober does
     SliceUse::Counts counts = one.counts;
     counts.open_ns = one.open_ticks * kTickNs;
-    if (one.in_operation) counts.busy_ns += (one.open_ticks - one.burst_open) * kTickNs;
+    if (one.bursting) counts.busy_ns += (one.open_ticks - one.burst_open) * kTickNs;
     const bool cut = one.grant.window_permille < kWhole;
     bool undisturbed = one.grant.undisturbed || (!cut && active <= 1);
     if (!cut && active > 1) undisturbed = false;
-    one.gaps.look(ns(), (one.open_ticks - one.looked_open) * kTickNs, undisturbed,
-                  work || one.in_operation);
+    one.gaps.look(ns(), (one.open_ticks - one.looked_open) * kTickNs, undisturbed, work);
     one.looked_open = one.open_ticks;
     if (one.open) {
-      one.busy_at_random =
-          (one.busy_at_random * 31 + (work || one.in_operation ? kWhole * 16 : 0)) / 32;
+      one.busy_at_random = (one.busy_at_random * 31 + (work ? kWhole * 16 : 0)) / 32;
     }
-    one.use.look(ns(), counts, {undisturbed, cut, one.grant.part_permille});
+    ask_nvml(one, active <= 1, work || one.in_operation);
+    one.use.look(ns(), counts, {undisturbed, cut, one.grant.part_permille, one.grant.first});
     if (work || one.in_operation) {
       one.last_work = now_;
       one.worked = true;
     }
     SliceDemand& slice = one.slice;
     slice.saturates = core::saturates(one.gaps.saturates(),
-                                      one.gaps.knows() ? one.gaps.busy_permille() : 0, 0, one.use);
+                                      one.gaps.knows() ? one.gaps.busy_permille() : 0,
+                                      one.used_permille, one.use);
     const uint32_t footprint =
         slice.saturates || one.busy_at_random > 900 * 16 ? kWhole : one.use.footprint_permille();
     const uint32_t by =
@@ -258,7 +349,9 @@ class Card {
     bool news = false;
     for (const CardSlice& one : slices) active += one.slice.active;
     for (CardSlice& one : slices) {
+      const bool idle = !one.slice.active && one.worked && now_ > one.last_work + ticks(50);
       if (!one.slice.active && one.in_operation) one.next_look = now_;
+      else if (idle) continue;  // its agent sleeps
       if (now_ < one.next_look) continue;
       look(one, active);
       one.next_look = now_ + (one.open ? kLook : 5 * kLook / 2) + random_() % 32;
@@ -282,7 +375,7 @@ class Card {
   void grant(CardSlice& one, TimeGrant now, TimeGrant soon) {
     const uint32_t window = now.window_permille;
     const uint32_t max = one.slice.max_permille;
-    one.ceiling.set(max_of_open_time(max, one.slice.saturates, 0, one.use),
+    one.ceiling.set(max_of_open_time(max, one.slice.saturates, one.used_permille, one.use),
                     window == kWhole    ? WindowCeiling::Kind::kExact
                     : slices.size() > 1 ? WindowCeiling::Kind::kNetBeside
                                         : WindowCeiling::Kind::kNet,
@@ -322,7 +415,7 @@ class Card {
   bool native_;
   uint64_t now_ = 0, begin_ = 0, next_plan_ = 0;
   size_t current_ = 0;
-  uint64_t turn_ = 0, changing_ = 0;
+  uint64_t turn_ = 0, changing_ = 0, dry_ = 0;
   Random random_{1};
 };
 

@@ -72,9 +72,9 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& one) { return std::string(one.param.name); });
 
 // Shares on the card: within the points that its changes of windows cost.
-class Shares : public testing::TestWithParam<Case> {};
+class Mixes : public testing::TestWithParam<Case> {};
 
-TEST_P(Shares, AreKept) {
+TEST_P(Mixes, AreKept) {
   const Card card = run_of(GetParam().slices, false);
   for (size_t i = 0; i < card.slices.size(); ++i)
     EXPECT_GE(card.progress(i) * 100, GetParam().slices[i].share - GetParam().within)
@@ -82,11 +82,11 @@ TEST_P(Shares, AreKept) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    All, Shares,
+    All, Mixes,
     testing::Values(
         Case{"full_full", {{kFull, 30, 0, 0}, {kFull, 70, 0, 0}}, 1},
         Case{"full_wait", {{kFull, 50, 0, 0}, {kWait, 50, 0, 0}}, 1},
-        Case{"full70_wait30", {{kFull, 70, 0, 0}, {kWait, 30, 0, 0}}, 1},
+        Case{"full70_wait30", {{kFull, 70, 0, 0}, {kWait, 30, 0, 0}}, 2},
         Case{"full70_step30", {{kFull, 70, 0, 0}, {kStep, 30, 0, 0}}, 2.5},
         Case{"full30_step70", {{kFull, 30, 0, 0}, {kStep, 70, 0, 0}}, 2.5},
         Case{"full70_launch30", {{kFull, 70, 0, 0}, {kLaunchBound, 30, 0, 0}}, 1},
@@ -105,6 +105,79 @@ INSTANTIATE_TEST_SUITE_P(
               {kLong, 25, 0, 0}},
              1}),
     [](const auto& one) { return std::string(one.param.name); });
+
+// A decode loop in eager PyTorch beside a training, as both were measured on an H200, in phases of
+// two seconds with pauses: what the loop was thought to use came from its pauses, so it had 70 % of
+// alone and the training 27.
+TEST(Shares, PausesAreNotTakenForGaps) {
+  const Shape decode = {ticks(0.57), 5, 0, ticks(0.01), 3, 0, ticks(1800), ticks(400)};
+  const Shape train = {ticks(55), 8, 0, 0, 0, 2, ticks(1800), ticks(400)};
+  for (const uint32_t share : {300u, 500u, 700u}) {
+    Card card;
+    card.add(decode, share);
+    card.add(train, 1000 - share);
+    card.run(4400);
+    card.forget();
+    card.run(1800);
+    const double span = ticks(1800);
+    EXPECT_GE(static_cast<double>(card.slices[0].ran) / (span * 0.33), share / 1000.0 - 0.06);
+    EXPECT_GE(static_cast<double>(card.slices[1].ran) / span, (1000 - share) / 1000.0 - 0.06);
+  }
+}
+
+// Programs of any shape: what saturates the GPU with or without a queue ahead of it, waits, answers
+// or is bound by its launches, loads before it works, and pauses.
+Shape random_shape(Random& random) {
+  const auto between = [&](double least, double most) {
+    return ticks(least + (most - least) * (random() % 1000) / 1000);
+  };
+  Shape shape = {};
+  switch (random() % 5) {
+    case 0:
+      shape = {between(2, 60), between(0.01, 0.1), 0, 0, 0};
+      break;
+    case 1:
+      shape = {between(5, 60), between(0.05, 2), 0, 0, 0};
+      shape.ahead = 1 + random() % 3;
+      break;
+    case 2:
+      shape = {between(0.05, 5), between(0.02, 5), 0, 0, 0};
+      break;
+    case 3: {
+      shape = {between(0.2, 3), between(0.03, 3), 0, ticks(0.01), 0};
+      shape.every = 2 + random() % 3;
+      break;
+    }
+    default:
+      shape = {between(0.1, 2), 1, 0, 0, 0};
+      shape.period = shape.work * (2 + random() % 20);
+  }
+  if (random() % 3 == 0) shape.loads = between(300, 1500);
+  if (random() % 2 == 0) {
+    shape.on = between(300, 1500);
+    shape.off = between(50, 800);
+  }
+  return shape;
+}
+
+std::string text_of(const Shape& shape) {
+  const auto ms = [](uint64_t t) {
+    return std::to_string(static_cast<double>(t) * kTickNs / 1e6).substr(0, 5);
+  };
+  return "{work " + ms(shape.work) + " host " + ms(shape.host) + " period " + ms(shape.period) +
+         " piece " + ms(shape.piece) + "/" + ms(shape.every) + " ahead " +
+         std::to_string(shape.ahead) + " on " + ms(shape.on) + " off " + ms(shape.off) + " loads " +
+         ms(shape.loads) + "}";
+}
+
+double done_alone(const Shape& shape, uint64_t from) {
+  Card card;
+  card.add(shape, 0).from = from;
+  card.run(2500);
+  card.forget();
+  card.run(3000);
+  return static_cast<double>(card.slices[0].ran);
+}
 
 // A wait that goes first has 79 % of alone beside others: a larger share is not to be had for it.
 bool can_have(Program program, uint32_t permille) {
@@ -153,6 +226,39 @@ TEST(CardProperty, EverybodyHasItsShareOfWhatItDoesAlone) {
   }
 }
 
+// The first seconds included: what a program that loads or pauses is taken for then.
+TEST(CardProperty, EverybodyHasItsShareWhateverItsShape) {
+  constexpr double kPoints = kEdgePoints + 1;
+  Random random(81);
+  for (int round = 0; round < rounds(200); ++round) {
+    Card card;
+    const uint32_t count = 2 + random() % 4;
+    uint32_t left = 1000 - 50 * count;
+    for (uint32_t i = 0; i < count; ++i) {
+      const uint32_t share = std::min(left, random() % (2 * left / (count - i) + 1));
+      left -= share;
+      card.add(random_shape(random), share + 50).from = ticks(random() % 500);
+    }
+    card.run(2500);
+    card.forget();
+    card.run(3000);
+    std::string all;
+    for (const CardSlice& one : card.slices) {
+      const double got = static_cast<double>(one.ran) / done_alone(one.shape, one.from) * 100;
+      all += "\n  " + std::to_string(one.slice.share_permille / 10.0).substr(0, 4) + " got " +
+             std::to_string(got).substr(0, 4) + " sat " + std::to_string(one.slice.saturates) +
+             " fp " + std::to_string(one.slice.footprint_permille) + " first " +
+             std::to_string(one.grant.first) + " window " +
+             std::to_string(one.grant.window_permille) + " nvml " +
+             std::to_string(one.used_permille) + " " + text_of(one.shape);
+    }
+    for (const CardSlice& one : card.slices) {
+      const double got = static_cast<double>(one.ran) / done_alone(one.shape, one.from) * 100;
+      EXPECT_GE(got, one.slice.share_permille / 10.0 - kPoints) << round << ":" << all;
+    }
+  }
+}
+
 TEST(CardProperty, ACeilingIsUseAndReachedByWhoCan) {
   Random random(78);
   for (int round = 0; round < rounds(200); ++round) {
@@ -168,7 +274,7 @@ TEST(CardProperty, ACeilingIsUseAndReachedByWhoCan) {
     }
     const double could = std::min(free.use(0) * 100, static_cast<double>(max));
     // NVML's figure, which tells a card's agent what a launch-bound one uses, is not in the model.
-    const double within = program == kLaunchBound ? max * 0.6 : 2.5;
+    const double within = program == kLaunchBound ? max * 0.6 : 3.5;
     EXPECT_GE(held.use(0) * 100, could - within) << name_of(program) << " " << max;
     EXPECT_LE(held.use(0) * 100, max + 2) << name_of(program) << " " << max;
   }

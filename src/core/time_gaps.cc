@@ -26,6 +26,7 @@ constexpr uint64_t kTurnNs = 1'000'000'000;    // three spans between two change
 // 97-99 % (H100).
 constexpr uint32_t kGapsBelow = 880;
 constexpr uint32_t kSaturatesAbove = 945;
+constexpr uint32_t kAlwaysBusy = 985;
 
 // A trial: windows are asked for until the meter has seen enough undisturbed time. It costs the
 // neighbours one change of windows a period, so that trials become rarer: 10, 20, 40, 80 s apart.
@@ -51,11 +52,15 @@ void GapMeter::sample(uint64_t now_ns, bool unfinished) {
   seen_ns_ = std::min(seen_ns_ + span, kSpanNs);
   const uint64_t now_part = unfinished ? kOne << 16 : 0;
   busy_average_ = (busy_average_ * (seen_ns_ - span) + now_part * span) / seen_ns_;
-  if (seen_ns_ < kSpanNs || now_ns - std::min(now_ns, turned_ns_) < kTurnNs) return;
+  if (now_ns - std::min(now_ns, turned_ns_) >= kTurnNs) decide();
+}
+
+void GapMeter::decide() {
+  if (seen_ns_ < kSpanNs) return;
   const uint32_t busy = busy_permille();
   if (saturates_ ? busy < kGapsBelow : busy > kSaturatesAbove) {
     saturates_ = !saturates_;
-    turned_ns_ = now_ns;
+    turned_ns_ = last_ns_;
   }
 }
 
@@ -65,6 +70,10 @@ uint32_t GapMeter::busy_permille() const {
 
 bool GapMeter::clearly_gaps() const {
   return seen_ns_ == kSpanNs && busy_permille() < kGapsBelow;
+}
+
+bool GapMeter::clearly_none() const {
+  return seen_ns_ == kSpanNs && busy_permille() >= kAlwaysBusy;
 }
 
 bool GapMeter::knows() const {
@@ -92,11 +101,18 @@ void GapWatch::look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool un
   if (trial_meter_ns_ != 0) {
     if (meter_ns_ < trial_meter_ns_ && now_ns < trial_end_ns_) return;
     trial_meter_ns_ = 0;
+    meter_.decide();
     undisturbed_ns_ = now_ns;
-    trial_after_ns_ = std::min(trial_after_ns_ * 2, kTrialLastNs);
-  } else if (meter_.saturates()) {
-    trial_after_ns_ = kTrialFirstNs;
-  } else if (unfinished && !beside_.clearly_gaps() && now_ns - undisturbed_ns_ > trial_after_ns_) {
+    return;
+  }
+  if (meter_.saturates()) {
+    trial_after_ns_ = 0;
+    return;
+  }
+  const uint64_t first = beside_.clearly_none() ? kTrialSoonNs : kTrialFirstNs;
+  const uint64_t after = std::max(first, trial_after_ns_);
+  if (unfinished && !beside_.clearly_gaps() && now_ns - undisturbed_ns_ > after) {
+    trial_after_ns_ = std::min(2 * after, kTrialLastNs);
     trial_meter_ns_ = meter_ns_ + kTrialMeterNs;
     trial_end_ns_ = now_ns + kTrialMostNs;
   }

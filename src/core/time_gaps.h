@@ -23,6 +23,8 @@ class GapMeter {
   bool saturates() const { return saturates_; }
   uint32_t busy_permille() const;  // part of its time with unfinished work, smoothed over ~0.3 s
   bool clearly_gaps() const;       // enough was seen, and it left gaps
+  bool clearly_none() const;       // enough was seen, and every look found work
+  void decide();                   // by what was seen now, however short ago it turned
   bool knows() const;              // it has seen more than a moment
 
   static constexpr uint64_t kIdleNs = 2'000'000;  // without work for so long: it has none
@@ -41,22 +43,33 @@ class GapMeter {
 // The same for a slice among others. Only what is seen while nobody else could run tells whether it
 // saturates: beside others its work is unfinished because it waits for them. One that leaves gaps
 // and is never undisturbed asks for windows for a moment, to see whether it still does; first after
-// 10 s, then ever more rarely. A trial costs those who leave gaps a part of their throughput, so
-// there is none while gaps are seen even beside others. Looks without work that are far from the
-// look before (a slice alone is looked at five times a second) are gaps if there is work again
-// within 10 ms, so that one that leaves gaps is known as such when a neighbour comes.
+// 10 s, after 1 s if every look finds work, then ever more rarely. A trial costs those who leave
+// gaps a part of their throughput, so there is none while gaps are seen even beside others. Looks
+// without work that are far from the look before (a slice alone is looked at five times a second)
+// are gaps if there is work again within 10 ms, so that one that leaves gaps is known as such when
+// a neighbour comes.
 class GapWatch {
  public:
   // One look, while it has work or had a moment ago. `open_ns`: how long its work could run since
   // the look before.
   void look(uint64_t now_ns, uint64_t open_ns, bool undisturbed, bool unfinished);
   bool saturates() const { return meter_.saturates() || trial_meter_ns_ != 0; }
-  uint32_t busy_permille() const { return meter_.busy_permille(); }
+  // Part of its time with work. All of it in a trial, which is there since it may do something else
+  // by now; and for one that was never undisturbed and has work at every look.
+  uint32_t busy_permille() const {
+    return surely_busy() ? 1000 : meter_.busy_permille();
+  }
   // Whether it was undisturbed for more than a moment, so that busy_permille() says something.
-  bool knows() const { return meter_.knows(); }
+  bool knows() const { return meter_.knows() || surely_busy(); }
 
  private:
   static constexpr uint64_t kTrialFirstNs = 10'000'000'000;
+  // The same for one that never is without work beside the others.
+  static constexpr uint64_t kTrialSoonNs = 1'000'000'000;
+
+  bool surely_busy() const {
+    return trial_meter_ns_ != 0 || (!meter_.knows() && beside_.clearly_none());
+  }
 
   GapMeter meter_;
   GapMeter beside_;        // of the looks that were disturbed
@@ -67,7 +80,7 @@ class GapWatch {
   uint64_t meter_ns_ = 2'000'000'000;
   uint64_t beside_ns_ = 2'000'000'000;
   uint64_t undisturbed_ns_ = 0;  // when it ran last
-  uint64_t trial_after_ns_ = kTrialFirstNs;
+  uint64_t trial_after_ns_ = 0;  // at least, once there was one
   uint64_t trial_meter_ns_ = 0;  // on the meter's clock, the end of the trial; 0 = none
   uint64_t trial_end_ns_ = 0;
 };

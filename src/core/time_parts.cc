@@ -11,7 +11,7 @@ constexpr uint64_t kLeast = 10 * kUnit;          // so that nobody with work sta
 constexpr uint64_t kMinimumWeightDivisor = 128;  // the same where shares are far too many: 1/128
 // How far the measured footprint may pass the part before a slice stops going first all the time:
 // the agent's own measure moves by some points from second to second.
-constexpr uint64_t kFirstSlack = 60 * kUnit;
+constexpr uint64_t kFirstSlack = 30 * kUnit;
 
 uint64_t share_of(const SliceDemand& slice) {
   return std::min(slice.share_permille, kWhole) * kUnit;

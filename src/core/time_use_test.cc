@@ -25,11 +25,13 @@ struct Program {
       const uint64_t bursts = done_us / period_us;
       done_us -= bursts * period_us;
       counts.bursts += bursts;
+      if (waits) counts.waits += bursts;
       counts.busy_ns += bursts * burst_us * 1000;
       use.look(now_ns, counts, {undisturbed, cut, part});
     }
   }
   uint64_t done_us = 0;
+  bool waits = true;
 };
 
 TEST(SliceUse, NothingIsKnownAtFirst) {
@@ -88,10 +90,68 @@ TEST(SliceUse, ABurstThatDoesNotEndSpendsTheCreditWithin50Ms) {
 // Requests that pile up before a window leave no gaps in it; that says nothing of the program.
 TEST(SliceUse, WhatPilesUpBeforeAWindowIsNotTakenForTheProgramsNature) {
   Program request;
+  request.run(300, 210, 2000, true);
   request.run(1000, 390, 2000, false);
   const uint32_t before = request.use.footprint_permille();
   request.run(300, 390, 600, false, 300, true);
   EXPECT_NEAR(request.use.footprint_permille(), before, 60);
+}
+
+// A decode loop that pauses: its gaps are too short for anybody, and its pauses are none.
+TEST(SliceUse, APauseIsNoGap) {
+  Program decode;
+  decode.run(1000, 1750, 50, true);
+  for (int phase = 0; phase < 3; ++phase) {
+    decode.now_ns += 400 * kMs;
+    decode.counts.open_ns += 400 * kMs;
+    // Its agent does not look while it is idle, or it does.
+    if (phase % 2 == 0) decode.use.look(decode.now_ns, decode.counts, {true, false, 500});
+    decode.run(100, 1750, 50, true);
+    EXPECT_EQ(decode.use.footprint_permille(), kWhole);
+  }
+  Program started;  // long ago, and idle since
+  started.now_ns += 20'000 * kMs;
+  started.counts.open_ns += 20'000 * kMs;
+  started.run(100, 1750, 50, true);
+  EXPECT_EQ(started.use.footprint_permille(), kWhole);
+  Program request;  // a gap that a program has before each burst is one
+  request.run(3000, 200, 20'000, true);
+  EXPECT_NEAR(request.use.footprint_permille(), 28, 3);
+  Program seldom;  // and so is a pause that it has before each burst
+  seldom.run(5000, 200, 100'000, true);
+  EXPECT_NEAR(seldom.use.footprint_permille(), 23, 4);
+}
+
+TEST(SliceUse, WhoFallsBelowItsPartBesideOthersHasWindowsForAWhile) {
+  Program program;
+  program.run(2000, 1000, 1000, true);
+  program.run(1000, 2000, 1000, false, 500);  // two thirds of its pace, for half of the GPU
+  EXPECT_FALSE(program.use.slow());
+  program.run(3000, 4000, 1000, false, 500);  // 40 %
+  EXPECT_TRUE(program.use.slow());
+  EXPECT_EQ(program.use.footprint_permille(), kWhole);
+  EXPECT_TRUE(saturates(false, 300, 0, program.use));
+  program.run(6000, 1000, 1000, true, 500);  // its windows
+  EXPECT_FALSE(program.use.slow());
+}
+
+// Looks that find nothing unfinished end such a program's bursts: beside others there are fewer.
+TEST(SliceUse, WhoDoesNotWaitTellsNoPace) {
+  Program program;
+  program.waits = false;
+  program.run(2000, 1000, 1000, true);
+  program.run(3000, 8000, 1000, false, 500);
+  EXPECT_FALSE(program.use.slow());
+}
+
+TEST(SliceUse, WhoWasNeverAloneAsksForWindowsForASecond) {
+  Program program;
+  program.run(400, 1000, 1000, false, 500);
+  EXPECT_TRUE(program.use.slow());
+  program.run(1200, 1000, 1000, true, 500);
+  EXPECT_FALSE(program.use.slow());
+  program.run(5000, 1000, 1000, false, 500);
+  EXPECT_FALSE(program.use.slow());
 }
 
 TEST(SliceUse, WaitsAreBurstsOfAFewMilliseconds) {

@@ -29,7 +29,8 @@ constexpr uint64_t kPeriodsUs[] = {5'000,   6'250,   8'000,   10'000, 12'500, 15
                                    100'000, 125'000, 200'000, 250'000};
 
 // Side by side those who leave gaps have some 1.15 / footprints of what they do alone (two that
-// wait for 200 us kernels 82 %, three 57): a larger share takes windows.
+// wait for 200 us kernels 82 %, three 57), and 1.0 if they are of very different kinds: a larger
+// share takes windows.
 bool too_many_beside(Plan& plan, Counts counts) {
   uint64_t footprints = 0, largest = 0;
   for (const Claimant& claimant : plan.all()) {
@@ -37,7 +38,7 @@ bool too_many_beside(Plan& plan, Counts counts) {
     footprints += claimant.footprint / kUnit;
     if (claimant.kind != Kind::kFirst) largest = std::max(largest, claimant.share / kUnit);
   }
-  return largest * footprints > uint64_t{kWhole} * kWhole * 115 / 100;
+  return largest * footprints > uint64_t{kWhole} * kWhole;
 }
 
 // Who leaves gaps beside somebody who needs the GPU for itself takes windows, too. In its window it

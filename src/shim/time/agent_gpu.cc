@@ -231,9 +231,9 @@ void Worker::look_at_use(uint64_t now_ns, const core::TimeGrant& grant,
     submit_watch.fetch_and(~kBursts, std::memory_order_acq_rel);
   }
   const BurstCounts counts = burst_counts(now_ns);
-  use_.look(now_ns, {counts.open_ns, counts.bursts, counts.busy_ns},
+  use_.look(now_ns, {counts.open_ns, counts.bursts, counts.busy_ns, counts.waits},
             {situation.undisturbed, grant.window_permille < core::kWhole,
-             grant.part_permille / situation.processes});
+             grant.part_permille / situation.processes, grant.first});
   const bool gaps = counted && footprint_permille() < core::kWhole;
   activity.burst_gpu_ns.store(gaps ? use_.burst_ns() : 0, std::memory_order_relaxed);
 }

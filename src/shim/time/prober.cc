@@ -164,7 +164,7 @@ bool look(uint32_t ordinal, bool rung, bool at_random) {
   const uint64_t since = own.last_ns == 0 ? 0 : now - own.last_ns;
   const uint64_t most =
       pace.load(std::memory_order_relaxed) == Pace::kAlone ? kMostAloneNs : kMostPerLookNs;
-  if (!unfinished) burst_ends();
+  if (!unfinished) burst_seen_idle();
   const uint64_t bursts = burst_counts(now).bursts;
   account(activity, work, since < most ? since : most, open_time - own.open_time_ns,
           bursts > own.bursts ? bursts - own.bursts : 0);
