@@ -87,7 +87,8 @@ TEST_F(Users, SharesFromTheEnvironmentAreCountedToo) {
   EXPECT_EQ(another->line(), "ready");
   environment["LD_PRELOAD"] = ALLOT_SANITIZER_PRELOAD;
   double sum = 0;
-  for (const auto& slice : json_as(kAnn, {"ps", "--json"})["slices"]) {
+  const auto seen = json_as(kAnn, {"ps", "--json"})["slices"];
+  for (const auto& slice : seen) {
     const auto& share = slice["gpus"][0]["share_percent"];
     sum += share.is_null() ? 0 : share.get<double>();
   }
@@ -270,7 +271,8 @@ TEST_F(Users, AReadOnlyFolderWithOnesOwnFilesIsEnough) {
   ASSERT_EQ(inside.line(), "ready") << inside.err();
   EXPECT_EQ(ask(inside, "alloc " + std::to_string(2 * kGiB)), "2");
   EXPECT_EQ(ask(inside, "alloc 1048576"), "ok");
-  for (const auto& slice : json_as(kAnn, {"ps", "--json"})["slices"]) {
+  const auto seen = json_as(kAnn, {"ps", "--json"})["slices"];
+  for (const auto& slice : seen) {
     EXPECT_EQ(slice["processes"].size(), slice["name"] == "a" ? 1u : 0u);
   }
   inside.close_input();
