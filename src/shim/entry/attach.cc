@@ -358,7 +358,7 @@ CUresult start(unsigned flags) {
 
 CUresult init(unsigned flags) {
   if (!real_cuda.there()) return CUDA_ERROR_NO_DEVICE;
-  if (hook_depth != 0) return real::cuInit(flags);
+  if (inside_hook()) return real::cuInit(flags);
   if (forked_child()) {
     // Where the driver allows a fresh start after fork, the child becomes a process of the slice of
     // its own.

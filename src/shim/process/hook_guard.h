@@ -17,6 +17,7 @@
 
 #include <pthread.h>
 
+#include <cstdint>
 #include <type_traits>
 
 #include "shim/process/hook.h"
@@ -62,6 +63,46 @@ class HoldCancellation {
   int before_ = PTHREAD_CANCEL_DISABLE;
 };
 
+// Where the outermost hook of this thread stands on its stack; means nothing at depth 0.
+inline constinit thread_local uintptr_t hook_frame __attribute__((tls_model("initial-exec"))) = 0;
+
+inline constexpr uintptr_t kAlive = 0x616c6c6f74;
+inline constexpr uintptr_t kDriversStack = 1 << 20;  // more than the driver uses between two hooks
+
+// Whether this thread is inside a hook. A program may leave one by longjmp out of a signal handler,
+// and must not be taken for the driver from then on: the outermost hook counts while its frame is
+// above ours, near, and has its mark, which later calls write over.
+[[gnu::no_sanitize_address]] inline bool inside_hook() {
+  if (hook_depth == 0) return false;
+  const uintptr_t here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+  if (here >= hook_frame || hook_frame - here > kDriversStack) return false;
+  return *reinterpret_cast<const volatile uintptr_t*>(hook_frame) == (hook_frame ^ kAlive);
+}
+
+// While one lives, the thread is inside.
+class Inside {
+ public:
+  Inside() : depth_(inside_hook() ? hook_depth : 0), frame_(hook_frame) {
+    alive_ = reinterpret_cast<uintptr_t>(this) ^ kAlive;
+    if (depth_ == 0) hook_frame = reinterpret_cast<uintptr_t>(this);
+    hook_depth = depth_ + 1;
+  }
+  ~Inside() {
+    alive_ = 0;
+    hook_depth = depth_;
+    hook_frame = frame_;
+  }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+  bool outermost() const { return depth_ == 0; }
+
+ private:
+  volatile uintptr_t alive_;  // first: it stands at hook_frame
+  uint32_t depth_;
+  uintptr_t frame_;
+};
+
 // What all guards have in common; made by hook() only.
 class Call {
  public:
@@ -74,8 +115,7 @@ class Call {
   bool refusing() const { return outer_ && state_ == State::kRefused; }
 
  protected:
-  Call() : outer_(hook_depth == 0), hold_(outer_), watched_(outer_ && calls_are_watched()) {
-    ++hook_depth;
+  Call() : outer_(inside_.outermost()), hold_(outer_), watched_(outer_ && calls_are_watched()) {
     state_ = process.state.load(std::memory_order_acquire);
     if (outer_ && state_ == State::kStarting) [[unlikely]] {
       wait_for_start();
@@ -85,10 +125,10 @@ class Call {
   }
   ~Call() {
     if (watched_) watched_call_ends();
-    --hook_depth;
   }
 
  private:
+  Inside inside_;
   bool outer_;
   HoldCancellation hold_;
   bool watched_;
@@ -143,7 +183,7 @@ struct Guarded<F> {
   static constexpr bool kIs = true;
   static CUresult call(A... arguments) {
     if constexpr ((kind & kTakes) != 0) {
-      if (process.state.load(std::memory_order_acquire) == State::kOff && hook_depth == 0)
+      if (process.state.load(std::memory_order_acquire) == State::kOff && !inside_hook())
           [[unlikely]] {
         const CUresult started = start_late();
         if (started != CUDA_SUCCESS) return started;
@@ -162,12 +202,12 @@ struct Guarded<F> {
 // call of the program.
 class OwnCall {
  public:
-  OwnCall() : hold_(hook_depth++ == 0) {}
-  ~OwnCall() { --hook_depth; }
+  OwnCall() : hold_(inside_.outermost()) {}
   OwnCall(const OwnCall&) = delete;
   OwnCall& operator=(const OwnCall&) = delete;
 
  private:
+  Inside inside_;
   HoldCancellation hold_;
 };
 

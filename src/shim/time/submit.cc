@@ -11,6 +11,7 @@
 
 #include "shim/process/burst_counter.h"
 #include "shim/process/driver_call.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/process.h"
 #include "shim/process/swap_gate.h"
 #include "shim/time/launch_gate.h"
@@ -49,7 +50,7 @@ struct Begun {
   if ((watch & kBursts) != 0) burst_begins();
   if ((watch & (kWakeOnSubmit | kGate | kSwap)) == 0 || forked_child()) return begun;
   // Inside another hook, that one has passed if it had to.
-  if ((watch & kSwap) != 0 && hook_depth == 0) {
+  if ((watch & kSwap) != 0 && !inside_hook()) {
     swap_enter();
     begun.swaps = true;
     watch = submit_watch.load(std::memory_order_acquire);
@@ -61,19 +62,17 @@ struct Begun {
   begun.counted = true;
   under_way.fetch_add(1, std::memory_order_seq_cst);
   if ((watch & kWakeOnSubmit) != 0) notify();
-  if ((watch & kGate) == 0 || hook_depth != 0) return begun;
-  ++hook_depth;
+  if ((watch & kGate) == 0 || inside_hook()) return begun;
+  const Inside within;
   begun.ticket = gate_enter(submission);
-  --hook_depth;
   return begun;
 }
 
 [[gnu::noinline]] void submission_ends(const Submission& submission, const Begun& begun,
                                        CUresult result) {
   if (begun.ticket.passed) {
-    ++hook_depth;
+    const Inside within;
     gate_leave(submission, begun.ticket, result);
-    --hook_depth;
   }
   under_way.fetch_sub(1, std::memory_order_seq_cst);
 }

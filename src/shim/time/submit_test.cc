@@ -11,6 +11,7 @@
 #include <string>
 
 #include "shim/process/driver_call.h"
+#include "shim/process/hook_guard.h"
 #include "shim/process/process.h"
 #include "shim/time/launch_gate.h"
 #include "shim/time/submit_entries.h"
@@ -239,9 +240,10 @@ TEST_F(Submit, TheGateLearnsStreamAndWork) {
 
 TEST_F(Submit, CallsOfTheDriverItselfPassTheGate) {
   submit_watch.store(kGate);
-  ++hook_depth;
-  call(all_hooks()["cuLaunchKernel"]);
-  --hook_depth;
+  {
+    const Inside within;
+    call(all_hooks()["cuLaunchKernel"]);
+  }
   EXPECT_EQ(entered, 0);
   EXPECT_EQ(calls, 1);
 }
