@@ -51,7 +51,8 @@ void interrupted_allocation(const Cuda& cuda) {
 }
 
 SLICE_TEST(OddACallThatWasLeftByLongjmpLiftsNoLimit, .memory = "2G",
-           .more = {{ALLOT_ENV_SIM_FAULTS, "cuMemAlloc_v2:nth=1:delay_us=300000"}}) {
+           .more = {{ALLOT_ENV_SIM_FAULTS,
+                     "cuMemAlloc_v2:nth=1:delay_us=300000;cuMemCreate:nth=1:delay_us=300000"}}) {
   const Cuda cuda;
   start_cuda(cuda);
   struct sigaction action = {};

@@ -67,7 +67,8 @@ bool driver_bytes(Device& device, uint64_t before, uint64_t* out) {
   device.driver_measured.store(measured, std::memory_order_relaxed);
   const uint64_t floor = device.driver_floor.load(std::memory_order_relaxed);
   const uint64_t target = with_headroom(device, measured > floor ? measured : floor, before);
-  *out = target < before && !quiet ? before : target;
+  const bool certain = quiet && !descriptors_keep_memory();
+  *out = target < before && !certain ? before : target;
   return true;
 }
 

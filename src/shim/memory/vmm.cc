@@ -378,6 +378,10 @@ void drop_vmm_reference(uint64_t serial, uint64_t handle) {
   }
 }
 
+bool descriptors_keep_memory() {
+  return kept_by_descriptors.load(std::memory_order_acquire) != 0;
+}
+
 void settle_exported_allocations() {
   if (kept_by_descriptors.load(std::memory_order_acquire) == 0) return;
   for (uint32_t n = 0;;) {

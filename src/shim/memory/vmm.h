@@ -29,6 +29,8 @@ void holder_of_memory_gone(uint64_t holder);
 // Returns the charges of allocations that only exported descriptors had kept, as far as these are
 // closed in this process now. One load while there are none.
 void settle_exported_allocations();
+// Whether there are such allocations: NVML may not count them as ours.
+bool descriptors_keep_memory();
 
 // In a forked child that starts afresh.
 void abandon_vmm();
