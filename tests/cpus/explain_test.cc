@@ -83,6 +83,24 @@ class FakeTree {
   Topology topology_;
 };
 
+// cpuset.cpus.exclusive is there from Linux 6.7 on, and has rules of its own.
+TEST(Explain, ExclusiveCpusAreKnownWhereTheKernelHasThem) {
+  FakeTree tree("desktop", false, "6.12.0");
+  tree.group("/a", "0-3", "0");
+  tree.group("/b", "4-7", "0");
+  tree.set("/a", "cpuset.cpus.exclusive", "");
+  tree.set("/b", "cpuset.cpus.exclusive", "5");
+  std::string said = tree.why("/a/cpuset.cpus.exclusive", "2-3");
+  EXPECT_EQ(said.find("ENOENT"), std::string::npos) << said;
+  EXPECT_NE(said.find("works"), std::string::npos) << said;
+  said = tree.why("/a/cpuset.cpus.exclusive", "5");
+  EXPECT_EQ(said.substr(0, 7), "EINVAL:") << said;
+  FakeTree old("desktop", false, "6.1.0");
+  old.group("/a", "0-3", "0");
+  said = old.why("/a/cpuset.cpus.exclusive", "2-3");
+  EXPECT_EQ(said.substr(0, 7), "ENOENT:") << said;
+}
+
 TEST(Explain, V1NamesTheGroupInTheWay) {
   FakeTree tree("one_offline", true, "6.1.0-18-amd64");
   tree.group("/a", "0-3", "0");

@@ -90,6 +90,10 @@ def check_without_rights():
         before = mask(mine.pid)
         expect_line(run("attach", mine.pid, "--cpus", "0,", **as_nobody), 125, "belongs to another user")
         assert mask(mine.pid) == before
+        said = run("explain", "affinity", mine.pid, "0", **as_nobody)
+        assert said.returncode == 1 and said.stdout.startswith("EPERM: "), said
+        said = run("explain", "affinity", theirs.pid, "0", **as_nobody)
+        assert said.returncode == 0 and said.stdout.startswith("works: "), said
         result = run("attach", theirs.pid, "--cpus", "0,", "--json", **as_nobody)
         assert result.returncode == 0, result.stderr
         report = json.loads(result.stdout)
