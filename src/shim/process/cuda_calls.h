@@ -124,6 +124,12 @@ ALLOT_CALL(cuStreamBeginCaptureToGraph, CUstream, CUgraph, const CUgraphNode*,
            const CUgraphEdgeData*, size_t, CUstreamCaptureMode)
 ALLOT_CALL(cuStreamBeginCaptureToGraph_ptsz, CUstream, CUgraph, const CUgraphNode*,
            const CUgraphEdgeData*, size_t, CUstreamCaptureMode)
+ALLOT_CALL(cuStreamBeginRecaptureToGraph, CUstream, CUstreamCaptureMode, CUgraph, void*, void*)
+ALLOT_CALL(cuStreamBeginRecaptureToGraph_ptsz, CUstream, CUstreamCaptureMode, CUgraph, void*, void*)
+ALLOT_CALL(cuStreamBeginCaptureToCig, CUstream, void*)
+ALLOT_CALL(cuStreamBeginCaptureToCig_ptsz, CUstream, void*)
+ALLOT_CALL(cuStreamEndCaptureToCig, CUstream)
+ALLOT_CALL(cuStreamEndCaptureToCig_ptsz, CUstream)
 ALLOT_CALL(cuStreamEndCapture, CUstream, CUgraph*)
 ALLOT_CALL(cuStreamEndCapture_ptsz, CUstream, CUgraph*)
 ALLOT_CALL(cuThreadExchangeStreamCaptureMode, CUstreamCaptureMode*)

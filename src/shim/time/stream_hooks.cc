@@ -12,6 +12,7 @@
 #include "shim/time/stream_table.h"
 #include "shim/time/streams.h"
 #include "shim/time/submit.h"
+#include "shim/time/submit_entries.h"
 #include "shim/time/tables.h"
 
 namespace allot::shim {
@@ -72,13 +73,13 @@ CUresult begin_capture(const Moving& guard, CUstream stream, A... rest) {
   return result;
 }
 
-template <auto& End, bool per_thread>
-CUresult end_capture(const Observing& guard, CUstream stream, CUgraph* graph) {
-  if (!guard.tracking()) return End(stream, graph);
+template <auto& End, bool per_thread, class... A>
+CUresult end_capture(const Observing& guard, CUstream stream, A... rest) {
+  if (!guard.tracking()) return End(stream, rest...);
   StreamPlace* place = find_stream(number(stream));
   const bool before =
       place != nullptr ? place->capturer.load() != 0 : captured_now(stream, per_thread);
-  const CUresult result = End(stream, graph);
+  const CUresult result = End(stream, rest...);
   if (!before || captured_now(stream, per_thread)) return result;
   if (place != nullptr) {
     capture_ended(*place);
@@ -166,6 +167,19 @@ CUresult destroy(const Observing& guard, CUstream stream) {
   return Destroy(stream);
 }
 
+// Whether a capture can begin or end without a hook: a new entry of the driver does not compile.
+constexpr bool begins_and_ends_of_captures_are_in(std::span<const Hook> hooks) {
+  for (const SubmitEntry& entry : kAllEntries) {
+    const std::string_view name = entry.name;
+    if (entry.cls != driver::Class::kCapture) continue;
+    if (!name.starts_with("cuStreamBegin") && !name.starts_with("cuStreamEnd")) continue;
+    bool found = false;
+    for (const Hook& hook : hooks) found = found || std::string_view(hook.symbol) == entry.symbol;
+    if (!found) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 namespace streams {
@@ -237,9 +251,20 @@ std::span<const Hook> stream_hooks() {
                          Mode>>("cuStreamBeginCaptureToGraph"),
       hook<begin_capture<real::cuStreamBeginCaptureToGraph_ptsz, true, CUgraph, Nodes, Edges,
                          size_t, Mode>>("cuStreamBeginCaptureToGraph_ptsz"),
-      hook<end_capture<real::cuStreamEndCapture, false>>("cuStreamEndCapture"),
-      hook<end_capture<real::cuStreamEndCapture_ptsz, true>>("cuStreamEndCapture_ptsz"),
+      hook<begin_capture<real::cuStreamBeginRecaptureToGraph, false, Mode, CUgraph, void*, void*>>(
+          "cuStreamBeginRecaptureToGraph"),
+      hook<begin_capture<real::cuStreamBeginRecaptureToGraph_ptsz, true, Mode, CUgraph, void*,
+                         void*>>("cuStreamBeginRecaptureToGraph_ptsz"),
+      hook<begin_capture<real::cuStreamBeginCaptureToCig, false, void*>>(
+          "cuStreamBeginCaptureToCig"),
+      hook<begin_capture<real::cuStreamBeginCaptureToCig_ptsz, true, void*>>(
+          "cuStreamBeginCaptureToCig_ptsz"),
+      hook<end_capture<real::cuStreamEndCapture, false, CUgraph*>>("cuStreamEndCapture"),
+      hook<end_capture<real::cuStreamEndCapture_ptsz, true, CUgraph*>>("cuStreamEndCapture_ptsz"),
+      hook<end_capture<real::cuStreamEndCaptureToCig, false>>("cuStreamEndCaptureToCig"),
+      hook<end_capture<real::cuStreamEndCaptureToCig_ptsz, true>>("cuStreamEndCaptureToCig_ptsz"),
   };
+  static_assert(begins_and_ends_of_captures_are_in(hooks));
   return hooks;
 }
 
