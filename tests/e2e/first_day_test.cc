@@ -50,5 +50,19 @@ TEST_F(FirstDay, ASliceWhoseProgramMadeAPidNamespaceGoesWithIt) {
       << "its share is free again";
 }
 
+// As the first process of a container it has the children of all who have ended.
+TEST_F(FirstDay, TheFirstProcessOfAContainerReapsWhatEndsBelowIt) {
+  Command probe({"unshare", "-Urpf", "--mount-proc", "true"}, {});
+  if (probe.wait() != 0) GTEST_SKIP() << "no pid namespaces here";
+  const std::string program =
+      "for n in 1 2 3; do ( true & ); done; i=0; "
+      "while grep -qs ') Z' /proc/[0-9]*/stat && [ $i -lt 2000 ]; do i=$((i+1)); done; "
+      "! grep -s ') Z' /proc/[0-9]*/stat";
+  Command container({"unshare", "-Urpf", "--mount-proc", ALLOT_BINARY, "run", "--sim", "--name",
+                     "a", "--", "sh", "-c", program},
+                    environment);
+  EXPECT_EQ(container.wait(), 0) << container.out() << container.err();
+}
+
 }  // namespace
 }  // namespace allot::e2e
