@@ -155,7 +155,7 @@ void CheckpointDriver::start() {
   }
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-    refuse("socketpair: {}", describe_errno(errno));
+    refuse("socketpair: {}; allow this shell more open files (ulimit -n)", describe_errno(errno));
   }
   child_ = fork();
   if (child_ < 0) refuse("fork: {}; try again", describe_errno(errno));

@@ -249,7 +249,8 @@ Inventory ask_driver(const DriverFiles& driver) {
     return inventory;
   }
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) refuse("pipe: {}", describe_errno(errno));
+  if (pipe2(ends, O_CLOEXEC) != 0)
+    refuse("pipe: {}; allow this shell more open files (ulimit -n)", describe_errno(errno));
   const pid_t child = fork();
   if (child < 0) refuse("fork: {}; try again", describe_errno(errno));
   if (child == 0) {

@@ -171,7 +171,8 @@ int supervise(const Program& program, const SignalGuard& guard, StartHook* hook,
               const SignalTaker& taker) {
   const ExecPlan plan(program);
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) refuse("pipe: {}", describe_errno(errno));
+  if (pipe2(ends, O_CLOEXEC) != 0)
+    refuse("pipe: {}; allow this shell more open files (ulimit -n)", describe_errno(errno));
   const pid_t child = hook != nullptr ? hook->start() : fork();
   if (child < 0) {
     const int why = errno;
