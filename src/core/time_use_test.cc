@@ -144,6 +144,19 @@ TEST(SliceUse, WhoDoesNotWaitTellsNoPace) {
   EXPECT_FALSE(program.use.slow());
 }
 
+TEST(SliceUse, WhoGoesFirstWithinItsPartKeepsGoingFirst) {
+  Program request;
+  for (int look = 0; look < 300; ++look) {
+    request.now_ns += 10 * kMs;
+    request.counts.open_ns += 10 * kMs;
+    request.counts.bursts += 1;
+    request.counts.waits += 1;
+    request.counts.busy_ns += kMs;
+    request.use.look(request.now_ns, request.counts, {false, false, 300, true});
+    ASSERT_FALSE(request.use.slow()) << look;
+  }
+}
+
 TEST(SliceUse, WhoWasNeverAloneAsksForWindowsForASecond) {
   Program program;
   program.run(400, 1000, 1000, false, 500);
