@@ -134,6 +134,7 @@ template <auto& Create, class... A>
 CUresult context_create(const Taking& guard, CUcontext* out, A... rest_and_device) {
   if (!guard.tracking() || out == nullptr) return Create(out, rest_and_device...);
   const CUdevice ordinal = last(rest_and_device...);
+  const MakingContextOn making(guard, ordinal);  // until it is known
   const CUresult result = create_on(
       guard, ordinal, [&] { return Create(out, rest_and_device...); },
       [&] {
@@ -212,6 +213,7 @@ CUresult primary_retain(const Taking& guard, CUcontext* out, CUdevice ordinal) {
   if (!guard.tracking() || out == nullptr || primary_active(ordinal)) {
     return real::cuDevicePrimaryCtxRetain(out, ordinal);
   }
+  const MakingContextOn making(guard, ordinal);
   const CUresult result = create_on(
       guard, ordinal, [&] { return real::cuDevicePrimaryCtxRetain(out, ordinal); },
       [&] {
@@ -266,6 +268,7 @@ CUresult green_create(const Taking& guard, CUgreenCtx* out, CUdevResourceDesc de
   if (!guard.tracking() || out == nullptr) {
     return real::cuGreenCtxCreate(out, desc, ordinal, flags);
   }
+  const MakingContextOn making(guard, ordinal);
   const CUresult result = create_on(
       guard, ordinal, [&] { return real::cuGreenCtxCreate(out, desc, ordinal, flags); },
       [&] {

@@ -1,4 +1,4 @@
-// See agent.h. One Worker per GPU; all are driven by one loop.
+// See agent.h. One GpuAgent for each GPU (agent_gpu.h); all are driven by one loop.
 #include "shim/time/agent.h"
 
 #include <cstdlib>
@@ -27,9 +27,10 @@ constexpr uint64_t kSignWhileSharedNs = 10'000'000;
 constexpr uint64_t kSecondNotifyNs = 1'000'000;
 constexpr uint64_t kLeastSleepNs = 50'000;
 
-constinit Worker workers[ALLOT_MAX_GPUS] = {};
-constinit uint32_t worker_count = 0;
-constinit std::atomic<bool> alive{false};
+constinit GpuAgent gpus[ALLOT_MAX_GPUS] = {};  // the agent's thread; set up before it starts
+constinit uint32_t gpu_count = 0;              // likewise
+constinit PlanRoom plan_room = {};
+constinit std::atomic<bool> alive{false};  // written by the thread that starts or forgets it
 
 constinit uint64_t frozen_at_ns = 0;  // at the last look; 0: it was not
 
@@ -53,7 +54,7 @@ struct Round {
 // In the process's slot, for `ps` and `doctor`.
 void say_full_tables() {
   bool channels = false;
-  for (uint32_t i = 0; i < worker_count; ++i) channels = channels || workers[i].more_channels();
+  for (uint32_t i = 0; i < gpu_count; ++i) channels = channels || gpus[i].more_channels();
   if (channels) {
     table_full(ALLOT_TABLE_CHANNELS);
   } else {
@@ -65,8 +66,8 @@ void say_full_tables() {
 
 Round work(uint64_t now_ns) {
   Round round;
-  for (uint32_t i = 0; i < worker_count; ++i) {
-    const Worker::Outcome outcome = workers[i].step(now_ns);
+  for (uint32_t i = 0; i < gpu_count; ++i) {
+    const GpuAgent::Outcome outcome = gpus[i].step(now_ns);
     if (outcome.until_ns < round.until_ns) round.until_ns = outcome.until_ns;
     if (outcome.pace > round.pace) round.pace = outcome.pace;
     round.news = round.news || outcome.news;
@@ -87,17 +88,17 @@ bool stay_detached() {
     if (!detached) return false;
     detached = false;
     rm_take_hold();
-    for (uint32_t i = 0; i < worker_count; ++i) workers[i].reattach();
+    for (uint32_t i = 0; i < gpu_count; ++i) gpus[i].reattach();
     wake_prober();
     return false;
   }
   if (!detached) {
-    for (uint32_t i = 0; i < worker_count; ++i) workers[i].detach();
+    for (uint32_t i = 0; i < gpu_count; ++i) gpus[i].detach();
     rm_let_go();
     detached = true;
   }
   const uint64_t now = sys::monotonic_ns();
-  for (uint32_t i = 0; i < worker_count; ++i) workers[i].show_detached(now);
+  for (uint32_t i = 0; i < gpu_count; ++i) gpus[i].show_detached(now);
   return true;
 }
 
@@ -116,9 +117,9 @@ void* agent_main(void*) {
   uint32_t last_wake_seq = 0;
   while (alive.load(std::memory_order_acquire)) {
     if (agent_runs()) {
-      for (uint32_t i = 0; i < worker_count; ++i) {
-        workers[i].detach();
-        workers[i].reattach();
+      for (uint32_t i = 0; i < gpu_count; ++i) {
+        gpus[i].detach();
+        gpus[i].reattach();
       }
     }
     const uint32_t wake_seq = core::load(process.slice.file->header.wake_seq);
@@ -144,9 +145,9 @@ void before_exit() {
 
 bool start_agent(const char* slice_path) {
   neighbours_in(slice_path);
-  worker_count = 0;
-  for (uint32_t i = 0; i < process.device_count && worker_count < ALLOT_MAX_GPUS; ++i) {
-    if (process.devices[i].gpu >= 0) workers[worker_count++].assign(i);
+  gpu_count = 0;
+  for (uint32_t i = 0; i < process.device_count && gpu_count < ALLOT_MAX_GPUS; ++i) {
+    if (process.devices[i].gpu >= 0) gpus[gpu_count++].assign(i, &plan_room);
   }
   alive.store(true, std::memory_order_release);
   const bool started = start_guest_thread(agent_main) && start_prober();
@@ -165,8 +166,8 @@ void wake_agent() {
 
 void forget_agent() {
   alive.store(false);
-  for (Worker& worker : workers) worker = Worker{};
-  worker_count = 0;
+  for (GpuAgent& gpu : gpus) gpu = GpuAgent{};
+  gpu_count = 0;
   detached = false;
   frozen_at_ns = 0;
   forget_gate_votes();

@@ -10,7 +10,6 @@
 #include "shim/time/gpu_clients.h"
 #include "shim/time/launch_gate.h"
 #include "shim/time/prober.h"
-#include "shim/time/streams.h"
 #include "shim/time/submit.h"
 #include "sys/clock.h"
 
@@ -20,8 +19,8 @@ namespace {
 constexpr uint64_t kLostAfterNs = 2'000'000'000;
 constexpr uint64_t kMostPerLookNs = 250'000'000;  // a longer pause was not the agent's alone
 
-constinit std::atomic<uint32_t> rounds{0};
-constinit std::atomic<bool> lost{false};
+constinit std::atomic<uint32_t> rounds{0};  // written by the agent
+constinit std::atomic<bool> lost{false};    // set by the prober, cleared by the agent
 
 // The prober's own.
 constinit uint32_t rounds_seen = 0;
@@ -33,7 +32,6 @@ constinit Channels rescued = {};
 void let_all_run() {
   gate_open();
   submit_watch.fetch_and(~kGate, std::memory_order_acq_rel);
-  say_nobody_holds(ALLOT_REASON_NO_AGENT);
   const bool away = (core::load(process.slice.file->header.flags) & ALLOT_SLICE_EVICTED) != 0;
   for (uint32_t i = 0; i < process.device_count; ++i) {
     Activity& activity = activity_of(i);
@@ -41,21 +39,6 @@ void let_all_run() {
     rescued = Channels{};
     if (!away && rescued.refresh(static_cast<int>(i))) rescued.probe();  // enables them all
     note_open(activity, true, sys::monotonic_ns());
-  }
-}
-
-// On every look while the agent is lost: it may have ended between two steps of taking a place.
-void say_lost() {
-  for (uint32_t i = 0; i < process.device_count; ++i) {
-    const CUdevice ordinal = static_cast<CUdevice>(i);
-    if (!has_context_on(ordinal)) continue;
-    const std::atomic<AllotGpuClient*>& place = activity_of(i).client;
-    if (place.load(std::memory_order_acquire) == nullptr) ready_for_context(ordinal);
-    AllotGpuClient* client = place.load(std::memory_order_acquire);
-    if (client == nullptr || core::load(client->reason) == ALLOT_REASON_NO_AGENT) continue;
-    core::store(client->level, static_cast<uint32_t>(ALLOT_LEVEL_OBSERVE));
-    core::store(client->flags, ALLOT_CLIENT_OPEN | ALLOT_CLIENT_ACTIVE);
-    core::store(client->reason, static_cast<uint32_t>(ALLOT_REASON_NO_AGENT));
   }
 }
 
@@ -72,7 +55,7 @@ bool agent_runs() {
   const uint32_t watch = submit_watch.load(std::memory_order_acquire);
   if (!lost.load(std::memory_order_acquire) && (watch & kRefuse) == 0) return false;
   lost.store(false, std::memory_order_release);
-  say_nobody_holds(ALLOT_REASON_NONE);
+  say_agent_holds();
   submit_watch.fetch_and(~kRefuse, std::memory_order_acq_rel);
   return true;
 }
@@ -93,7 +76,7 @@ void watch_agent() {
     let_all_run();
     if (!must_hold_time()) log_no_slice("allot's thread is lost", 0, false);
   }
-  say_lost();
+  say_nobody_holds(ALLOT_REASON_NO_AGENT);
   refuse_if_closed();
 }
 

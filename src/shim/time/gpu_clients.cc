@@ -21,10 +21,15 @@ namespace {
 
 constexpr uint64_t kKeepNs = 500'000'000;
 constexpr uint64_t kLetGoNs = 100'000'000;  // the prober may be adding up a last look
+constexpr uint64_t kPatienceNs = 2'000'000'000;
 constexpr uint64_t kReclaimEveryNs = 1'000'000'000;
 
-constinit std::atomic<bool> taking{false};  // one thread at a time
-constinit std::atomic<uint64_t> reclaimed_ns{0};
+// Who takes a place or gives one back: one thread at a time. Written by that thread; and by the
+// prober, for an agent that was lost in there.
+enum Taker : uint32_t { kNobody, kProgram, kAgent };
+constinit std::atomic<uint32_t> taker{kNobody};
+constinit std::atomic<uint64_t> reclaimed_ns{0};  // by the taker
+// By the agent; by the prober when the agent is lost; at the start where none can be had.
 constinit std::atomic<uint32_t> nobody_holds{ALLOT_REASON_NONE};
 
 // The agent's own, by ordinal.
@@ -80,7 +85,24 @@ Result<uint32_t> take_any(uint32_t gpu) {
   return shm::take_client(process.slice, process.slot, gpu);
 }
 
-// `taking` is held.
+bool begin_taking(Taker who) {
+  uint32_t nobody = kNobody;
+  return taker.compare_exchange_strong(nobody, who, std::memory_order_acquire);
+}
+
+void end_taking(Taker who) {
+  uint32_t held = who;
+  taker.compare_exchange_strong(held, kNobody, std::memory_order_release);
+}
+
+// The reason comes last: whoever reads it finds the rest.
+void say_not_held(AllotGpuClient& client, uint32_t reason) {
+  core::store(client.level, static_cast<uint32_t>(ALLOT_LEVEL_OBSERVE));
+  core::store(client.flags, ALLOT_CLIENT_OPEN | ALLOT_CLIENT_ACTIVE);
+  core::store(client.reason, reason);
+}
+
+// Only the taker calls it.
 AllotGpuClient* take(uint32_t ordinal) {
   Activity& activity = activity_of(ordinal);
   AllotGpuClient* client = activity.client.load(std::memory_order_acquire);
@@ -90,10 +112,7 @@ AllotGpuClient* take(uint32_t ordinal) {
   if (!index) return nullptr;
   client = &process.slice.file->clients[*index];
   const uint32_t reason = nobody_holds.load(std::memory_order_acquire);
-  if (reason != ALLOT_REASON_NONE) {
-    core::store(client->level, static_cast<uint32_t>(ALLOT_LEVEL_OBSERVE));
-    core::store(client->reason, reason);
-  }
+  if (reason != ALLOT_REASON_NONE) say_not_held(*client, reason);
   activity.client.store(client, std::memory_order_release);
   activity.watched.store(true, std::memory_order_release);
   return client;
@@ -118,9 +137,14 @@ bool ready_for_context(CUdevice ordinal) {
     return false;
   }
   if (activity_of(at).client.load(std::memory_order_acquire) != nullptr) return true;
-  while (taking.exchange(true, std::memory_order_acquire)) sched_yield();
+  const uint64_t begin = sys::monotonic_ns();
+  while (!begin_taking(kProgram)) {
+    sched_yield();
+    // The agent needs microseconds: it was lost in there, where nobody minds it yet.
+    if (sys::monotonic_ns() - begin > kPatienceNs) end_taking(kAgent);
+  }
   const bool taken = take(at) != nullptr;
-  taking.store(false, std::memory_order_release);
+  end_taking(kProgram);
   return taken || !must_hold_time();
 }
 
@@ -132,30 +156,28 @@ AllotGpuClient* client_on(uint32_t ordinal, bool channels) {
   const bool wanted = channels || making_context_on(static_cast<int>(ordinal)) ||
                       has_context_on(static_cast<CUdevice>(ordinal)) ||
                       activity.active.load(std::memory_order_acquire);
-  // A place that another thread took a moment ago is wanted, though its context may not be there
-  // yet.
-  if (wanted || (client != nullptr && own.wanted_ns == 0)) own.wanted_ns = now;
-  if (own.leaving != nullptr && now - own.left_ns >= kLetGoNs &&
-      !taking.exchange(true, std::memory_order_acquire)) {
+  // A place that another thread takes is wanted: it makes its context until that is known.
+  if (wanted) own.wanted_ns = now;
+  if (own.leaving != nullptr && now - own.left_ns >= kLetGoNs && begin_taking(kAgent)) {
     // Taken again meanwhile, it is in use.
     client = activity.client.load(std::memory_order_acquire);
     if (own.leaving != client) core::store(own.leaving->owner, uint64_t{0});
     own.leaving = nullptr;
-    taking.store(false, std::memory_order_release);
+    end_taking(kAgent);
   }
   if (client != nullptr && !wanted && now - own.wanted_ns >= kKeepNs && own.leaving == nullptr &&
       nobody_holds.load(std::memory_order_relaxed) == ALLOT_REASON_NONE) {
-    if (taking.exchange(true, std::memory_order_acquire)) return client;
+    if (!begin_taking(kAgent)) return client;
     // A context may have been begun since: it has the place then, or takes it again.
     if (!making_context_on(static_cast<int>(ordinal))) {
       give_up(ordinal, client, now);
       client = nullptr;
     }
-    taking.store(false, std::memory_order_release);
+    end_taking(kAgent);
   }
-  if (client == nullptr && wanted && !taking.exchange(true, std::memory_order_acquire)) {
+  if (client == nullptr && wanted && begin_taking(kAgent)) {
     client = take(ordinal);
-    taking.store(false, std::memory_order_release);
+    end_taking(kAgent);
   }
   mark(&placeless, ordinal, wanted && client == nullptr);
   if (client == nullptr) mark(&crowded_out, ordinal, false);
@@ -170,10 +192,27 @@ void say_crowded_out(uint32_t ordinal, bool crowded) {
 
 void say_nobody_holds(AllotLevelReason reason) {
   nobody_holds.store(reason, std::memory_order_release);
+  end_taking(kAgent);  // it may have been lost in there
+  for (uint32_t i = 0; i < process.device_count; ++i) {
+    if (process.devices[i].gpu < 0) continue;
+    const std::atomic<AllotGpuClient*>& place = activity_of(i).client;
+    const CUdevice ordinal = static_cast<CUdevice>(i);
+    if (place.load(std::memory_order_acquire) == nullptr && has_context_on(ordinal)) {
+      ready_for_context(ordinal);
+    }
+    AllotGpuClient* client = place.load(std::memory_order_acquire);
+    if (client != nullptr && core::load(client->reason) != uint32_t{reason}) {
+      say_not_held(*client, reason);
+    }
+  }
+}
+
+void say_agent_holds() {
+  nobody_holds.store(ALLOT_REASON_NONE, std::memory_order_release);
 }
 
 void forget_gpu_clients() {
-  taking.store(false);
+  taker.store(kNobody);
   nobody_holds.store(ALLOT_REASON_NONE);
   placeless = 0;
   crowded_out = 0;

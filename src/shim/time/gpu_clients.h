@@ -33,8 +33,11 @@ AllotGpuClient* client_on(uint32_t ordinal, bool channels);
 // Whether the slice has work there and is not weighed by the others. The agent's thread only.
 void say_crowded_out(uint32_t ordinal, bool crowded);
 
-// No agent can run: every place says so from now on.
+// No agent can run, or it is lost: every place says so from now on, and a context that has none yet
+// takes one that does. Again and again while it is so: an agent may end between any two steps of
+// its own. Where none can be had, the starting thread; else the prober. The other: one runs again.
 void say_nobody_holds(AllotLevelReason reason);
+void say_agent_holds();
 
 // In a forked child that starts afresh.
 void forget_gpu_clients();

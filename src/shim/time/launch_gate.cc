@@ -26,12 +26,14 @@ constexpr uint64_t kUnknownInBudget = 2;  // work never measured counts as half 
 constexpr uint32_t kMostInRow = 12;
 constexpr uint64_t kMarkersInBudget = 8;
 
-constinit std::atomic<uint32_t> closed{0};  // the futex word
-constinit std::atomic<uint64_t> closed_at_ns{0};
-constinit std::atomic<uint32_t> waiting{0};
-constinit std::atomic<uint32_t> inside{0};
+// Written by the agent; opened by the prober, too, when the agent is lost.
+constinit std::atomic<uint32_t> closed{0};        // the futex word
+constinit std::atomic<uint64_t> closed_at_ns{0};  // said again by the prober
 constinit std::atomic<uint64_t> budget_ns{10'000'000};
 constinit std::atomic<uint64_t> closes_at_ns{UINT64_MAX};
+// Written by the threads that submit.
+constinit std::atomic<uint32_t> waiting{0};
+constinit std::atomic<uint32_t> inside{0};
 constinit std::atomic<uint64_t> gave_way{0};
 constinit std::atomic<uint64_t> gave_way_at{UINT64_MAX};  // markers_passed() then
 constinit std::atomic<uint32_t> gave_way_in_row{0};       // without anything having ended

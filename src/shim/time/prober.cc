@@ -52,13 +52,14 @@ struct Private {
 
 constinit Activity activities[kGpus] = {};
 constinit Private privates[kGpus] = {};
-constinit std::atomic<uint32_t> prober_wake_seq{0};
-constinit std::atomic<Pace> pace{Pace::kAlone};
+constinit std::atomic<uint32_t> prober_wake_seq{0};  // whoever wakes it
+constinit std::atomic<Pace> pace{Pace::kAlone};      // the agent
+// Set by a thread that submits, taken back by the prober.
 constinit std::atomic<bool> submitted{false};
-constinit std::atomic<bool> woken{false};  // by a submission: the next look is no sample
-constinit std::atomic<bool> idle{true};    // every GPU has been said to be idle
-constinit std::atomic<bool> stopping{false};
-constinit std::atomic<bool> looking{false};
+constinit std::atomic<bool> woken{false};  // the next look is no sample
+constinit std::atomic<bool> idle{true};    // every GPU has been said to be idle; set by the prober
+constinit std::atomic<bool> stopping{false};  // the thread that starts it, or exits
+constinit std::atomic<bool> looking{false};   // the prober
 
 // In a submitting thread, after it has cleared kWakeOnSubmit.
 void on_submission() {

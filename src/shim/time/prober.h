@@ -30,8 +30,8 @@ namespace allot::shim {
 // One GPU as both threads see it.
 struct Activity {
   // Written by the prober.
-  std::atomic<bool> active{false};         // has work, or had a moment ago
-  std::atomic<bool> unfinished{false};     // had work at the last look
+  std::atomic<bool> active{false};      // has work, or had a moment ago; set by a submission, too
+  std::atomic<bool> unfinished{false};  // had work at the last look
   std::atomic<uint64_t> unfinished_ns{0};  // the last look that found any
   std::atomic<uint64_t> finished_ns{0};    // the first look after that, which found none
   std::atomic<bool> saturates{true};
@@ -41,8 +41,9 @@ struct Activity {
   // Of its open time, in which the GPU ran kernels while nobody else could: NVML's word. 0 = not
   // known.
   std::atomic<uint32_t> use_permille{0};
-  // Written by the agent.
-  std::atomic<bool> watched{false};           // the process has channels there
+  // Written by the agent. While it is lost, `open` by the prober; `watched` and `client` by whoever
+  // takes a place (gpu_clients.h).
+  std::atomic<bool> watched{false};           // the process has a place there
   std::atomic<bool> open{true};               // its work may run
   std::atomic<bool> drains{false};            // behind a closed gate: its end is wanted exactly
   std::atomic<uint64_t> open_sum_ns{0};       // time it was let run, up to the last change

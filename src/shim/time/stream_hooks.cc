@@ -55,7 +55,7 @@ CUresult begin_capture(const Moving& guard, CUstream stream, A... rest) {
   one_capture_more();
   StreamPlace* place = find_stream(number(stream));
   uint32_t nobody = 0;
-  const bool mine =
+  const bool ours =
       place == nullptr || place->capturer.compare_exchange_strong(nobody, sys::current_tid());
   if (place != nullptr) {
     wait_until_not_asked(table.asked_stream, number(stream));
@@ -63,10 +63,10 @@ CUresult begin_capture(const Moving& guard, CUstream stream, A... rest) {
     table.own_captures.fetch_add(1);
   }
   const CUresult result = Begin(stream, rest...);
-  if (result == CUDA_SUCCESS && mine) return result;
+  if (result == CUDA_SUCCESS && ours) return result;
   if (place == nullptr) {
     table.own_captures.fetch_sub(1);
-  } else if (mine) {
+  } else if (ours) {
     place->capturer.store(0);
   }
   one_capture_less();
