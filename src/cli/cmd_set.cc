@@ -232,7 +232,7 @@ void check_form(const SetOptions& options) {
         "--priority or --level");
   }
   if (options.seal && options.unseal) wrong_usage("set: --seal and --unseal exclude each other");
-  if ((options.seal || options.unseal) && geteuid() != 0)
+  if ((options.seal || options.unseal) && !is_machine_root())
     refuse("set: {}: only root may; ask the administrator", options.seal ? "--seal" : "--unseal");
   for (const std::string& text : options.gpu_mem) parse_gpu_mem("--gpu-mem", text);
   if (options.share) parse_share_or_none("--gpu-share", *options.share);

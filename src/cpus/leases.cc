@@ -179,15 +179,21 @@ Expected<LockedLedger> LockedLedger::open(const std::string& folder) {
   // Reading is enough for flock, so that any user of the folder can lock it, whatever the umask of
   // who made it was. It is opened without O_CREAT first: with fs.protected_regular the kernel
   // refuses that flag on another user's file in a sticky folder.
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  // A pipe in its place, which another user may have made, holds up nobody.
+  constexpr int kHow = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  int fd = ::open(path.c_str(), kHow);
   if (fd < 0 && errno == ENOENT) {
     fd = ::open(path.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd >= 0) static_cast<void>(fchmod(fd, 0644));
-    if (fd < 0 && errno == EEXIST) fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == EEXIST) fd = ::open(path.c_str(), kHow);
   }
   if (fd < 0) {
     return failure(Errc::kNoPermission,
                    fmt::format("cannot open {}: {}", path, std::strerror(errno)), errno);
+  }
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(fd);
+    return failure(Errc::kNoPermission, fmt::format("{} is not a file; remove it", path));
   }
   using Clock = std::chrono::steady_clock;
   Clock::time_point end = Clock::now() + std::chrono::seconds(10);

@@ -63,6 +63,10 @@ def check_forged_leases():
         os.mkdir(folder / "folder.lease")
         result = allot("run", "--cpu-list", last, "--exclusive", "--", "true", env=env)
         assert result.returncode == 0, result.stderr
+        (folder / "cpus.lock").unlink()
+        os.mkfifo(folder / "cpus.lock")
+        result = allot("run", "--cpu-list", last, "--exclusive", "--", "true", env=env)
+        assert "cpus.lock is not a file; remove it" in result.stderr, result.stderr
     finally:
         if group.is_dir():
             group.rmdir()

@@ -199,6 +199,14 @@ TEST_F(RulesOf, ASealedSliceIsLoweredAndNeverRaised) {
     expect_refused(as(kAnn, words), {"root has sealed"});
   }
   expect_refused(as(kAnn, {"set", "a", "--unseal"}), {"only root may"});
+  // Root of a user namespace is who made it.
+  if (program_as(kAnn, {"unshare", "-Ur", "true"}).status == 0) {
+    expect_refused(program_as(kAnn, {"unshare", "-Ur", open_allot(), "set", "a", "--unseal"}),
+                   {"only root may"});
+    expect_refused(
+        program_as(kAnn, {"unshare", "-Ur", open_allot(), "set", "a", "--gpu-mem", "none"}),
+        {"root has sealed"});
+  }
   // Lower, and back up to the seal.
   EXPECT_EQ(as(kAnn, {"set", "a", "--gpu-mem", "2G", "--gpu-share", "10", "--gpu-max", "20",
                       "--priority", "low"})

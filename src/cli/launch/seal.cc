@@ -1,14 +1,13 @@
 // See seal.h.
 #include "cli/launch/seal.h"
 
-#include <unistd.h>
-
 #include "cli/failure.h"
 #include "cli/launch/admission.h"
 #include "cli/output.h"
 #include "cli/slice_spec.h"
 #include "core/shared.h"
 #include "shm/rules.h"
+#include "sys/file.h"
 
 namespace allot::cli {
 
@@ -32,7 +31,12 @@ std::string seal_slice(shm::Slice& slice, bool on) {
 
 Seal::Seal(const shm::Slice& slice) {
   const bool sealed = (load(slice.file->header.flags) & ALLOT_SLICE_SEALED) != 0;
-  if (sealed && geteuid() != 0) file_ = slice.file;
+  if (sealed && !is_machine_root()) file_ = slice.file;
+}
+
+bool is_machine_root() {
+  bool in_namespace = false;
+  return sys::machine_user_id(&in_namespace) == 0;
 }
 
 void Seal::check_memory(const std::string& label, uint32_t position, uint64_t bytes) const {

@@ -10,6 +10,9 @@
 
 namespace allot::cli {
 
+// Whether the caller is root of the machine: root of a user namespace is whoever made that.
+bool is_machine_root();
+
 // Seals the slice at its present limits, or takes the seal away; says so in a line.
 std::string seal_slice(shm::Slice& slice, bool on);
 
