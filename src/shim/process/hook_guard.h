@@ -71,10 +71,12 @@ inline constexpr uintptr_t kDriversStack = 1 << 20;  // more than the driver use
 
 // Whether this thread is inside a hook. A program may leave one by longjmp out of a signal handler,
 // and must not be taken for the driver from then on: the outermost hook counts while its frame is
-// above ours, near, and has its mark, which later calls write over.
-[[gnu::no_sanitize_address]] inline bool inside_hook() {
+// above ours, near, and has its mark, which later calls write over. `place`: on the stack, in the
+// caller's frame.
+[[gnu::no_sanitize_address]] inline bool inside_hook(
+    const void* place = __builtin_frame_address(0)) {
   if (hook_depth == 0) return false;
-  const uintptr_t here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+  const uintptr_t here = reinterpret_cast<uintptr_t>(place);
   if (here >= hook_frame || hook_frame - here > kDriversStack) return false;
   return *reinterpret_cast<const volatile uintptr_t*>(hook_frame) == (hook_frame ^ kAlive);
 }
@@ -82,7 +84,7 @@ inline constexpr uintptr_t kDriversStack = 1 << 20;  // more than the driver use
 // While one lives, the thread is inside.
 class Inside {
  public:
-  Inside() : depth_(inside_hook() ? hook_depth : 0), frame_(hook_frame) {
+  Inside() : depth_(inside_hook(this) ? hook_depth : 0), frame_(hook_frame) {
     alive_ = reinterpret_cast<uintptr_t>(this) ^ kAlive;
     if (depth_ == 0) hook_frame = reinterpret_cast<uintptr_t>(this);
     hook_depth = depth_ + 1;
