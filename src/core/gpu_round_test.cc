@@ -14,14 +14,6 @@
 
 #include "core/interleave.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define ALLOT_TEST_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define ALLOT_TEST_TSAN 1
-#endif
-#endif
-
 namespace allot::core {
 namespace {
 

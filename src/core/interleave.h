@@ -23,6 +23,14 @@
 #define ALLOT_TEST_ASAN 1
 #endif
 #endif
+// Where this is set, tests of this kind are skipped: it knows no stacks but its own.
+#if defined(__SANITIZE_THREAD__)
+#define ALLOT_TEST_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ALLOT_TEST_TSAN 1
+#endif
+#endif
 #ifdef ALLOT_TEST_ASAN
 #include <sanitizer/asan_interface.h>
 #endif

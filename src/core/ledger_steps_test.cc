@@ -23,14 +23,6 @@
 
 #include "core/test_file.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define ALLOT_TEST_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define ALLOT_TEST_TSAN 1
-#endif
-#endif
-
 namespace allot::core {
 namespace {
 

@@ -184,14 +184,20 @@ bool can_have(Program program, uint32_t permille) {
   return program != kWait || permille <= 780;
 }
 
+// Of what is left, a part for the next of so many: on average an equal one.
+uint32_t random_share(Random& random, uint32_t& left, uint32_t to_come) {
+  const uint32_t share = std::min(left, random() % (2 * left / to_come + 1));
+  left -= share;
+  return share;
+}
+
 // Random programs whose shares sum to at most all of the GPU; some come later.
 Card random_card(Random& random) {
   Card card;
   const uint32_t count = 2 + random() % 7;
   uint32_t left = 1000 - 10 * count;
   for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t share = std::min(left, random() % (2 * left / (count - i) + 1));
-    left -= share;
+    const uint32_t share = random_share(random, left, count - i);
     auto program = static_cast<Program>(random() % kPrograms);
     if (!can_have(program, share + 10)) program = kFull;
     card.add(program, share + 10).from = random() % 3 == 0 ? ticks(random() % 1500) : 0;
@@ -235,26 +241,27 @@ TEST(CardProperty, EverybodyHasItsShareWhateverItsShape) {
     const uint32_t count = 2 + random() % 4;
     uint32_t left = 1000 - 50 * count;
     for (uint32_t i = 0; i < count; ++i) {
-      const uint32_t share = std::min(left, random() % (2 * left / (count - i) + 1));
-      left -= share;
+      const uint32_t share = random_share(random, left, count - i);
       card.add(random_shape(random), share + 50).from = ticks(random() % 500);
     }
     card.run(2500);
     card.forget();
     card.run(3000);
     std::string all;
+    std::vector<double> had;
     for (const CardSlice& one : card.slices) {
-      const double got = static_cast<double>(one.ran) / done_alone(one.shape, one.from) * 100;
+      had.push_back(static_cast<double>(one.ran) / done_alone(one.shape, one.from) * 100);
       all += "\n  " + std::to_string(one.slice.share_permille / 10.0).substr(0, 4) + " got " +
-             std::to_string(got).substr(0, 4) + " sat " + std::to_string(one.slice.saturates) +
+             std::to_string(had.back()).substr(0, 4) + " sat " +
+             std::to_string(one.slice.saturates) +
              " fp " + std::to_string(one.slice.footprint_permille) + " first " +
              std::to_string(one.grant.first) + " window " +
              std::to_string(one.grant.window_permille) + " nvml " +
              std::to_string(one.used_permille) + " " + text_of(one.shape);
     }
-    for (const CardSlice& one : card.slices) {
-      const double got = static_cast<double>(one.ran) / done_alone(one.shape, one.from) * 100;
-      EXPECT_GE(got, one.slice.share_permille / 10.0 - kPoints) << round << ":" << all;
+    for (size_t i = 0; i < had.size(); ++i) {
+      EXPECT_GE(had[i], card.slices[i].slice.share_permille / 10.0 - kPoints)
+          << round << ":" << all;
     }
   }
 }

@@ -106,4 +106,10 @@ struct Cuda {
 #undef X
 };
 
+// An entry that few tests need.
+template <class... A>
+CUresult call(const Cuda& cuda, const char* symbol, A... arguments) {
+  return Entry<A...>(cuda.library, symbol)(arguments...);
+}
+
 }  // namespace allot::shim_test

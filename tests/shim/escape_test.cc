@@ -11,12 +11,6 @@
 namespace allot::shim_test {
 namespace {
 
-// An entry that few tests need.
-template <class... A>
-CUresult call(const Cuda& cuda, const char* symbol, A... arguments) {
-  return Entry<A...>(cuda.library, symbol)(arguments...);
-}
-
 constexpr uint64_t kContext = 512 * kMiB;
 
 CUmemAllocationProp on_device(bool exported = false) {

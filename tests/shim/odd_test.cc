@@ -14,11 +14,6 @@
 namespace allot::shim_test {
 namespace {
 
-template <class... A>
-CUresult odd_call(const Cuda& cuda, const char* symbol, A... arguments) {
-  return Entry<A...>(cuda.library, symbol)(arguments...);
-}
-
 constexpr uint64_t kContextTakes = 512 * kMiB;
 
 sigjmp_buf out_of_the_call;
@@ -132,8 +127,8 @@ SLICE_TEST(OddManagedMemoryEndsWithItsContextWhateverItsPages, "4G") {
     ASSERT_EQ(cuda.cuMemAllocManaged(&freed, kGiB, 1), CUDA_SUCCESS);
     ASSERT_EQ(cuda.cuMemAllocManaged(&left, kGiB, 1), CUDA_SUCCESS);
     EXPECT_NE(cuda.cuMemAllocManaged(&left, 2 * kGiB, 1), CUDA_SUCCESS);
-    odd_call(cuda, "cuMemPrefetchAsync", freed, size_t{kGiB}, 0, static_cast<CUstream>(nullptr));
-    odd_call(cuda, "cuMemPrefetchAsync", freed, size_t{kGiB}, -1, static_cast<CUstream>(nullptr));
+    call(cuda, "cuMemPrefetchAsync", freed, size_t{kGiB}, 0, static_cast<CUstream>(nullptr));
+    call(cuda, "cuMemPrefetchAsync", freed, size_t{kGiB}, -1, static_cast<CUstream>(nullptr));
     ASSERT_EQ(cuda.cuMemFree_v2(freed), CUDA_SUCCESS);
     EXPECT_EQ(ledger_charged(ALLOT_KIND_MANAGED), kGiB);
     ASSERT_EQ(cuda.cuCtxDestroy_v2(context), CUDA_SUCCESS);

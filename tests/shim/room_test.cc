@@ -15,11 +15,6 @@ namespace {
 
 constexpr uint64_t kContextBytes = 512 * kMiB;
 
-template <class... A>
-CUresult entry(const Cuda& cuda, const char* symbol, A... arguments) {
-  return Entry<A...>(cuda.library, symbol)(arguments...);
-}
-
 CUmemGenericAllocationHandle allocation(const Cuda& cuda, bool exported) {
   CUmemAllocationProp prop = {};
   prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
@@ -67,7 +62,7 @@ SLICE_TEST(RoomMemoryNodesOfChildGraphsCountHoweverDeepTheyAre, "2G") {
       params.graph.graph = graph;
       params.graph.ownership = CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE;
       const size_t none = 0;
-      ASSERT_EQ(entry(cuda, "cuGraphAddNode", &node, outer, static_cast<CUgraphNode*>(nullptr),
+      ASSERT_EQ(call(cuda, "cuGraphAddNode", &node, outer, static_cast<CUgraphNode*>(nullptr),
                       none, &params),
                 CUDA_SUCCESS);
       graph = outer;
@@ -94,7 +89,7 @@ SLICE_TEST(RoomMoreThan128ExportedAllocationsAreKeptApart, "2G") {
   std::vector<int> descriptors(300, -1);
   for (int& fd : descriptors) {
     const CUmemGenericAllocationHandle handle = allocation(cuda, true);
-    ASSERT_EQ(entry(cuda, "cuMemExportToShareableHandle", static_cast<void*>(&fd), handle,
+    ASSERT_EQ(call(cuda, "cuMemExportToShareableHandle", static_cast<void*>(&fd), handle,
                     static_cast<int>(CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR), 0ull),
               CUDA_SUCCESS);
     ASSERT_EQ(cuda.cuMemRelease(handle), CUDA_SUCCESS);
@@ -137,7 +132,7 @@ SLICE_TEST(RoomMoreThan128TilesOfASparseArrayAreKeptApart, "2G") {
     info.memOperationType = CU_MEM_OPERATION_TYPE_MAP;
     info.memHandle.memHandle = allocation(cuda, false);
     info.subresource.sparseLevel.offsetX = 512 * i;
-    ASSERT_EQ(entry(cuda, "cuMemMapArrayAsync", &info, 1u, static_cast<CUstream>(nullptr)),
+    ASSERT_EQ(call(cuda, "cuMemMapArrayAsync", &info, 1u, static_cast<CUstream>(nullptr)),
               CUDA_SUCCESS);
     ASSERT_EQ(cuda.cuMemRelease(info.memHandle.memHandle), CUDA_SUCCESS);
   }

@@ -46,14 +46,6 @@ void others_run();
 #undef monotonic_ns
 #undef sched_yield
 
-#if defined(__SANITIZE_THREAD__)
-#define ALLOT_TEST_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define ALLOT_TEST_TSAN 1
-#endif
-#endif
-
 namespace allot::shim {
 
 constinit Process process;
